@@ -1,0 +1,3 @@
+"""Modelyard: a self-hosted machine-learning platform."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Where workloads run: the port, and a folder per backend."""

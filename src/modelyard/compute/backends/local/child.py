@@ -1,0 +1,198 @@
+"""From fork to exec: how the supervised process comes to stand where it may do no harm.
+
+All of this runs in the forked child, as root where the platform is root, before anything of the user's runs: groups, limits, a view
+of the sources that only root can reach, another user, and the guarantee to end with its parent. Where there is no process
+namespace, a guardian stands between supervisor and program: it adopts orphans, and ends them all when the program or the supervisor
+ends. Standard library only, light parts only.
+"""
+
+# Plain `os` calls on purpose: pathlib costs a third of the supervisor's whole start.
+# ruff: noqa: PTH102, PTH112, PTH123
+from __future__ import annotations
+
+import os
+import resource
+import select
+from typing import TYPE_CHECKING
+
+from modelyard.compute.backends.local import kernel, processes, trusted_paths
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from modelyard.compute.backends.local.cgroups import Cgroups
+    from modelyard.compute.backends.local.records import Plan
+
+STATUS_DESCRIPTOR, ARGUMENTS_DESCRIPTOR = 3, 4
+"""Fixed descriptors of the program: bubblewrap's status, and its arguments (so that no other user sees them in a process list)."""
+
+_OPEN_FILES = 65_536
+_OUT_OF_MEMORY_SCORE = "500"
+_PIPE_AND_FILE_SIZE_SIGNALS = (13, 25)
+_END_SECONDS = 30.0
+
+
+def spawn(plan: Plan, cgroups: Cgroups, output: int, status: int, failure: int) -> int:
+    """Fork and execute the plan's program; answers the child's pid.
+
+    Args:
+        output: write end of the pipe for stdout and stderr.
+        status: write end of the pipe for bubblewrap's status (sandbox), or for the wait status of the program (guardian).
+        failure: write end of a pipe that receives a sentence when the child did not come as far as executing the program.
+    """
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        kernel.unblock_signals()
+        if plan["has_guard"]:
+            _guard(plan, cgroups, supervisor, output, status, failure)
+        else:
+            _execute(plan, cgroups, supervisor, output, status)
+    except BaseException as error:
+        _tell(failure, error)
+    os._exit(127)
+
+
+def _guard(plan: Plan, cgroups: Cgroups, supervisor: int, output: int, status: int, failure: int) -> NoReturn:
+    kernel.set_name("my-guardian")
+    kernel.become_subreaper()
+    signals = kernel.open_signals((kernel.SIGCHLD, kernel.SIGTERM))
+    kernel.die_with_parent(kernel.SIGTERM)
+    guardian = os.getpid()
+    program = os.fork() if os.getppid() == supervisor else os._exit(127)
+    if program == 0:
+        try:
+            os.setsid()
+            kernel.unblock_signals()
+            _execute(plan, cgroups, guardian, output, -1)
+        except BaseException as error:
+            _tell(failure, error)
+        os._exit(127)
+    os.close(output)
+    os.close(failure)
+    os.write(status, b"pid %d\n" % program)
+    ended: int | None = None
+    while ended is None and os.getppid() == supervisor:
+        select.select([signals], [], [])
+        is_told_to_end = any(number == kernel.SIGTERM for number in read_signals(signals))
+        ended = dict(processes.reap()).get(program)
+        if is_told_to_end:
+            break
+    if ended is not None:
+        os.write(status, b"exit %d\n" % ended)
+    cgroups.kill()
+    processes.end_descendants(guardian, _END_SECONDS)
+    os._exit(0)
+
+
+def _execute(plan: Plan, cgroups: Cgroups, parent: int, output: int, status: int) -> NoReturn:
+    cgroups.join()
+    _set_process_limits(plan, cgroups)
+    if plan["stage"]:
+        _stage(plan["stage"], plan["stage_at"])
+    arguments = _argument_file(plan["sandbox_arguments"]) if plan["sandbox_arguments"] else -1
+    if plan["uid"] is not None and plan["gid"] is not None:
+        os.setgroups([])
+        os.setresgid(plan["gid"], plan["gid"], plan["gid"])
+        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    kernel.forbid_new_privileges()
+    kernel.die_with_parent(kernel.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(127)
+    os.umask(0o002)
+    _place_descriptors(output, status, arguments)
+    for number in _PIPE_AND_FILE_SIZE_SIGNALS:
+        kernel.restore_default(number)
+    # Bubblewrap itself starts with nothing of the user's environment: LD_PRELOAD would run code outside the sandbox.
+    environment = {} if plan["sandbox_arguments"] else plan["env"]
+    os.chdir("/" if plan["sandbox_arguments"] else plan["cwd"])
+    os.execvpe(plan["argv"][0], plan["argv"], environment)
+
+
+def _set_process_limits(plan: Plan, cgroups: Cgroups) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if not cgroups.limits("memory"):
+        # A fence far out, against running away between two looks of the supervisor, which holds to the limit itself. Not
+        # RLIMIT_AS: frameworks reserve far more addresses than they ever use.
+        generous = plan["memory_bytes"] * 2
+        resource.setrlimit(resource.RLIMIT_DATA, (generous, generous))
+    if not cgroups.limits("pids") and plan["uid"] is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (plan["pids"], plan["pids"]))
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(
+                _OUT_OF_MEMORY_SCORE
+            )  # When the machine itself runs out, an instance goes before the platform does.
+    except OSError:
+        pass
+
+
+def _stage(sources: list[str], stage_at: str) -> None:
+    """Show sources that only root can reach at a place that everybody can, in a mount namespace of this process."""
+    kernel.unshare_mounts()
+    descriptors = [trusted_paths.open_path(source) for source in sources]
+    kinds = [os.path.isdir(f"/proc/self/fd/{descriptor}") for descriptor in descriptors]
+    kernel.mount("modelyard", stage_at, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
+    for number, (descriptor, is_directory) in enumerate(zip(descriptors, kinds, strict=True)):
+        target = f"{stage_at}/{number}"
+        if is_directory:
+            os.mkdir(target, 0o755)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        kernel.mount(f"/proc/self/fd/{descriptor}", target, None, kernel.MS_BIND | kernel.MS_REC)
+        os.close(descriptor)
+
+
+def _argument_file(arguments: list[str]) -> int:
+    descriptor = os.memfd_create("arguments", os.MFD_CLOEXEC)
+    content = memoryview(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _place_descriptors(output: int, status: int, arguments: int) -> None:
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    # First out of the way of the fixed numbers, then onto them; everything else closes at exec.
+    moved = [_moved_up(descriptor) for descriptor in (nothing, output, output, status, arguments)]
+    for target, descriptor in enumerate(moved):
+        if descriptor >= 0:
+            os.dup2(descriptor, target, inheritable=True)
+
+
+def _moved_up(descriptor: int) -> int:
+    # A duplicate has the lowest free number, so a few of them reach beyond the fixed ones; all close at exec.
+    while 0 <= descriptor <= ARGUMENTS_DESCRIPTOR:
+        descriptor = os.dup(descriptor)
+    return descriptor
+
+
+def read_signals(signals: int) -> list[int]:
+    """Numbers of the signals that arrived on a descriptor of `kernel.open_signals`."""
+    try:
+        records = os.read(signals, kernel.SIGNAL_RECORD_BYTES * 16)
+    except BlockingIOError:
+        return []
+    return [
+        int.from_bytes(records[start : start + 4], "little")
+        for start in range(0, len(records), kernel.SIGNAL_RECORD_BYTES)
+    ]
+
+
+def _tell(failure: int, error: BaseException) -> None:
+    try:
+        text = (
+            f"{error.strerror}: {error.filename or ''}"
+            if isinstance(error, OSError) and error.strerror
+            else repr(error)
+        )
+        os.write(failure, text.encode(errors="replace")[:4000])
+    except OSError:
+        pass

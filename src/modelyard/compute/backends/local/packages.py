@@ -1,0 +1,296 @@
+"""Choosing and installing the packages of an environment.
+
+First everything is resolved, then looked at, then installed exactly as resolved: so a CUDA build that would come into a CPU image
+is seen before its gigabytes are fetched. uv does the work, with the places that pip is configured for; where uv can't find a
+solution there and pip can (an old index, a place that only pip can log in to), pip does both steps instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from modelyard.compute.backends.local.build_errors import mask_credentials
+from modelyard.compute.backends.local.package_sources import (
+    pip_configuration,
+    tool_environment,
+    uv_binary,
+    uv_environment,
+)
+from modelyard.compute.port import Environment
+
+_TICK_SECONDS = 1.0
+_GRACE_SECONDS = 3.0
+_KEPT_OUTPUT_CHARACTERS = 200_000
+_PLACES = ("index-url", "extra-index-url", "find-links")
+_UNIT_BYTES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
+_DOWNLOAD = re.compile(
+    r"^\s*(?P<verb>Downloading|Downloaded)\s+(?P<name>\S+)(?:\s+\((?P<size>[\d.]+)\s*(?P<unit>[kKMG]i?B)\))?"
+)
+
+Say = Callable[[str], None]
+"""Takes a line for the log."""
+
+
+class ToolFailed(Exception):
+    """uv or pip ended with an error; `output` is all that it printed."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__("the installer failed")
+        self.output = output
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What will be installed.
+
+    Attributes:
+        packages: pinned, one each, e.g. `torch==2.13.0+cpu`.
+        installer: who resolved them and must install them, `uv` or `pip`.
+        variables: for the installer, e.g. the index of CPU builds.
+        warnings: sentences for people.
+    """
+
+    packages: tuple[str, ...]
+    installer: str
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Tool:
+    """Runs uv and pip for one build: where they work, what they hold, where their lines go.
+
+    Attributes:
+        directory: an empty directory to work in, so that no project's own configuration counts.
+        lock: a descriptor that the children hold as well (`environment_lock`).
+        say: gets each line printed. `tick` is called about once a second while a tool runs.
+    """
+
+    directory: Path
+    lock: int
+    say: Say
+    tick: Callable[[], None]
+
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None] | None = None
+    ) -> str:
+        """Run to the end and answer the output. Raises `ToolFailed`; ends the tool when anything else is raised meanwhile."""
+        process = subprocess.Popen(
+            list(argv),
+            env=dict(environment),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(self.lock,),
+            start_new_session=True,  # a group of its own: it is ended with all its children, or not at all
+        )
+        try:
+            output = self._follow(process, on_line or self.say)
+        except BaseException:
+            _end_group(process)
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+        if process.wait() != 0:
+            raise ToolFailed(output)
+        return output
+
+    def _follow(self, process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> str:
+        assert process.stdout is not None  # it was asked for above
+        descriptor = process.stdout.fileno()
+        kept, rest = "", b""
+        while True:
+            is_ready, _, _ = select.select([descriptor], [], [], _TICK_SECONDS)
+            self.tick()
+            if not is_ready:
+                continue
+            piece = os.read(descriptor, 65536)
+            *lines, rest = (rest + piece).split(b"\n")
+            if not piece and rest:
+                lines, rest = [rest], b""
+            for line in lines:
+                text = mask_credentials(line.decode(errors="replace")).rstrip()
+                kept = (kept + text + "\n")[-_KEPT_OUTPUT_CHARACTERS:]
+                if text:
+                    on_line(text)
+            if not piece:
+                return kept
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the tool, then SIGKILL to all that it started: nothing may go on writing into a directory that is being removed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def resolve(environment: Environment, python: Path, tool: Tool) -> Resolution:
+    """Decide what to install on the interpreter `python`. Raises `ToolFailed` with uv's output where there is no solution."""
+    requirements = tool.directory / "requirements.in"
+    requirements.write_text("\n".join(_with_pip(environment.requirements)) + "\n")
+    try:
+        packages = _resolve_by_uv(requirements, python, tool, {})
+    except ToolFailed as failure:
+        if not any(pip_configuration().get(place) for place in _PLACES):
+            raise
+        tool.say("uv finds no solution in the places that pip is configured for; asking pip itself")
+        with contextlib.suppress(ToolFailed):
+            return _resolve_by_pip(requirements, python, tool, environment)
+        raise failure from None  # uv says more clearly what does not fit
+    if environment.core_type == "GPU" or not cuda_packages(packages):
+        return Resolution(packages, "uv")
+    cpu = _resolve_cpu_build(requirements, python, tool) if "torch" in names_of(packages) else None
+    return cpu or Resolution(packages, "uv", warnings=(_cuda_warning(packages),))
+
+
+def install(resolution: Resolution, python: Path, tool: Tool, on_download: Callable[[int, int, str], None]) -> None:
+    """Install exactly what was resolved into the environment of `python`. Raises `ToolFailed`.
+
+    `on_download` is called with the bytes fetched so far, the bytes announced, and the name of what was seen last.
+    """
+    listing = tool.directory / "resolved.txt"
+    listing.write_text("\n".join(resolution.packages) + "\n")
+    downloads = _Downloads(on_download)
+
+    def follow(line: str) -> None:
+        downloads.see(line)
+        if not line.startswith((" + ", "Using Python ")):  # each package once more at the end, and the unfinished place
+            tool.say(line)
+
+    if resolution.installer == "uv":
+        command = [uv_binary(), "pip", "install", "--no-deps", "--python", str(python), "-r", str(listing)]
+        tool.run(command, uv_environment() | dict(resolution.variables), follow)
+        return
+    command = [*_pip(python), "install", "--no-deps", "--no-compile", "--progress-bar", "off", "-r", str(listing)]
+    tool.run(command, tool_environment(), follow)
+
+
+def cuda_packages(packages: Sequence[str]) -> tuple[str, ...]:
+    """Those of the packages that only serve NVIDIA GPUs."""
+    return tuple(
+        name
+        for name in names_of(packages)
+        if name.startswith(("nvidia-", "cuda-")) or name in {"triton", "pytorch-triton"}
+    )
+
+
+def names_of(packages: Sequence[str]) -> tuple[str, ...]:
+    """The normalised names of requirements in pip's form; lines that are none (options, paths) are left out."""
+    names: list[str] = []
+    for line in packages:
+        try:
+            names.append(canonicalize_name(Requirement(line).name))
+        except InvalidRequirement:
+            continue
+    return tuple(names)
+
+
+def _with_pip(requirements: Sequence[str]) -> list[str]:
+    """Environments have pip, because a training's requirements.txt is installed in a layer by it."""
+    return list(requirements) if "pip" in names_of(requirements) else [*requirements, "pip"]
+
+
+def _resolve_by_uv(requirements: Path, python: Path, tool: Tool, variables: Mapping[str, str]) -> tuple[str, ...]:
+    resolved = requirements.with_suffix(".out")
+    resolved.unlink(missing_ok=True)  # uv would prefer the versions in it
+    options = [
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--strip-extras",
+        "--python",
+        str(python),
+        "-o",
+        str(resolved),
+    ]
+    tool.run([uv_binary(), "pip", "compile", *options, str(requirements)], uv_environment() | dict(variables))
+    return tuple(
+        line.strip() for line in resolved.read_text().splitlines() if line.strip() and not line.startswith("#")
+    )
+
+
+def _resolve_cpu_build(requirements: Path, python: Path, tool: Tool) -> Resolution | None:
+    """PyTorch's own index of CPU builds, which uv knows by name. None where it can't be reached or has no such build."""
+    tool.say("the configured indexes offer only a CUDA build of torch; looking for its CPU build")
+    variables = {"UV_TORCH_BACKEND": "cpu"}
+    quiet = Tool(tool.directory, tool.lock, lambda _: None, tool.tick)
+    try:
+        packages = _resolve_by_uv(requirements, python, quiet, variables)
+    except ToolFailed:
+        tool.say("the CPU build of torch is not to be had from here")
+        return None
+    return None if cuda_packages(packages) else Resolution(packages, "uv", variables)
+
+
+def _resolve_by_pip(requirements: Path, python: Path, tool: Tool, environment: Environment) -> Resolution:
+    report = requirements.with_suffix(".json")
+    options = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report), "-r", str(requirements)]
+    tool.run([*_pip(python), "install", *options], tool_environment())
+    packages = pinned_by_report(json.loads(report.read_text()))
+    has_cuda = environment.core_type == "CPU" and bool(cuda_packages(packages))
+    return Resolution(packages, "pip", warnings=(_cuda_warning(packages),) if has_cuda else ())
+
+
+def pinned_by_report(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The packages of an installation report of pip (PyPA specification "pip installation report", version 1), pinned."""
+    packages: list[str] = []
+    for item in cast("list[Mapping[str, Any]]", report["install"]):
+        metadata = item["metadata"]
+        address = str(item["download_info"]["url"])
+        is_direct = bool(item.get("is_direct"))
+        packages.append(
+            f"{metadata['name']} @ {address}" if is_direct else f"{metadata['name']}=={metadata['version']}"
+        )
+    return tuple(packages)
+
+
+def _pip(python: Path) -> list[str]:
+    """The platform's pip, working on another environment (which may have none yet)."""
+    return [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input"]
+
+
+def _cuda_warning(packages: Sequence[str]) -> str:
+    return (
+        f"Only a CUDA build was found ({', '.join(cuda_packages(packages)[:3])} …): it runs on the CPU too but takes gigabytes. "
+        "Configure an index with CPU builds for pip or uv to avoid that."
+    )
+
+
+class _Downloads:
+    """Counts what the installer says that it fetches (uv names packages of a megabyte and more, pip all)."""
+
+    def __init__(self, on_download: Callable[[int, int, str], None]) -> None:
+        self._sizes: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._on_download = on_download
+
+    def see(self, line: str) -> None:
+        found = _DOWNLOAD.match(line)
+        if found is None:
+            return
+        name = found["name"]
+        if found["size"]:
+            self._sizes[name] = int(float(found["size"]) * _UNIT_BYTES.get(found["unit"], 1024**2))
+        if found["verb"] == "Downloaded":
+            self._done.add(name)
+        fetched = sum(size for known, size in self._sizes.items() if known in self._done)
+        self._on_download(fetched, sum(self._sizes.values()), name)

@@ -1,0 +1,385 @@
+"""From an `Instance` to the supervisor's plan: checks what is asked, and says where everything lies.
+
+An instance sees the same paths in every sandbox. In a plain process (no sandbox is possible) these paths don't exist; then
+`MODELYARD_ROOT` names a directory with links in it such that `$MODELYARD_ROOT/workspace` is what `/workspace` would be, and the
+placeholders `{workspace}`, `{run}`, `{cache}`, `{home}` and `{root}` in arguments, environment and files stand for the real paths everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import modelyard
+from modelyard.compute.backends.local import records, sandbox
+from modelyard.compute.backends.local.environments import EnvironmentStore, spec_json
+from modelyard.compute.backends.local.hints import NAME as HINTS_NAME
+from modelyard.compute.backends.local.limits import GroupBases
+from modelyard.compute.backends.local.package_access import PackageAccess
+from modelyard.compute.backends.local.runtime import Runtime
+from modelyard.compute.backends.local.sandbox import Bind
+from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
+from modelyard.compute.port import Build, Command, Instance, LaunchRefused
+from modelyard.kit.errors import RetryLater
+
+if TYPE_CHECKING:
+    from modelyard.compute.backends.local.records import Plan
+
+_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
+_SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_VARIABLE = re.compile(r"[^=\0]+")
+_RESERVED_TARGETS = (
+    "/proc",
+    "/dev",
+    "/sys",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/opt/environment",
+    "/opt/modelyard",
+    "/run/modelyard",
+)
+_MAX_ADDRESS_BYTES = 107
+_PATH = "/opt/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHARED_MODE, _CACHE_MODE, _OWN_MODE, _TEMPORARY_MODE = 0o2770, 0o3770, 0o2770, 0o1777
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the parts of one instance lie on the host."""
+
+    directory: Path
+    run: Path
+    cache: Path
+
+    @property
+    def workspace(self) -> Path:
+        """Seen as /workspace."""
+        return self.directory / "workspace"
+
+    @property
+    def home(self) -> Path:
+        """Seen as /root."""
+        return self.directory / "home"
+
+    @property
+    def temporary(self) -> Path:
+        """Seen as /tmp."""
+        return self.directory / "tmp"
+
+    @property
+    def links(self) -> Path:
+        """MODELYARD_ROOT of a plain process."""
+        return self.directory / "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What was found out about this machine, and what everything needs."""
+
+    root: Path
+    settings: LocalComputeSettings
+    environments: EnvironmentStore
+    runtime: Runtime
+    packages: PackageAccess
+    isolation: Isolation
+    groups: GroupBases
+
+    def place(self, instance_id: str, project_id: str) -> Place:
+        """Where an instance lies. Its run directory has a short name of its own: addresses of sockets are short."""
+        short = hashlib.sha256(instance_id.encode()).hexdigest()[:12]
+        return Place(
+            self.root / "instances" / instance_id,
+            self.root / "run" / short,
+            self.root / "projects" / project_id / "cache",
+        )
+
+    def sockets(self, instance: Instance) -> dict[str, str]:
+        """Names of the instance's sockets → paths on the host."""
+        run = self.place(instance.id, instance.project_id).run
+        return {name: f"{run}/{name}.sock" for name in instance.sockets}
+
+
+def is_instance_id(text: str) -> bool:
+    """Whether this has the form of an instance's id; only then it can be part of a path."""
+    return _ID.fullmatch(text) is not None
+
+
+def check(instance: Instance, machine: Machine, gpu_count: int) -> None:
+    """Raise `LaunchRefused` for what can never run, with all that is wrong about it."""
+    faults: list[str] = []
+    for name, value in (
+        ("id", instance.id),
+        ("workload_id", instance.workload_id),
+        ("project_id", instance.project_id),
+    ):
+        if not _ID.fullmatch(value):
+            faults.append(f"{name} '{value}' must have 1 to 100 characters of a-z, 0-9, '.' and '-'")
+    limits = instance.limits
+    if limits.cpus <= 0 or limits.memory_bytes <= 0 or limits.pids <= 0:
+        faults.append("limits must be greater than zero")
+    if limits.gpus > gpu_count:
+        faults.append(f"it asks for {limits.gpus} GPUs and this machine has {gpu_count}")
+    for name in instance.sockets:
+        if not _SOCKET.fullmatch(name):
+            faults.append(f"'{name}' can't be a socket's name")
+    for path in machine.sockets(instance).values():
+        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES:
+            faults.append(
+                f"the socket's path {path} is longer than {_MAX_ADDRESS_BYTES} bytes: choose a shorter home directory"
+            )
+    faults += [fault for mount in instance.mounts if (fault := _mount_fault(mount.source, mount.target))]
+    if isinstance(instance.task, Command):
+        faults += _command_faults(instance.task, instance)
+    elif instance.environment is None:
+        faults.append("a build needs an environment")
+    if machine.settings.needs_isolation and machine.isolation is Isolation.NONE and isinstance(instance.task, Command):
+        faults.append("this machine can't isolate workloads and the settings forbid to run them without")
+    if faults:
+        raise LaunchRefused("; ".join(faults).capitalize() + ".")
+
+
+def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | None, gpu_devices: list[str]) -> Plan:
+    """The plan. Raises `RetryLater` while the environment is not built."""
+    place = machine.place(instance.id, instance.project_id)
+    settings = machine.settings
+    groups = machine.groups.of(instance.id)
+    is_plain = machine.isolation is Isolation.NONE or isinstance(instance.task, Build)
+    if is_plain:
+        uid = gid = None
+    plan: Plan = {
+        "id": instance.id,
+        "argv": [],
+        "sandbox_arguments": [],
+        "env": {},
+        "cwd": str(place.workspace),
+        "directories": _directories(machine, place, uid, gid),
+        "shared_directories": [mount.source for mount in instance.mounts if not mount.read_only],
+        "files": [],
+        "uid": uid,
+        "gid": gid,
+        "stage": [],
+        "stage_at": "",
+        "has_guard": is_plain,
+        "cgroups_v1": groups.v1,
+        "cgroup_v2": groups.v2,
+        "cgroup_v2_controllers": groups.v2_controllers,
+        "cpus": instance.limits.cpus,
+        "memory_bytes": instance.limits.memory_bytes,
+        "pids": instance.limits.pids,
+        "storage_bytes": instance.limits.storage_bytes,
+        "storage_directories": [str(place.workspace), str(place.home), str(place.temporary)],
+        "storage_interval_seconds": settings.storage_interval_seconds,
+        "run_directory": str(place.run),
+        "grace_seconds": instance.grace_seconds,
+        "timeout_seconds": instance.timeout_seconds,
+        "segment_bytes": settings.output_segment_bytes,
+        "segment_count": settings.output_segment_count,
+        "hints_directory": str(machine.root),
+        "hints_name": HINTS_NAME,
+    }
+    if isinstance(instance.task, Build):
+        _plan_build(plan, instance, machine, place)
+    elif is_plain:
+        _plan_plain(plan, instance, instance.task, machine, place)
+    else:
+        _plan_sandbox(plan, instance, instance.task, machine, place, gpu_devices)
+    return plan
+
+
+def _plan_build(plan: Plan, instance: Instance, machine: Machine, place: Place) -> None:
+    if instance.environment is None:
+        raise LaunchRefused("A build needs an environment.")
+    spec = f"{place.run}/environment.json"
+    plan["files"] = [(spec, spec_json(instance.environment))]
+    plan["argv"] = [
+        *(sys.executable, "-m", "modelyard.compute.backends.local.build"),
+        *("--spec", spec, "--root", str(machine.environments.root), "--report", f"{place.run}/{records.REPORT}"),
+    ]
+    plan["env"] = {
+        **machine.packages.variables,
+        "HOME": str(Path.home()),
+        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
+        "LANG": "C.UTF-8",
+        "TMPDIR": str(place.temporary),
+        "PYTHONPATH": str(Path(modelyard.__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+        "MODELYARD_ROOT": str(place.links),
+    }
+
+
+def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place) -> None:
+    environment = _built_environment(instance, command, machine)
+    real = {
+        "{workspace}": str(place.workspace),
+        "{run}": str(place.run),
+        "{cache}": str(place.cache),
+        "{home}": str(place.home),
+        "{root}": str(place.links),
+    }
+    path = f"{environment}/bin:{_SYSTEM_PATH}" if environment else _SYSTEM_PATH
+    variables = _variables(command, machine, str(machine.runtime.library), path, str(place.home), str(place.temporary))
+    variables["MODELYARD_ROOT"] = str(place.links)
+    _fill(plan, command, variables, f"{environment}/bin/python", real, place)
+    links = {
+        "workspace": str(place.workspace),
+        "run/modelyard": str(place.run),
+        "var/cache/modelyard": str(place.cache),
+        "root": str(place.home),
+        "tmp": str(place.temporary),
+        "opt/modelyard/lib": str(machine.runtime.library),
+        **({"opt/environment": str(environment)} if environment else {}),
+        **{mount.target.lstrip("/"): mount.source for mount in instance.mounts},
+    }
+    plan["links"] = [(f"{place.links}/{name}", target) for name, target in links.items()]
+
+
+def _plan_sandbox(
+    plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place, gpu_devices: list[str]
+) -> None:
+    environment = _built_environment(instance, command, machine)
+    inside = {
+        "{workspace}": "/workspace",
+        "{run}": "/run/modelyard",
+        "{cache}": "/var/cache/modelyard",
+        "{home}": "/root",
+        "{root}": "",
+    }
+    variables = _variables(command, machine, "/opt/modelyard/lib", _PATH, "/root", "/tmp")  # noqa: S108 - the instance's own
+    _fill(plan, command, variables, "/opt/environment/bin/python", inside, place)
+    stage_at = sandbox.stage_directory() if machine.isolation is Isolation.WORKLOAD_USER else None
+    binds = _binds(instance, machine, place, environment, gpu_devices)
+    bind_arguments, staged = sandbox.bind_arguments(binds, stage_at)
+    bwrap = str(machine.runtime.bwrap)
+    if stage_at is not None and machine.runtime.bwrap_root is not None:
+        bwrap = bwrap.replace(str(machine.runtime.bwrap_root), f"{stage_at}/{len(staged)}", 1)
+        staged.append(str(machine.runtime.bwrap_root))
+    plan["stage"] = staged
+    plan["stage_at"] = stage_at or ""
+    plan["sandbox_arguments"] = [
+        *sandbox.namespace_arguments(),
+        *sandbox.system_arguments(machine.settings.system_directories),
+        *bind_arguments,
+        *("--chdir", "/workspace"),
+        *sandbox.environment_arguments(plan["env"]),
+    ]
+    plan["argv"] = sandbox.command_line(bwrap, plan["argv"])
+
+
+def _binds(
+    instance: Instance, machine: Machine, place: Place, environment: Path | None, gpu_devices: list[str]
+) -> list[Bind]:
+    binds = [Bind(str(place.home), "/root", is_writable=True)]
+    if environment is not None and instance.environment is not None:
+        facts = machine.environments.facts(instance.environment)
+        more = (facts.base_prefix, *facts.library_directories) if facts else ()
+        binds += sandbox.interpreter_binds(environment / "bin" / "python", more)
+        binds.append(Bind(str(environment), "/opt/environment"))
+    binds += [Bind(path, path) for path in machine.packages.paths if not sandbox.is_seen(path)]
+    binds += [
+        Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
+        Bind(str(machine.runtime.etc / "group"), "/etc/group"),
+        Bind(str(machine.runtime.library), "/opt/modelyard/lib"),
+        Bind(str(place.workspace), "/workspace", is_writable=True),
+        Bind(str(place.run), "/run/modelyard", is_writable=True),
+        Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
+        Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
+    ]
+    mounts = sorted(instance.mounts, key=lambda mount: mount.target)
+    binds += [Bind(mount.source, mount.target, is_writable=not mount.read_only) for mount in mounts]
+    return binds + sandbox.gpu_binds(gpu_devices)
+
+
+def _built_environment(instance: Instance, command: Command, machine: Machine) -> Path | None:
+    if instance.environment is None:
+        return None
+    if not machine.environments.is_built(instance.environment):
+        raise RetryLater(f"The environment '{instance.environment.name}' is not built yet.")
+    machine.runtime.compile_for(machine.environments.python(instance.environment))
+    return machine.environments.path(instance.environment)
+
+
+def _variables(
+    command: Command, machine: Machine, library: str, path: str, home: str, temporary: str
+) -> dict[str, str]:
+    variables = {
+        **machine.packages.variables,
+        "HOME": home,
+        "PATH": path,
+        "LANG": "C.UTF-8",
+        "TMPDIR": temporary,
+        **command.env,
+    }
+    variables["PYTHONPATH"] = ":".join(filter(None, (library, command.env.get("PYTHONPATH"))))
+    return variables
+
+
+def _fill(
+    plan: Plan, command: Command, variables: Mapping[str, str], python: str, places: Mapping[str, str], place: Place
+) -> None:
+    def filled(text: str) -> str:
+        for placeholder, path in places.items():
+            text = text.replace(placeholder, path)
+        return text
+
+    first, *rest = command.argv
+    plan["argv"] = [python if first == "{python}" else filled(first), *map(filled, rest)]
+    plan["env"] = {name: filled(value) for name, value in variables.items()}
+    plan["files"] = [(f"{place.run}/{name}", filled(text)) for name, text in command.files.items()]
+    parents = {str(parent) for name in command.files for parent in PurePosixPath(name).parents if str(parent) != "."}
+    user, group = (-1, -1) if plan["uid"] is None or plan["gid"] is None else (plan["uid"], plan["gid"])
+    plan["directories"] += [(f"{place.run}/{parent}", 0o770, user, group) for parent in sorted(parents)]
+
+
+def _directories(machine: Machine, place: Place, uid: int | None, gid: int | None) -> list[tuple[str, int, int, int]]:
+    user, group = (-1, -1) if uid is None or gid is None else (uid, gid)
+    return [
+        (str(machine.root / "run"), 0o700, -1, -1),
+        (str(machine.root / "projects"), 0o700, -1, -1),
+        (str(place.cache.parent), 0o700, -1, -1),
+        (str(place.cache), _CACHE_MODE, 0 if user != -1 else -1, group),
+        (str(place.workspace), _OWN_MODE, user, group),
+        (str(place.home), 0o700, user, group),
+        (str(place.run), 0o770, user, group),
+        (str(place.temporary), _TEMPORARY_MODE, user, group),
+    ]
+
+
+def _mount_fault(source: str, target: str) -> str | None:
+    if not _is_plain_path(source) or source == "/":
+        return f"'{source}' can't be mounted: it must be an absolute path without '..'"
+    if not _is_plain_path(target) or target in {"/", "/opt", "/run", "/var", "/root", "/workspace"}:
+        return f"nothing can be mounted at '{target}'"
+    if any(target == reserved or target.startswith(f"{reserved}/") for reserved in _RESERVED_TARGETS):
+        return f"nothing can be mounted at '{target}': that is the system's"
+    return None
+
+
+def _is_plain_path(path: str) -> bool:
+    return path.startswith("/") and "\0" not in path and os.path.normpath(path) == path
+
+
+def _command_faults(command: Command, instance: Instance) -> list[str]:
+    faults: list[str] = []
+    if not command.argv:
+        faults.append("the command is empty")
+    elif command.argv[0] == "{python}" and instance.environment is None:
+        faults.append("{python} needs an environment")
+    if any("\0" in text for text in (*command.argv, *command.env.values())):
+        faults.append("arguments and variables must not contain NUL")
+    faults += [f"'{name}' can't be a variable's name" for name in command.env if not _VARIABLE.fullmatch(name)]
+    for name in command.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name or name in {".", ""}:
+            faults.append(f"'{name}' can't be a file's name")
+    return faults

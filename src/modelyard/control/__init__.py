@@ -1,0 +1,1 @@
+"""The reconcile runtime. It knows no resource."""

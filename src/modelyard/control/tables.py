@@ -1,0 +1,55 @@
+"""Tables of the control loop: what is to be reconciled, and what has happened."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from modelyard.db.columns import Table, Utc
+
+
+class WorkItemRow(Table):
+    """One resource that may need attention: a row per (kind, key), for as long as the resource lives.
+
+    Attributes:
+        due_at: when it is to be looked at; null when nothing is to be done.
+        sequence: grows with each request for attention, so that one that came during a reconcile is not lost.
+        lease_owner: the server process that reconciles it now.
+        lease_token: the fencing token; grows with each claim, and only its holder may write.
+        attempts: failures in a row.
+    """
+
+    __tablename__ = "work_items"
+
+    kind: Mapped[str] = mapped_column(String(48), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    due_at: Mapped[datetime | None] = mapped_column(Utc)
+    sequence: Mapped[int] = mapped_column(BigInteger, default=1)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
+    lease_until: Mapped[datetime | None] = mapped_column(Utc)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    last_error: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_work_items_due", "due_at"), Index("ix_work_items_lease", "lease_until"))
+
+
+class EventRow(Table):
+    """One change of state: who, when, why. Written in the transaction that makes the change."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(Utc)
+    kind: Mapped[str] = mapped_column(String(48))
+    key: Mapped[str] = mapped_column(String(64))
+    project_id: Mapped[str | None] = mapped_column(String(36))
+    actor: Mapped[str] = mapped_column(String(64))
+    old_state: Mapped[str | None] = mapped_column(String(48))
+    new_state: Mapped[str] = mapped_column(String(48))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_events_key", "kind", "key", "id"),)

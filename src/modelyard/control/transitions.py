@@ -1,0 +1,68 @@
+"""The one way to change a state.
+
+A move that the lifecycle does not have is refused; a move that it has is written together with its event, in one transaction, so that
+history can't be forgotten.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.tables import EventRow
+from modelyard.db.columns import ResourceColumns
+from modelyard.kit.clock import utc_now
+from modelyard.kit.lifecycle import Lifecycle
+
+S = TypeVar("S", bound=StrEnum)
+
+CONTROLLER = "controller"
+"""The actor of moves that the platform makes by itself."""
+
+
+def born(session: AsyncSession, lifecycle: Lifecycle[S], row: ResourceColumns, *, actor: str) -> None:
+    """Record that the row was created in its initial state."""
+    row.state = lifecycle.initial.value
+    session.add(_event(lifecycle.name, row, None, actor))
+
+
+def move(
+    session: AsyncSession,
+    lifecycle: Lifecycle[S],
+    row: ResourceColumns,
+    new: S,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+    actor: str = CONTROLLER,
+) -> bool:
+    """Put the row into state `new`, or renew reason and message of the state that it is in; whether anything changed.
+
+    Raises `MoveNotAllowed` for a move that is not in the lifecycle's table.
+    """
+    old = type(new)(row.state)
+    lifecycle.check(old, new)
+    if old == new and row.reason == reason and row.message == message:
+        return False
+    row.state = new.value
+    row.reason = reason
+    row.message = message
+    row.updated_at = utc_now()
+    session.add(_event(lifecycle.name, row, old.value, actor))
+    return True
+
+
+def _event(kind: str, row: ResourceColumns, old: str | None, actor: str) -> EventRow:
+    return EventRow(
+        at=utc_now(),
+        kind=kind,
+        key=row.id,
+        project_id=row.project_id,
+        actor=actor,
+        old_state=old,
+        new_state=row.state,
+        reason=row.reason,
+        message=row.message,
+    )

@@ -1,0 +1,1 @@
+"""The record: engine and sessions, base columns, migrations."""

@@ -1,0 +1,1 @@
+"""The front door: the port, and a folder per backend."""

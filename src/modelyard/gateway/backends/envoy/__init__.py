@@ -1,0 +1,1 @@
+"""The gateway port on Envoy: one Envoy process, configured by files that it watches."""

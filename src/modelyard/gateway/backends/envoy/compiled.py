@@ -1,0 +1,283 @@
+"""One route of the port, turned into Envoy's words: checked, split into entries, its upstreams named by their content.
+
+An upstream is named by a digest of its targets and is never changed: other targets make another upstream, so a change of replicas is
+"add the new one, move the route, remove the old one later", and no request ever meets half a change.
+
+Envoy matches the path as it came. A route with prefix P has two lists of entries: *bare* for the path P itself and *below* for what
+begins with `P/`, which keeps matches on segment borders and makes every rewrite a plain replacement. How lists are found among thousands
+is `routes.py`'s part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from modelyard.gateway.backends.envoy.bootstrap import BODY_LIMIT_FILTER
+from modelyard.gateway.port import GatewayRefused, Route, Rule, Target, Upstream, route_digest
+
+Json = dict[str, Any]
+
+METADATA = "modelyard"
+HELD_BODY_LIMIT_BYTES = 64 * 1024 * 1024
+"""A body of unknown size is held in memory until its end to keep a route's limit; for higher limits the client must tell the size."""
+
+_CONNECT_SECONDS = 2.0  # targets are on this machine: what does not answer by then is overloaded or gone
+_IDLE_CONNECTION = (
+    "3s"  # shorter than the keep-alive of the usual servers (5 s), so that the gateway is the one to hang up
+)
+_HIGH = 1_000_000  # Envoy's defaults for concurrent requests (1024) and retries (3) are for other scales
+_IDLE_STREAM_SECONDS = 300
+_LARGEST = 2**63 - 1
+
+_ID = re.compile(r"[a-z0-9-]{1,200}")
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
+_PATH = re.compile(r"/[!-~]*")
+_METHOD = re.compile(r"[A-Z]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """A route as Envoy gets it.
+
+    Attributes:
+        route: what was put.
+        host: the host name it answers to, empty for the front door's own.
+        prefix: without a slash at its end; empty for the root.
+        bare, below: JSON of the action for the path `prefix` itself, and for what lies below it. None where nothing does.
+        clusters: JSON of each upstream, by its name.
+        saved: the route itself as JSON, to be read again by `saved.py`.
+    """
+
+    route: Route
+    host: str
+    prefix: str
+    bare: bytes | None
+    below: bytes
+    clusters: Mapping[str, bytes]
+    saved: bytes
+
+
+def compile_route(route: Route) -> CompiledRoute:
+    """The route in Envoy's words. Raises `GatewayRefused` with a sentence when it makes no sense."""
+    _check(route)
+    prefix = route.prefix.rstrip("/")
+    clusters = {upstream.name: _cluster(upstream) for upstream in route.upstreams}
+    bare = [entry for rule in route.rules for entry in _bare_entries(route, prefix, rule, clusters)] if prefix else []
+    below = [entry for rule in route.rules for entry in _below_entries(route, prefix, rule, clusters)]
+    # Rules may share nothing with one of the lists; its path is still this route's and must not fall through to a shorter prefix.
+    bare = _with_limits(route, bare) if prefix else []
+    below = _with_limits(route, below)
+    # The bare list stands in the configuration twice (`routes.py`), so its entries count twice.
+    _label(route, bare, below, entry_count=2 * len(bare) + len(below))
+    return CompiledRoute(
+        route=route,
+        host=(route.host or "").lower(),
+        prefix=prefix,
+        bare=_action(bare) if prefix else None,
+        below=_action(below),
+        clusters=dict(clusters.values()),
+        saved=orjson.dumps(route),
+    )
+
+
+def _check(route: Route) -> None:
+    def refuse(sentence: str) -> GatewayRefused:
+        return GatewayRefused(f"route '{route.id}': {sentence}")
+
+    if not _ID.fullmatch(route.id):
+        raise refuse("an id has 1 to 200 lower-case letters, digits and dashes")
+    if route.host is not None and not _HOST.fullmatch(route.host.lower()):
+        raise refuse(f"'{route.host}' is not a host name")
+    if route.prefix and (fault := _path_fault(route.prefix)):
+        raise refuse(f"the prefix '{route.prefix}' {fault}")
+    if route.timeout_seconds < 0:
+        raise refuse("the time limit must not be negative")
+    if route.max_body_bytes is not None and route.max_body_bytes < 0:
+        raise refuse("the body limit must not be negative")
+    upstreams = {upstream.name: upstream for upstream in route.upstreams}
+    if len(upstreams) != len(route.upstreams):
+        raise refuse("two upstreams have the same name")
+    for upstream in route.upstreams:
+        if upstream.weight < 0:
+            raise refuse(f"the weight of upstream '{upstream.name}' must not be negative")
+    for rule in route.rules:
+        for path in (rule.path, *([] if rule.rewrite is None else [rule.rewrite])):
+            if fault := _path_fault(path):
+                raise refuse(f"the path '{path}' {fault}")
+        if unknown := [name for name in rule.upstreams if name not in upstreams]:
+            raise refuse(f"rule '{rule.path}' names the upstream '{unknown[0]}', which the route does not have")
+        if not sum(upstreams[name].weight for name in rule.upstreams):
+            raise refuse(f"rule '{rule.path}' has no upstream with a weight above 0")
+        if wrong := [method for method in rule.methods if not _METHOD.fullmatch(method)]:
+            raise refuse(f"rule '{rule.path}' has '{wrong[0]}', which is not an HTTP method")
+
+
+def _path_fault(path: str) -> str | None:
+    if not _PATH.fullmatch(path):
+        return "must begin with '/' and have only printable ASCII characters (others percent-encoded)"
+    if any(character in path for character in "?#\\"):
+        return "must not have '?', '#' or a backslash"
+    if "//" in path:
+        return "must not have an empty segment"
+    if any(segment.lower().replace("%2e", ".") in {".", ".."} for segment in path.split("/")):
+        return "must not have a '.' or '..' segment"
+    return None
+
+
+def _bare_entries(route: Route, prefix: str, rule: Rule, clusters: _Clusters) -> Iterator[Json]:
+    """Entries for the path `prefix` itself: only a rule for `/` speaks of it."""
+    if rule.path == "/":
+        yield _entry(route, rule, {"path": prefix}, clusters, rewrite=rule.rewrite)
+
+
+def _below_entries(route: Route, prefix: str, rule: Rule, clusters: _Clusters) -> Iterator[Json]:
+    path = prefix + rule.path
+    if not rule.is_prefix:
+        yield _entry(route, rule, {"path": path}, clusters, rewrite=rule.rewrite)
+        return
+    if not rule.path.endswith("/"):
+        yield _entry(route, rule, {"path": path}, clusters, rewrite=rule.rewrite)
+    deeper = None if rule.rewrite is None else rule.rewrite.rstrip("/") + "/"
+    yield _entry(route, rule, {"prefix": path.rstrip("/") + "/"}, clusters, rewrite=deeper)
+
+
+def _entry(route: Route, rule: Rule, match: Json, clusters: _Clusters, *, rewrite: str | None) -> Json:
+    if rule.methods:
+        methods: Json = {"safe_regex": {"google_re2": {}, "regex": "|".join(rule.methods)}}
+        match = {**match, "headers": [{"name": ":method", "string_match": methods}]}
+    action: Json = {**_destination(route, rule, clusters), **_time_limits(route)}
+    if rewrite is not None:
+        action["prefix_rewrite"] = rewrite
+    entry: Json = {"match": match, "route": action}
+    if route.max_body_bytes is not None and route.max_body_bytes <= HELD_BODY_LIMIT_BYTES:
+        entry["typed_per_filter_config"] = {
+            BODY_LIMIT_FILTER: {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+                # Envoy's filter takes no 0; a body of unknown size against a limit of 0 is let through with its single byte.
+                "buffer": {"max_request_bytes": max(route.max_body_bytes, 1)},
+            }
+        }
+    return entry
+
+
+def _destination(route: Route, rule: Rule, clusters: _Clusters) -> Json:
+    weights = {upstream.name: upstream.weight for upstream in route.upstreams}
+    chosen = [(clusters[name][0], weights[name]) for name in rule.upstreams if weights[name]]
+    if len(chosen) == 1:
+        return {"cluster": chosen[0][0]}
+    return {"weighted_clusters": {"clusters": [{"name": name, "weight": weight} for name, weight in chosen]}}
+
+
+def _time_limits(route: Route) -> Json:
+    if route.timeout_seconds == 0:
+        return {"timeout": "0s", "idle_timeout": "0s"}
+    limits: Json = {"timeout": f"{max(route.timeout_seconds, 0.001):.3f}s"}
+    if route.timeout_seconds > _IDLE_STREAM_SECONDS:
+        limits["idle_timeout"] = limits["timeout"]
+    return limits
+
+
+def _with_limits(route: Route, entries: Sequence[Json]) -> list[Json]:
+    """The entries, after those that turn away a body that is too large or, for large limits, of unknown size."""
+    limit = route.max_body_bytes
+    if limit is None:
+        return list(entries)
+    too_large = {"name": "content-length", "range_match": {"start": limit + 1, "end": _LARGEST}}
+    limits: list[Json] = [{"match": {"prefix": "/", "headers": [too_large]}, "direct_response": {"status": 413}}]
+    if limit > HELD_BODY_LIMIT_BYTES:
+        unknown: list[Json] = [
+            {"name": "content-length", "present_match": True, "invert_match": True},
+            {"name": ":method", "string_match": {"safe_regex": {"google_re2": {}, "regex": "POST|PUT|PATCH"}}},
+        ]
+        limits.append({"match": {"prefix": "/", "headers": unknown}, "direct_response": {"status": 411}})
+    return [*limits, *entries]
+
+
+def _label(route: Route, *lists: list[Json], entry_count: int) -> None:
+    """Write into every entry whose it is. By these labels `list_routes` sees what Envoy really has, all of it or a part."""
+    labels = {"id": route.id, "digest": route_digest(route), "entry_count": entry_count}
+    for entries in lists:
+        for entry in entries:
+            entry |= {
+                "name": route.id,
+                "stat_prefix": route.id,
+                "metadata": {"filter_metadata": {METADATA: labels}},
+            }
+
+
+def _action(entries: Sequence[Json]) -> bytes:
+    routes = {"@type": "type.googleapis.com/envoy.config.route.v3.RouteList", "routes": list(entries)}
+    return orjson.dumps({"action": {"name": "routes", "typed_config": routes}})
+
+
+_Clusters = Mapping[str, tuple[str, bytes]]
+
+
+def _cluster(upstream: Upstream) -> tuple[str, bytes]:
+    addresses = sorted({target.address for target in upstream.targets})
+    name = "u-" + hashlib.sha256("\n".join(addresses).encode()).hexdigest()[:24]
+    thresholds = {
+        "max_connections": _HIGH,
+        "max_pending_requests": _HIGH,
+        "max_requests": _HIGH,
+        "max_retries": _HIGH,
+    }
+    endpoints = [{"endpoint": {"address": _address(Target(address))}} for address in addresses]
+    cluster: Json = {
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": f"{_CONNECT_SECONDS}s",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                "common_http_protocol_options": {"idle_timeout": _IDLE_CONNECTION},
+            }
+        },
+    }
+    if len(addresses) > 1:
+        cluster["outlier_detection"] = _outliers()
+    return name, orjson.dumps(cluster)
+
+
+def _outliers() -> Json:
+    # Only failures of the connection put a target aside: an answer of 500 is the model's word about one request, not the replica's health.
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 3,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "interval": "1s",
+        "base_ejection_time": "2s",
+        "max_ejection_time": "30s",
+        "max_ejection_percent": 50,
+    }
+
+
+def _address(target: Target) -> Json:
+    if target.is_socket:
+        return {"pipe": {"path": target.address}}
+    host, separator, port = target.address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        separator = ""
+    if not separator or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise GatewayRefused(f"'{target.address}' is neither the path of a Unix socket nor an IP address with a port")
+    return {"socket_address": {"address": host, "port_value": int(port)}}

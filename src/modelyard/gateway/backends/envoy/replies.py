@@ -1,0 +1,80 @@
+"""What the gateway says when it answers a request itself, in the platform's envelope.
+
+A client reads one form of error whoever speaks, so Envoy's plain texts are replaced. `resultCode` is the HTTP status times a thousand plus
+a number; the gateway's numbers begin at 900 so that they are never taken for one of the API's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+CONTENT_TYPE = "application/json; charset=utf-8"
+RETRY_AFTER_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One kind of answer: for an HTTP status and, where given, one of Envoy's response flags."""
+
+    status: int
+    number: int
+    sentence: str
+    flags: tuple[str, ...] = ()
+
+
+REPLIES = (
+    Reply(
+        400,
+        900,
+        "The request is not valid: it is malformed HTTP, or its path has a '.' or '..' segment or a backslash.",
+    ),
+    Reply(404, 900, "Nothing is served at this address."),
+    Reply(408, 900, "The request took too long to arrive."),
+    Reply(411, 900, "This address needs to know the size of a request body: send a Content-Length header."),
+    Reply(413, 900, "The request body is larger than this address allows."),
+    Reply(426, 900, "This version of HTTP is not supported: use HTTP/1.1 or HTTP/2."),
+    Reply(431, 900, "The request's headers are too large."),
+    Reply(502, 900, "The service behind this address gave an answer that is not valid HTTP."),
+    Reply(503, 901, "No instance of the service behind this address is ready.", ("UH", "NC")),
+    Reply(503, 902, "The service behind this address can't be reached.", ("UF",)),
+    Reply(503, 903, "The service behind this address ended the connection before it answered.", ("UC", "UR", "LR")),
+    Reply(503, 904, "The service behind this address has too many requests at the moment.", ("UO", "URX")),
+    Reply(503, 900, "The service behind this address is not available at the moment."),
+    Reply(504, 900, "The service behind this address did not answer in time."),
+)
+
+
+def local_replies() -> Json:
+    """The `local_reply_config` of a connection manager."""
+    return {
+        "mappers": [_mapper(reply) for reply in REPLIES],
+        "body_format": _body("%RESPONSE_CODE%999", "The gateway answered this request itself."),
+    }
+
+
+def _mapper(reply: Reply) -> Json:
+    # Envoy wants the name of a runtime override with every comparison; nothing sets this one.
+    comparison = {"op": "EQ", "value": {"default_value": reply.status, "runtime_key": "modelyard.none"}}
+    condition: Json = {"status_code_filter": {"comparison": comparison}}
+    if reply.flags:
+        condition = {"and_filter": {"filters": [condition, {"response_flag_filter": {"flags": list(reply.flags)}}]}}
+    mapper: Json = {
+        "filter": condition,
+        "body_format_override": _body(str(reply.status * 1000 + reply.number), reply.sentence),
+    }
+    if reply.status == 503:
+        mapper["headers_to_add"] = [
+            {
+                "header": {"key": "retry-after", "value": str(RETRY_AFTER_SECONDS)},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ]
+    return mapper
+
+
+def _body(code: str, sentence: str) -> Json:
+    text = f'{{"header":{{"isSuccessful":false,"resultCode":{code},"resultMessage":"{sentence}"}}}}'
+    return {"text_format_source": {"inline_string": text}, "content_type": CONTENT_TYPE}

@@ -1,0 +1,174 @@
+"""All routes together, as the one route configuration that Envoy watches, and the upstreams that it needs.
+
+Envoy tries the routes of a virtual host one after the other, which is slow with thousands. Here a host's routes are found through two maps
+instead: one by the exact path, one by the longest prefix that ends in `/`. The cost of a request does not grow with the number of routes.
+
+A path with a `.` or `..` segment (plain or percent-encoded) or a backslash is answered 400. Clients resolve such segments before they send;
+what arrives with one is a mistake or a trick, and to resolve it here would quietly name another object than the client did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from modelyard.gateway.backends.envoy.bootstrap import ROUTES
+from modelyard.gateway.backends.envoy.compiled import METADATA, CompiledRoute
+from modelyard.gateway.port import GatewayRefused, ObservedRoute
+
+Json = dict[str, Any]
+
+PROBE_HOST = "version.modelyard.internal"
+"""The host name under which a worker tells the version of the routes that it serves."""
+
+_REFUSED_PATHS = r"[^?]*(?:\\.*|/(?:\.|%2[eE]){1,2}(?:[/?].*)?)"
+_RETRIES = 2
+
+
+def check_places(routes: Iterable[CompiledRoute]) -> None:
+    """Raise `GatewayRefused` when two routes claim the same prefix of the same host: which of them answers must not be chance."""
+    owners: dict[tuple[str, str], str] = {}
+    for compiled in routes:
+        place = (compiled.host, compiled.prefix)
+        owner = owners.setdefault(place, compiled.route.id)
+        if owner != compiled.route.id:
+            where = f"{compiled.host or 'the front door'}{compiled.prefix or '/'}"
+            raise GatewayRefused(f"route '{compiled.route.id}': {where} belongs to route '{owner}' already")
+
+
+def route_resource(routes: Iterable[CompiledRoute], version: str) -> bytes:
+    """The discovery response (JSON) with the route configuration of all routes."""
+    hosts: dict[str, list[CompiledRoute]] = {"": []}
+    for compiled in routes:
+        hosts.setdefault(compiled.host, []).append(compiled)
+    configuration = {
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "name": ROUTES,
+        "ignore_port_in_host_matching": True,
+        "response_headers_to_remove": ["x-envoy-upstream-service-time"],
+        "virtual_hosts": [
+            *(_virtual_host(host, members) for host, members in sorted(hosts.items())),
+            _probe_host(version),
+        ],
+    }
+    return orjson.dumps({"version_info": version, "resources": [configuration]})
+
+
+def cluster_resource(clusters: Mapping[str, bytes], version: str) -> bytes:
+    """The discovery response (JSON) with the given upstreams."""
+    resources = [orjson.Fragment(content) for _, content in sorted(clusters.items())]
+    return orjson.dumps({"version_info": version, "resources": resources})
+
+
+def observed_routes(config_dump: bytes) -> list[ObservedRoute]:
+    """The routes in an answer of Envoy's `/config_dump`.
+
+    A route that Envoy has only a part of (somebody took entries out) is listed with a digest that fits no content, so that it is put again.
+    """
+    counts: dict[str, int] = {}
+    labels: dict[str, Json] = {}
+    for label in _labels(orjson.loads(config_dump)):
+        counts[label["id"]] = counts.get(label["id"], 0) + 1
+        labels[label["id"]] = label
+    return [
+        ObservedRoute(id, label["digest"] if counts[id] == int(label["entry_count"]) else "incomplete")
+        for id, label in sorted(labels.items())
+    ]
+
+
+def _virtual_host(host: str, routes: list[CompiledRoute]) -> Json:
+    virtual: Json = {
+        # A dot would split the name in the names of counters, and no host name has a colon.
+        "name": host.replace(".", ":") or ":front-door",
+        "domains": [host or "*"],
+        "retry_policy": _retry_policy(),
+    }
+    if routes:
+        virtual["matcher"] = _matcher(routes)
+    return virtual
+
+
+def _matcher(routes: list[CompiledRoute]) -> Json:
+    below: dict[str, orjson.Fragment] = {}
+    exact: dict[str, orjson.Fragment] = {}
+    for compiled in routes:
+        below[compiled.prefix + "/"] = orjson.Fragment(compiled.below)
+        if compiled.bare is not None:
+            exact[compiled.prefix] = orjson.Fragment(compiled.bare)
+            # The input is the path with its query, so `P?…` is a prefix of its own.
+            below[compiled.prefix + "?"] = orjson.Fragment(compiled.bare)
+    found: Json = {"matcher_tree": {"input": _path(), "prefix_match_map": {"map": below}}}
+    if exact:
+        found = {
+            "matcher_tree": {"input": _path(), "exact_match_map": {"map": exact}},
+            "on_no_match": {"matcher": found},
+        }
+    tricky: Json = {"input": _path(), "value_match": {"safe_regex": {"google_re2": {}, "regex": _REFUSED_PATHS}}}
+    refusal = {
+        "@type": "type.googleapis.com/envoy.config.route.v3.Route",
+        "name": "refused-path",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 400},
+    }
+    return {
+        "matcher_list": {
+            "matchers": [
+                {
+                    "predicate": {"single_predicate": tricky},
+                    "on_match": {"action": {"name": "refusal", "typed_config": refusal}},
+                }
+            ]
+        },
+        "on_no_match": {"matcher": found},
+    }
+
+
+def _path() -> Json:
+    return {
+        "name": "path",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": ":path",
+        },
+    }
+
+
+def _retry_policy() -> Json:
+    # Each of these says that the target never saw the request, so it may be sent again whatever its method.
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": _RETRIES,
+        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+
+
+def _probe_host(version: str) -> Json:
+    answer = {"status": 200, "body": {"inline_string": version}}
+    route = {"match": {"path": "/"}, "direct_response": answer}
+    return {"name": ":probe", "domains": [PROBE_HOST], "routes": [route]}
+
+
+def _labels(node: object) -> Iterator[Json]:
+    """Every label in a dump, wherever it stands: matchers nest."""
+    stack: list[Any] = [node]
+    while stack:
+        current: Any = stack.pop()
+        if isinstance(current, dict):
+            metadata: Any = current.get("filter_metadata")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]  # JSON
+            if isinstance(metadata, dict) and METADATA in metadata:
+                yield metadata[METADATA]
+            else:
+                stack.extend(current.values())  # pyright: ignore[reportUnknownArgumentType,reportUnknownMemberType]  # JSON
+        elif isinstance(current, list):
+            stack.extend(current)  # pyright: ignore[reportUnknownArgumentType]  # JSON

@@ -1,0 +1,109 @@
+"""The contract between the platform and the gateway through which everything is reached.
+
+A route is named by its id; putting it again with other content replaces it in one step, without a failed request. A gateway keeps
+serving its last routes when the platform is away, and after its own restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One process that answers requests: a Unix socket's path or a `host:port` on this machine."""
+
+    address: str
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the address is the path of a Unix socket."""
+        return self.address.startswith("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Targets that share the requests (the one with the fewest in flight takes the next). `weight` counts among a rule's upstreams."""
+
+    name: str
+    targets: tuple[Target, ...]
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One path of a route.
+
+    Attributes:
+        path: below the route's prefix, beginning with `/`.
+        is_prefix: match everything that begins with `path` (`/` for all the rest) instead of just it.
+        rewrite: what the target sees: instead of the whole matched path (exact rule), or instead of the route's prefix + `path` (prefix rule).
+            None leaves the path as it came.
+        methods: HTTP methods that match; none means all.
+    """
+
+    path: str
+    upstreams: tuple[str, ...]
+    is_prefix: bool = False
+    rewrite: str | None = None
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Something reachable through the gateway.
+
+    Attributes:
+        id: unique, `[a-z0-9-]`.
+        prefix: the path that all rules live under, e.g. `/gateway/0192…/default`; empty for the root of a host.
+        host: match requests for this host name alone; None matches the front door's own names.
+        rules: tried in order; the first that matches answers. A request under the prefix that no rule matches gets a JSON 404.
+        timeout_seconds: for a whole answer. 0 means none (streams, WebSockets).
+        max_body_bytes: a larger request is answered 413.
+        labels: what statistics and settings show, e.g. `{"endpoint": …, "stage": …}`; kept as pairs.
+    """
+
+    id: str
+    prefix: str
+    rules: tuple[Rule, ...]
+    upstreams: tuple[Upstream, ...]
+    host: str | None = None
+    timeout_seconds: float = 60.0
+    max_body_bytes: int | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRoute:
+    """A route as the gateway has it. `digest` names the content it was put with (`route_digest`)."""
+
+    id: str
+    digest: str
+
+
+class GatewayRefused(Exception):
+    """The gateway does not take this configuration; the message is the gateway's own reason."""
+
+
+class Gateway(Protocol):
+    """A front door."""
+
+    async def put_route(self, route: Route) -> None:
+        """Create or replace. Returns when new requests take the new way. Raises `GatewayRefused` or `RetryLater`."""
+        ...
+
+    async def remove_route(self, route_id: str) -> None:
+        """Take it away; removing what is not there is fine. Returns when new requests no longer take it."""
+        ...
+
+    async def list_routes(self) -> Sequence[ObservedRoute]:
+        """What the gateway itself has deployed now, not what it was told."""
+        ...
+
+
+def route_digest(route: Route) -> str:
+    """32 hex digits over the content of a route."""
+    return hashlib.sha256(repr(route).encode()).hexdigest()[:32]

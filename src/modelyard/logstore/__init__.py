@@ -1,0 +1,1 @@
+"""Searchable logs: the port, and a folder per backend."""

@@ -1,0 +1,1 @@
+"""The log store embedded in the server's process, on tantivy."""

@@ -1,0 +1,157 @@
+"""Searching: one query over all partitions, merged into one page.
+
+A page continues after the order of its last line. Orders don't change and are unique, so lines that arrive meanwhile neither shift a page nor
+repeat a line.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import tantivy
+from tantivy import Occur, Order, Query
+
+from modelyard.kit.clock import Clock
+from modelyard.logstore.backends.tantivy import layout
+from modelyard.logstore.backends.tantivy.matching import Matcher
+from modelyard.logstore.backends.tantivy.partitions import Partition, Partitions
+from modelyard.logstore.backends.tantivy.querying import read_query
+from modelyard.logstore.port import BadQuery, LogPage, LogQuery
+
+MAX_LIMIT = 1000
+
+_log = logging.getLogger(__name__)
+_CURSOR = re.compile(r"([dao])(\d{1,20})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """A way to walk through lines: the column that orders them, and which end comes first."""
+
+    mark: str
+    column: str
+    order: Order
+
+
+_NEWEST_FIRST = _Direction("d", "order", Order.Desc)
+_OLDEST_FIRST = _Direction("a", "order", Order.Asc)
+_BY_ARRIVAL = _Direction("o", "arrival", Order.Asc)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    value: int
+    searcher: tantivy.Searcher
+    address: tantivy.DocAddress
+
+
+class LineReader:
+    """Answers searches. Safe to use from several threads; reads what any process has committed."""
+
+    def __init__(self, partitions: Partitions, matcher: Matcher, *, clock: Clock) -> None:
+        self._partitions = partitions
+        self._matcher = matcher
+        self._clock = clock
+
+    def search(self, query: LogQuery) -> LogPage:
+        """A page of lines, by their time. Its cursor is None when nothing follows. Raises `BadQuery`."""
+        hits, total = self._find(query, _OLDEST_FIRST if query.is_ascending else _NEWEST_FIRST, query.limit + 1)
+        page = hits[: query.limit]
+        mark = "a" if query.is_ascending else "d"
+        cursor = _cursor(mark, page[-1].value) if len(hits) > query.limit else None
+        return LogPage(lines=_lines(page), total_count=total, cursor=cursor)
+
+    def follow(self, query: LogQuery) -> LogPage:
+        """A page of lines, by their arrival. There is always a cursor: from there on come the lines that arrive next. Raises `BadQuery`."""
+        hits, total = self._find(query, _BY_ARRIVAL, query.limit)
+        cursor = _cursor("o", hits[-1].value) if hits else query.cursor or _cursor("o", self._last_arrival())
+        return LogPage(lines=_lines(hits), total_count=total, cursor=cursor)
+
+    def _find(self, query: LogQuery, direction: _Direction, limit: int) -> tuple[list[_Hit], int]:
+        """The first hits after the cursor, in order, and the number of all lines that the query finds."""
+        wanted = self._clauses(query)
+        after = _after(query.cursor, direction)
+        hits: list[_Hit] = []
+        total = 0
+        for partition in self._partitions.all():
+            searcher = _searcher(partition)
+            if searcher is None or searcher.num_docs == 0:
+                continue
+            found, count = self._find_in(searcher, wanted, direction, after, limit)
+            hits.extend(found)
+            total += count
+        pick = heapq.nlargest if direction.order == Order.Desc else heapq.nsmallest
+        return pick(limit, hits, key=lambda hit: hit.value), total
+
+    def _find_in(
+        self, searcher: tantivy.Searcher, wanted: Query, direction: _Direction, after: int | None, limit: int
+    ) -> tuple[list[_Hit], int]:
+        paged = wanted
+        if after is not None:
+            low, high = (None, after) if direction.order == Order.Desc else (after, None)
+            paged = Query.boolean_query([(Occur.Must, wanted), (Occur.Must, self._matcher.column(direction.column, low, high))])
+        try:
+            found = searcher.search(paged, limit, count=after is None, order_by_field=direction.column, order=direction.order)
+            count = found.count if after is None else searcher.search(wanted, 1, count=True).count
+        except ValueError as error:
+            raise BadQuery(f"The query matches in too many ways to be answered ({error}); expected narrower wildcards.") from None
+        return [_Hit(int(value), searcher, address) for value, address in found.hits], int(count or 0)
+
+    def _clauses(self, query: LogQuery) -> Query:
+        """The user's query, confined to the app key and the times from outside. What the text says can only narrow it."""
+        if not 1 <= query.limit <= MAX_LIMIT:
+            raise BadQuery(f"The limit is {query.limit}; expected 1 to {MAX_LIMIT}.")
+        for time in (query.begin_at, query.end_at):
+            if time is not None and time.utcoffset() is None:
+                raise BadQuery("The begin and the end of a search need an offset from UTC.")
+        begin, end = (None if time is None else layout.microseconds(time) for time in (query.begin_at, query.end_at))
+        return Query.boolean_query(
+            [
+                (Occur.Must, self._matcher.app_key(query.app_key)),
+                (Occur.Must, self._matcher.between(begin, end)),
+                (Occur.Must, read_query(query.text, self._matcher, self._clock())),
+            ]
+        )
+
+    def _last_arrival(self) -> int:
+        """The arrival that a follower of an empty answer starts after: none, so that it misses nothing that is written while it asks."""
+        return 0
+
+
+def _searcher(partition: Partition) -> tantivy.Searcher | None:
+    """A view of the partition; None if it was dropped a moment ago or can't be read, which must not hide the others."""
+    try:
+        return partition.searcher()
+    except (FileNotFoundError, ValueError, OSError) as error:
+        if partition.path.exists():
+            _log.error("Log partition %s can't be read: %s", partition.name, error)
+        return None
+
+
+def _lines(hits: Sequence[_Hit]) -> list[dict[str, Any]]:
+    return [orjson.loads(hit.searcher.doc(hit.address)["wire"][0]) for hit in hits]
+
+
+def _cursor(mark: str, value: int) -> str:
+    return base64.urlsafe_b64encode(f"{mark}{value}".encode()).decode().rstrip("=")
+
+
+def _after(cursor: str | None, direction: _Direction) -> int | None:
+    """The value that the page comes after; None for the first page."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        text = ""
+    match = _CURSOR.fullmatch(text)
+    if match is None or match[1] != direction.mark or int(match[2]) >= 2**64:
+        raise BadQuery("The cursor does not belong to a search in this direction; expected the cursor of an earlier page, unchanged.")
+    return int(match[2])

@@ -1,0 +1,1 @@
+"""Objects and volumes: path values, the port, and a folder per backend."""

@@ -1,0 +1,1 @@
+"""A remote OpenStack Swift, reached with the credentials that an admin gave."""

@@ -1,0 +1,1 @@
+"""Endpoints, their stages, and the models on them."""

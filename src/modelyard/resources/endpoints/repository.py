@@ -1,0 +1,95 @@
+"""Queries on endpoints, stages and the models on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.kit.paging import Page, PageRequest
+from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+
+
+async def endpoint(session: AsyncSession, project_id: str, endpoint_id: str) -> EndpointRow | None:
+    """An endpoint of the project."""
+    row = await session.get(EndpointRow, endpoint_id)
+    return row if row is not None and row.project_id == project_id else None
+
+
+async def endpoint_by_key(session: AsyncSession, endpoint_id: str) -> EndpointRow | None:
+    """An endpoint of any project, for the reconciler."""
+    return await session.get(EndpointRow, endpoint_id)
+
+
+async def endpoint_by_name(session: AsyncSession, project_id: str, name: str) -> EndpointRow | None:
+    """The endpoint of this name."""
+    statement = select(EndpointRow).where(EndpointRow.project_id == project_id, EndpointRow.name == name)
+    return await session.scalar(statement)
+
+
+async def endpoints(
+    session: AsyncSession, project_id: str, ids: Collection[str], names: Collection[str], request: PageRequest
+) -> Page[EndpointRow]:
+    """Endpoints of the project, newest first."""
+    conditions = [EndpointRow.project_id == project_id]
+    if ids:
+        conditions.append(EndpointRow.id.in_(ids))
+    if names:
+        conditions.append(EndpointRow.name.in_(names))
+    counted = select(func.count(EndpointRow.id)).where(*conditions)
+    ordered = select(EndpointRow).where(*conditions).order_by(EndpointRow.id.desc())
+    rows = (await session.scalars(ordered.limit(request.limit).offset(request.offset))).all()
+    return Page(rows, await session.scalar(counted) or 0, request)
+
+
+async def count_endpoints(session: AsyncSession, project_id: str) -> int:
+    """How many endpoints the project has."""
+    counted = select(func.count(EndpointRow.id)).where(EndpointRow.project_id == project_id)
+    return await session.scalar(counted) or 0
+
+
+async def stage(session: AsyncSession, project_id: str, stage_id: str) -> StageRow | None:
+    """A stage of the project."""
+    row = await session.get(StageRow, stage_id)
+    return row if row is not None and row.project_id == project_id else None
+
+
+async def stage_by_key(session: AsyncSession, stage_id: str) -> StageRow | None:
+    """A stage of any project, for the reconciler."""
+    return await session.get(StageRow, stage_id)
+
+
+async def stages_of(session: AsyncSession, endpoint_ids: Collection[str]) -> Sequence[StageRow]:
+    """Stages of the endpoints, the default one first, then oldest first."""
+    statement = select(StageRow).where(StageRow.endpoint_id.in_(endpoint_ids))
+    return (await session.scalars(statement.order_by(StageRow.is_default.desc(), StageRow.id))).all()
+
+
+async def stages_of_project(session: AsyncSession, project_id: str) -> Sequence[StageRow]:
+    """All stages of a project."""
+    return (await session.scalars(select(StageRow).where(StageRow.project_id == project_id))).all()
+
+
+async def endpoint_model(session: AsyncSession, project_id: str, endpoint_model_id: str) -> EndpointModelRow | None:
+    """A model on a stage of the project."""
+    row = await session.get(EndpointModelRow, endpoint_model_id)
+    return row if row is not None and row.project_id == project_id else None
+
+
+async def models_of_stages(session: AsyncSession, stage_ids: Collection[str]) -> Sequence[EndpointModelRow]:
+    """Models on the stages, in the order in which they were given."""
+    statement = select(EndpointModelRow).where(EndpointModelRow.stage_id.in_(stage_ids))
+    return (await session.scalars(statement.order_by(EndpointModelRow.id))).all()
+
+
+async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> Sequence[str]:
+    """Names of some endpoints that a model is deployed on."""
+    statement = (
+        select(EndpointRow.name)
+        .join(EndpointModelRow, EndpointModelRow.endpoint_id == EndpointRow.id)
+        .where(EndpointModelRow.model_id == model_id)
+        .distinct()
+        .limit(limit)
+    )
+    return (await session.scalars(statement)).all()

@@ -1,0 +1,202 @@
+"""Wire shapes of endpoints, stages and the models on them.
+
+A body names its models as a list (`endpointModelResourceList`) or, in the clients up to 1.1.0, flat (`modelId` and `apigwResourceUri`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from modelyard.resources.flavors.schemas import FlavorOut
+from modelyard.resources.models.schemas import ModelOut
+from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+
+MAX_NODES = 10
+MAX_MODELS_PER_STAGE = 10
+_RESOURCE_PATH = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]")
+_STAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,28}[a-z0-9])?")
+
+
+class EndpointModelCreate(Wire):
+    """A model to deploy on a stage, with the path that it answers on."""
+
+    model_id: str
+    apigw_resource_uri: str | None = Field(default=None, max_length=255)
+    pod_count: int | None = Field(default=None, ge=1, le=100)
+    description: Description = None
+
+    @field_validator("apigw_resource_uri")
+    @classmethod
+    def _check_path(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        if not _RESOURCE_PATH.fullmatch(value) or "//" in value or "/." in value:
+            raise ValueError("must begin with '/' and consist of letters, digits, '-', '_', '.', '~' and single '/'")
+        return value
+
+
+class _StageFields(Wire):
+    description: Description = None
+    tag_list: Tags = []
+    flavor_id: str
+    node_count: int = Field(default=1, ge=1, le=MAX_NODES)
+    endpoint_model_resource_list: Annotated[
+        list[EndpointModelCreate], NoneAsEmpty, Field(min_length=1, max_length=MAX_MODELS_PER_STAGE)
+    ]
+    use_log: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_flat_form(cls, value: Any) -> Any:
+        item = fields_of(value)
+        if item is None:
+            return value
+        if not item.get("endpointModelResourceList") and item.get("modelId"):
+            item["endpointModelResourceList"] = [
+                {"modelId": item["modelId"], "apigwResourceUri": item.get("apigwResourceUri")}
+            ]
+        if item.get("nodeCount") is None and item.get("instanceCount") is not None:
+            item["nodeCount"] = item["instanceCount"]
+        return item
+
+    @field_validator("use_log", mode="before")
+    @classmethod
+    def _none_as_false(cls, value: Any) -> Any:
+        return False if value is None else value
+
+
+class EndpointCreate(_StageFields):
+    """`POST /endpoints`: a new endpoint with its default stage."""
+
+    endpoint_name: Name
+
+
+class EndpointStageCreate(_StageFields):
+    """`POST /endpoint-stages`: one more stage of an endpoint."""
+
+    endpoint_id: str
+    apigw_stage_name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_stage_name(cls, value: Any) -> Any:
+        item = fields_of(value)
+        if item is None or item.get("apigwStageName") is not None:
+            return value
+        return {**item, "apigwStageName": item.get("stageName")}
+
+    @field_validator("apigw_stage_name")
+    @classmethod
+    def _check_stage_name(cls, value: str) -> str:
+        if not _STAGE_NAME.fullmatch(value):
+            raise ValueError("must have 1 to 30 characters of a-z, 0-9 and '-', and neither begin nor end with '-'")
+        return value
+
+
+class EndpointModelStage(Wire):
+    """The gateway's view of the stage of an endpoint model."""
+
+    stage_id: str
+    deploy_status: str
+    stage_url: str
+
+
+class EndpointModelOut(ResourceOut):
+    """A model on a stage."""
+
+    endpoint_model_id: str
+    endpoint_id: str
+    endpoint_stage_id: str
+    endpoint_model_status_code: str
+    model_id: str
+    model: ModelOut | None = None
+    image_id: str | None = None
+    stage: EndpointModelStage
+    running_pod_count: int
+    pod_count: int
+    apigw_resource_uri: str | None = None
+    apigw_endpoint_uri: str
+
+
+class EndpointStageOut(ResourceOut):
+    """A stage. Whether it is the default one stands under both spellings that clients read."""
+
+    endpoint_stage_id: str
+    endpoint_stage_name: str
+    endpoint_id: str
+    endpoint_stage_status_code: str
+    apigw_stage_id: str
+    apigw_stage_name: str
+    apigw_stage_url: str
+    deploy_status: str
+    is_default_stage: bool
+    default_stage: bool
+    flavor: FlavorOut | None = None
+    node_count: int
+    pod_count: int
+    running_node_count: int
+    running_pod_count: int
+    endpoint_model_list: list[EndpointModelOut]
+    last_log_lines: list[str] = []
+
+
+class EndpointOut(ResourceOut):
+    """An endpoint."""
+
+    endpoint_id: str
+    endpoint_name: str
+    endpoint_status_code: str
+    apigw_app_key: str
+    apigw_region: str
+    apigw_service_id: str
+    apigw_status_code: str
+    default_stage_url: str | None = None
+    endpoint_stage_list: list[EndpointStageOut]
+
+
+class EndpointList(Wire):
+    """`GET /endpoints`."""
+
+    header: Header = Header()
+    endpoint_list: list[EndpointOut]
+    paging: Paging
+
+
+class EndpointOne(Wire):
+    """One endpoint."""
+
+    header: Header = Header()
+    endpoint: EndpointOut
+
+
+class EndpointStageList(Wire):
+    """`GET /endpoint-stages`."""
+
+    header: Header = Header()
+    endpoint_stage_list: list[EndpointStageOut]
+    paging: Paging
+
+
+class EndpointStageOne(Wire):
+    """One stage."""
+
+    header: Header = Header()
+    endpoint_stage: EndpointStageOut
+
+
+class EndpointModelList(Wire):
+    """`GET /endpoint-models`."""
+
+    header: Header = Header()
+    endpoint_model_list: list[EndpointModelOut]
+    paging: Paging
+
+
+class EndpointModelOne(Wire):
+    """One model on a stage."""
+
+    header: Header = Header()
+    endpoint_model: EndpointModelOut

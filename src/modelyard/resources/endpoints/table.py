@@ -1,0 +1,36 @@
+"""Tables of endpoints, stages and the models on them."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from modelyard.db.columns import ResourceColumns, Table
+
+
+class EndpointRow(ResourceColumns, Table):
+    """An endpoint: a service of the gateway."""
+
+    __tablename__ = "endpoints"
+    __table_args__ = (Index("uq_endpoints_name", "project_id", "name", unique=True),)
+
+
+class StageRow(ResourceColumns, Table):
+    """A stage of an endpoint."""
+
+    __tablename__ = "endpoint_stages"
+
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
+    is_default: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (Index("uq_endpoint_stages_name", "endpoint_id", "name", unique=True),)
+
+
+class EndpointModelRow(ResourceColumns, Table):
+    """A model on a stage. Its id is that of the workload that serves it."""
+
+    __tablename__ = "endpoint_models"
+
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
+    stage_id: Mapped[str] = mapped_column(ForeignKey("endpoint_stages.id"), index=True)
+    model_id: Mapped[str] = mapped_column(String(36), index=True)

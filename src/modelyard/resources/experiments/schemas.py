@@ -1,0 +1,37 @@
+"""Wire shapes of experiments."""
+
+from __future__ import annotations
+
+from modelyard.wire import Description, Header, Name, Paging, ResourceOut, Tags, Wire
+
+
+class ExperimentCreate(Wire):
+    """`POST /experiments`."""
+
+    experiment_name: Name
+    description: Description = None
+    tag_list: Tags = []
+
+
+class ExperimentOut(ResourceOut):
+    """An experiment."""
+
+    experiment_id: str
+    experiment_name: str
+    experiment_status_code: str
+    tensorboard_access_uri: str | None = None
+
+
+class ExperimentList(Wire):
+    """`GET /experiments`."""
+
+    header: Header = Header()
+    experiment_list: list[ExperimentOut]
+    paging: Paging
+
+
+class ExperimentOne(Wire):
+    """One experiment."""
+
+    header: Header = Header()
+    experiment: ExperimentOut

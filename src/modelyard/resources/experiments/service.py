@@ -1,0 +1,152 @@
+"""Use cases of experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.guards import DeletionGuard
+from modelyard.control.transitions import born, move
+from modelyard.control.work import enqueue, forget
+from modelyard.db.engine import Database
+from modelyard.kit.clock import utc_now
+from modelyard.kit.errors import NotFound
+from modelyard.kit.ids import new_id
+from modelyard.kit.paging import Page, PageRequest
+from modelyard.resources.experiments import repository
+from modelyard.resources.experiments.errors import ExperimentBusy, ExperimentNameTaken, ExperimentNotFailed
+from modelyard.resources.experiments.lifecycle import FAILED, LIFECYCLE, ExperimentState
+from modelyard.resources.experiments.repository import ExperimentFilter
+from modelyard.resources.experiments.schemas import ExperimentCreate, ExperimentOut
+from modelyard.resources.experiments.table import ExperimentRow
+from modelyard.resources.projects.model import Caller
+from modelyard.wire import Change
+
+KIND = "experiment"
+
+
+class Experiments:
+    """Creates, finds, changes and deletes experiments."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.deletion_guards: list[DeletionGuard] = []
+
+    async def create(self, caller: Caller, request: ExperimentCreate) -> ExperimentOut:
+        """A new experiment. Raises `ExperimentNameTaken`."""
+        async with self._database.write() as session:
+            if await repository.by_name(session, caller.project.id, request.experiment_name) is not None:
+                raise ExperimentNameTaken(request.experiment_name)
+            row = await self._add(session, caller, request)
+        return experiment_out(row, caller.project.app_key)
+
+    async def find_or_create(
+        self, session: AsyncSession, caller: Caller, name: str, description: str | None
+    ) -> ExperimentOut:
+        """The experiment of this name, created if there is none, as part of the caller's transaction."""
+        row = await repository.by_name(session, caller.project.id, name)
+        if row is None:
+            row = await self._add(session, caller, ExperimentCreate(experiment_name=name, description=description))
+        return experiment_out(row, caller.project.app_key)
+
+    async def list(self, caller: Caller, wanted: ExperimentFilter, request: PageRequest) -> Page[ExperimentOut]:
+        """Experiments of the project, newest first."""
+        async with self._database.read() as session:
+            page = await repository.page(session, caller.project.id, wanted, request)
+        items = [experiment_out(row, caller.project.app_key) for row in page.items]
+        return Page(items, page.total_count, request)
+
+    async def get(self, caller: Caller, experiment_id: str) -> ExperimentOut:
+        """One experiment."""
+        async with self._database.read() as session:
+            row = await _found(session, caller, experiment_id)
+        return experiment_out(row, caller.project.app_key)
+
+    async def get_many(self, session: AsyncSession, app_key: str, ids: Sequence[str]) -> Mapping[str, ExperimentOut]:
+        """Several experiments by id."""
+        return {row.id: experiment_out(row, app_key) for row in await repository.by_ids(session, ids)}
+
+    async def change(self, caller: Caller, experiment_id: str, change: Change) -> ExperimentOut:
+        """Change name, description or tags."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, experiment_id)
+            if change.name is not None and change.name != row.name:
+                if await repository.by_name(session, caller.project.id, change.name) is not None:
+                    raise ExperimentNameTaken(change.name)
+                row.name = change.name
+            if "description" in change.model_fields_set:
+                row.description = change.description
+            if change.tag_list is not None:
+                row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
+            row.updated_at = utc_now()
+        return experiment_out(row, caller.project.app_key)
+
+    async def retry(self, caller: Caller, experiment_id: str) -> ExperimentOut:
+        """Try a failed creation again."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, experiment_id)
+            if ExperimentState(row.state) not in FAILED:
+                raise ExperimentNotFailed(row.name, row.state)
+            move(session, LIFECYCLE, row, ExperimentState.CREATE_IN_PROGRESS, actor=caller.actor)
+            await enqueue(session, KIND, row.id)
+        return experiment_out(row, caller.project.app_key)
+
+    async def delete(self, caller: Caller, experiment_id: str) -> None:
+        """Delete it. Raises `Conflict` while it is being created or something belongs to it."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, experiment_id)
+            if ExperimentState(row.state) is not ExperimentState.ACTIVE and ExperimentState(row.state) not in FAILED:
+                raise ExperimentBusy(row.name)
+            for guard in self.deletion_guards:
+                await guard(session, row.id)
+            await session.delete(row)
+            await forget(session, KIND, row.id)
+
+    async def _add(self, session: AsyncSession, caller: Caller, request: ExperimentCreate) -> ExperimentRow:
+        now = utc_now()
+        row = ExperimentRow(
+            id=new_id(),
+            project_id=caller.project.id,
+            name=request.experiment_name,
+            description=request.description,
+            tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
+            spec={},
+            status={},
+            desired="run",
+            state=LIFECYCLE.initial.value,
+            created_by=caller.actor,
+            created_at=now,
+            updated_at=now,
+        )
+        born(session, LIFECYCLE, row, actor=caller.actor)
+        session.add(row)
+        await enqueue(session, KIND, row.id)
+        return row
+
+
+def experiment_out(row: ExperimentRow, app_key: str) -> ExperimentOut:
+    """The wire form."""
+    return ExperimentOut.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "experiment_id": row.id,
+            "experiment_name": row.name,
+            "experiment_status_code": row.state,
+            "description": row.description,
+            "app_key": app_key,
+            "tag_list": row.tags,
+            "status_reason": row.reason,
+            "status_message": row.message,
+            "created_datetime": row.created_at,
+            "updated_datetime": row.updated_at,
+        }
+    )
+
+
+async def _found(session: AsyncSession, caller: Caller, experiment_id: str) -> ExperimentRow:
+    row = await repository.by_id(session, caller.project.id, experiment_id)
+    if row is None:
+        raise NotFound("experiment", experiment_id)
+    return row

@@ -1,0 +1,37 @@
+"""Queries on environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.resources.images.table import EnvironmentRow, WaiterRow
+
+
+async def by_digest(session: AsyncSession, digest: str) -> EnvironmentRow | None:
+    """One environment."""
+    return await session.get(EnvironmentRow, digest)
+
+
+async def all_rows(session: AsyncSession) -> Sequence[EnvironmentRow]:
+    """Every environment that was ever asked for."""
+    return (await session.scalars(select(EnvironmentRow))).all()
+
+
+async def waiters(session: AsyncSession, digest: str) -> Sequence[WaiterRow]:
+    """Who waits for it."""
+    return (await session.scalars(select(WaiterRow).where(WaiterRow.environment_id == digest))).all()
+
+
+async def waiter(session: AsyncSession, digest: str, kind: str, key: str) -> WaiterRow | None:
+    """Whether this one waits for it."""
+    return await session.get(WaiterRow, (digest, kind, key))
+
+
+async def drop_waiter(session: AsyncSession, digest: str, kind: str, key: str) -> None:
+    """This one waits no more."""
+    await session.execute(
+        delete(WaiterRow).where(WaiterRow.environment_id == digest, WaiterRow.kind == kind, WaiterRow.key == key)
+    )

@@ -1,0 +1,1 @@
+"""Searchable log lines."""

@@ -1,0 +1,52 @@
+"""Queries on models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.kit.paging import Page, PageRequest
+from modelyard.resources.models.table import ModelRow
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFilter:
+    """Which models; empty means all."""
+
+    ids: Sequence[str] = ()
+    names: Sequence[str] = ()
+
+
+async def by_id(session: AsyncSession, project_id: str, model_id: str) -> ModelRow | None:
+    """A model of the project."""
+    row = await session.get(ModelRow, model_id)
+    return row if row is not None and row.project_id == project_id else None
+
+
+async def by_ids(session: AsyncSession, ids: Sequence[str]) -> Sequence[ModelRow]:
+    """Several models."""
+    if not ids:
+        return ()
+    return (await session.scalars(select(ModelRow).where(ModelRow.id.in_(ids)))).all()
+
+
+async def names_of_training(session: AsyncSession, training_id: str, limit: int) -> Sequence[str]:
+    """Names of some models that were made from a training."""
+    statement = select(ModelRow.name).where(ModelRow.training_id == training_id).limit(limit)
+    return (await session.scalars(statement)).all()
+
+
+async def page(session: AsyncSession, project_id: str, wanted: ModelFilter, request: PageRequest) -> Page[ModelRow]:
+    """Models of the project, newest first."""
+    conditions = [ModelRow.project_id == project_id]
+    if wanted.ids:
+        conditions.append(ModelRow.id.in_(wanted.ids))
+    if wanted.names:
+        conditions.append(ModelRow.name.in_(wanted.names))
+    counted = select(func.count(ModelRow.id)).where(*conditions)
+    ordered = select(ModelRow).where(*conditions).order_by(ModelRow.id.desc())
+    rows = (await session.scalars(ordered.limit(request.limit).offset(request.offset))).all()
+    return Page(rows, await session.scalar(counted) or 0, request)

@@ -1,0 +1,114 @@
+"""Wire shapes of models.
+
+Clients have named the format in three ways and spelled its values in two; what is accepted and how it is answered is decided here and
+nowhere else (sdk-contract §8.4, §13.4).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+
+FORMATS = ("TENSORFLOW", "PYTORCH", "SKLEARN", "ONNX")
+_OLDER_SPELLINGS = {"SCIKIT_LEARN": "SKLEARN"}
+_SPELLING_FOR_OLDER = {"TENSORFLOW": "TENSORFLOW", "PYTORCH": "PYTORCH", "SKLEARN": "SCIKIT_LEARN"}
+
+
+class ModelParameter(Wire):
+    """A parameter that the model server is given."""
+
+    parameter_name: str = Field(min_length=1, max_length=64)
+    parameter_value: str = Field(max_length=255)
+
+
+class ModelCreate(Wire):
+    """`POST /models`: from a COMPLETE training (`trainingId`) or from an artifact (`modelUploadUri`)."""
+
+    model_name: Name
+    description: Description = None
+    tag_list: Tags = []
+    model_format_code: str | None = None
+    framework_version: str | None = Field(default=None, max_length=50)
+    training_id: str | None = None
+    model_upload_uri: str | None = Field(default=None, max_length=255)
+    parameter_list: Annotated[list[ModelParameter], NoneAsEmpty, Field(max_length=10)] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, value: Any) -> Any:
+        item = fields_of(value)
+        if item is None:
+            return value
+        for key in ("modelTypeCode", "frameworkCode"):
+            if item.get("modelFormatCode") is None and item.get(key) is not None:
+                item["modelFormatCode"] = item[key]
+        return item
+
+    @field_validator("model_format_code")
+    @classmethod
+    def _check_format(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = _OLDER_SPELLINGS.get(value, value)
+        if value not in FORMATS:
+            raise ValueError(f"'{value}' is not a format that can be served here; choose one of {', '.join(FORMATS)}")
+        return value
+
+
+class ModelChange(Wire):
+    """`PUT /models/{id}`: fields that are absent stay as they are."""
+
+    model_name: Name | None = None
+    description: Description = None
+    tag_list: Tags | None = None
+
+
+class ModelTraining(Wire):
+    """The training that a model was made from."""
+
+    training_id: str
+    training_name: str
+    training_status_code: str
+
+
+class ModelOut(ResourceOut):
+    """A model. The format stands under its newest name and, in the spelling of their time, under the two older ones."""
+
+    model_id: str
+    model_name: str
+    model_status_code: str
+    model_format_code: str | None = None
+    model_type_code: str | None = None
+    framework_code: str | None = None
+    framework_version: str | None = None
+    model_upload_uri: str
+    training: ModelTraining | None = None
+    parameter_list: list[ModelParameter] = []
+
+
+class ModelList(Wire):
+    """`GET /models`."""
+
+    header: Header = Header()
+    model_list: list[ModelOut]
+    paging: Paging
+
+
+class ModelOne(Wire):
+    """One model."""
+
+    header: Header = Header()
+    model: ModelOut
+
+
+def older_spelling(format_code: str) -> str | None:
+    """A format as clients 2.0 to 2.1.4 spell it; None where they have no word (they refuse unknown ones)."""
+    return _SPELLING_FOR_OLDER.get(format_code)
+
+
+def newer_spelling(format_code: str) -> str | None:
+    """A format as client 2.1.5 spells it; None where it has no word (it refuses unknown ones)."""
+    return format_code if format_code in _SPELLING_FOR_OLDER else None

@@ -1,0 +1,1 @@
+"""Projects: the boundary of everything that belongs together."""

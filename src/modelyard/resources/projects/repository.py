@@ -1,0 +1,51 @@
+"""Queries on projects and credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
+
+
+async def by_name(session: AsyncSession, name: str) -> ProjectRow | None:
+    """The project of this name."""
+    return await session.scalar(select(ProjectRow).where(ProjectRow.name == name))
+
+
+async def by_app_key(session: AsyncSession, app_key: str) -> ProjectRow | None:
+    """The project of this app key."""
+    return await session.scalar(select(ProjectRow).where(ProjectRow.app_key == app_key))
+
+
+async def by_tenant(session: AsyncSession, tenant_id: str) -> ProjectRow | None:
+    """The project whose account in the object store this is."""
+    return await session.scalar(select(ProjectRow).where(ProjectRow.tenant_id == tenant_id))
+
+
+async def by_id(session: AsyncSession, project_id: str) -> ProjectRow | None:
+    """One project."""
+    return await session.get(ProjectRow, project_id)
+
+
+async def token(session: AsyncSession, token_hash: str, now: datetime) -> TokenRow | None:
+    """A credential that is still valid."""
+    return await session.scalar(
+        select(TokenRow).where(
+            TokenRow.hash == token_hash, or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > now)
+        )
+    )
+
+
+async def projects_of(session: AsyncSession, user_id: str) -> Sequence[ProjectRow]:
+    """The projects that a user is a member of."""
+    statement = select(ProjectRow).join(MemberRow, MemberRow.project_id == ProjectRow.id)
+    return (await session.scalars(statement.where(MemberRow.user_id == user_id))).all()
+
+
+async def is_member(session: AsyncSession, project_id: str, user_id: str) -> bool:
+    """Whether the user may use the project."""
+    return await session.get(MemberRow, (project_id, user_id)) is not None

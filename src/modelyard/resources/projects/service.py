@@ -1,0 +1,197 @@
+"""Use cases of projects: make the first one, and tell who is calling."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.db.engine import Database
+from modelyard.kit.clock import Clock, utc_now
+from modelyard.kit.ids import new_id
+from modelyard.resources.projects import repository
+from modelyard.resources.projects.errors import BadCredential, NoCredential, NotYourProject
+from modelyard.resources.projects.model import Caller, Project, TokenKind
+from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
+from modelyard.resources.projects.tokens import Grant, TokenSigner
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectKeys:
+    """The credentials of a new project, in clear: they are shown once and kept by the caller."""
+
+    app_key: str
+    tenant_id: str
+    api_user_id: str
+    store_user: str
+    store_password: str
+    access_token: str
+    secret_key: str
+
+
+def new_project_keys() -> ProjectKeys:
+    """Random credentials, 256 bits each where they are secret."""
+    return ProjectKeys(
+        app_key=secrets.token_urlsafe(12).replace("-", "x").replace("_", "y"),
+        tenant_id=secrets.token_hex(16),
+        api_user_id=secrets.token_hex(16),
+        store_user="modelyard",
+        store_password=secrets.token_urlsafe(32),
+        access_token="mya_" + secrets.token_urlsafe(32),
+        secret_key="mys_" + secrets.token_urlsafe(32),
+    )
+
+
+class Projects:
+    """Projects and the credentials that open them."""
+
+    def __init__(self, database: Database, signer: TokenSigner, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._signer = signer
+        self._clock = clock
+
+    async def ensure(self, name: str, keys: ProjectKeys, *, member_id: str | None = None) -> Project:
+        """The project of this name; created with the credentials when there is none."""
+        async with self._database.write() as session:
+            row = await repository.by_name(session, name)
+            if row is None:
+                row = self._add(session, name, keys)
+                if member_id is not None:
+                    await session.flush()
+                    session.add(MemberRow(project_id=row.id, user_id=member_id))
+            return _project(row)
+
+    async def get(self, project_id: str) -> Project | None:
+        """One project."""
+        async with self._database.read() as session:
+            row = await repository.by_id(session, project_id)
+        return None if row is None else _project(row)
+
+    async def of_tenant(self, tenant_id: str) -> Project | None:
+        """The project whose account in the object store this is."""
+        async with self._database.read() as session:
+            row = await repository.by_tenant(session, tenant_id)
+        return None if row is None else _project(row)
+
+    async def authenticate(self, app_key: str, *, token: str | None, workload_token: str | None = None) -> Caller:
+        """Who calls on the project with this app key.
+
+        Raises:
+            NoCredential, BadCredential: 401. NotYourProject: 403, also for an app key that does not exist.
+        """
+        if workload_token is not None:
+            return await self._workload_caller(app_key, workload_token)
+        if not token:
+            raise NoCredential
+        async with self._database.read() as session:
+            found = await repository.token(session, _digest(token), self._clock())
+            if found is None:
+                if self._signer.read(token) is not None:
+                    return await self._workload_caller(app_key, token)
+                raise BadCredential
+            row = await repository.by_app_key(session, app_key)
+            if row is None or not await self._opens(session, found, row):
+                raise NotYourProject(app_key)
+        actor = f"user:{found.user_id}" if found.user_id else f"{found.kind}:{found.hash[:8]}"
+        return Caller(_project(row), actor, TokenKind(found.kind))
+
+    async def project_of_token(self, token: str) -> Project | None:
+        """The project that an access token or secret key of one project belongs to."""
+        async with self._database.read() as session:
+            found = await repository.token(session, _digest(token), self._clock())
+            if found is None or found.project_id is None:
+                return None
+            row = await repository.by_id(session, found.project_id)
+        return None if row is None else _project(row)
+
+    async def store_login(self, tenant_id: str, user: str, password: str) -> tuple[str, datetime, Project] | None:
+        """A token for the object store, when it expires, and the project; None if user and password don't fit the tenant."""
+        async with self._database.read() as session:
+            row = await repository.by_tenant(session, tenant_id)
+        digest = row.store_password_hash if row is not None else "0" * 64
+        is_right = hmac.compare_digest(_digest(password), digest)
+        if row is None or not is_right or not hmac.compare_digest(user.encode(), row.store_user.encode()):
+            return None
+        token, expires_at = self._signer.sign(
+            "object",
+            project_id=row.id,
+            tenant_id=tenant_id,
+            subject=user,
+            lifetime=timedelta(hours=12),
+        )
+        return token, expires_at, _project(row)
+
+    def sign_workload(self, project: Project, workload_id: str, lifetime: timedelta) -> tuple[str, datetime]:
+        """A token that an instance acts with, as the project's system account."""
+        return self._signer.sign(
+            "workload",
+            project_id=project.id,
+            tenant_id=project.tenant_id,
+            subject=workload_id,
+            lifetime=lifetime,
+        )
+
+    def read_signed(self, token: str) -> Grant | None:
+        """What a signed token is good for."""
+        return self._signer.read(token)
+
+    async def issue_user_token(self, user_id: str, lifetime: timedelta) -> tuple[str, datetime]:
+        """An access token of a user, good for all projects that they are a member of."""
+        token = "myu_" + secrets.token_urlsafe(32)
+        expires_at = self._clock() + lifetime
+        async with self._database.write() as session:
+            session.add(
+                TokenRow(
+                    hash=_digest(token),
+                    kind=TokenKind.ACCESS.value,
+                    user_id=user_id,
+                    created_at=self._clock(),
+                    expires_at=expires_at,
+                )
+            )
+        return token, expires_at
+
+    async def _workload_caller(self, app_key: str, token: str) -> Caller:
+        grant = self._signer.read(token)
+        if grant is None or grant.use != "workload":
+            raise BadCredential
+        async with self._database.read() as session:
+            row = await repository.by_app_key(session, app_key)
+        if row is None or row.id != grant.project_id:
+            raise NotYourProject(app_key)
+        return Caller(_project(row), f"workload:{grant.subject}", TokenKind.WORKLOAD, grant.subject)
+
+    async def _opens(self, session: AsyncSession, token: TokenRow, project: ProjectRow) -> bool:
+        if token.project_id is not None:
+            return token.project_id == project.id
+        return token.user_id is not None and await repository.is_member(session, project.id, token.user_id)
+
+    def _add(self, session: AsyncSession, name: str, keys: ProjectKeys) -> ProjectRow:
+        now = self._clock()
+        row = ProjectRow(
+            id=new_id(),
+            name=name,
+            app_key=keys.app_key,
+            tenant_id=keys.tenant_id,
+            api_user_id=keys.api_user_id,
+            store_user=keys.store_user,
+            store_password_hash=_digest(keys.store_password),
+            created_at=now,
+        )
+        session.add(row)
+        for kind, token in ((TokenKind.ACCESS, keys.access_token), (TokenKind.SECRET, keys.secret_key)):
+            session.add(TokenRow(hash=_digest(token), kind=kind.value, project_id=row.id, created_at=now))
+        return row
+
+
+def _digest(secret: str) -> str:
+    """SHA-256 is enough for secrets that are random and long; a slow hash would only slow every request."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _project(row: ProjectRow) -> Project:
+    return Project(row.id, row.name, row.app_key, row.tenant_id, row.api_user_id, row.store_user)

@@ -1,0 +1,1 @@
+"""System resource: something reachable through the gateway."""

@@ -1,0 +1,53 @@
+"""What a route is asked to be, and what is seen of it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from modelyard.resources.routes.lifecycle import RouteState
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RuleSpec(_Frozen):
+    """One path of a route (see `modelyard.gateway.port.Rule`)."""
+
+    path: str
+    upstreams: tuple[str, ...]
+    is_prefix: bool = False
+    rewrite: str | None = None
+    methods: tuple[str, ...] = ()
+
+
+class UpstreamSpec(_Frozen):
+    """Processes that share the requests; addresses are paths of Unix sockets or `host:port`."""
+
+    name: str
+    addresses: tuple[str, ...]
+    weight: int = 1
+
+
+class RouteSpec(_Frozen):
+    """What is to be reachable (see `modelyard.gateway.port.Route`)."""
+
+    owner_kind: str
+    owner_id: str
+    title: str
+    prefix: str
+    rules: tuple[RuleSpec, ...]
+    upstreams: tuple[UpstreamSpec, ...]
+    timeout_seconds: float = 60.0
+    max_body_bytes: int | None = None
+    labels: dict[str, str] = {}
+
+
+class Route(_Frozen):
+    """A route as others see it. It `is_current` when the gateway has taken the newest spec."""
+
+    id: str
+    spec: RouteSpec
+    state: RouteState
+    message: str | None
+    is_current: bool

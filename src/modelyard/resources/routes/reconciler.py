@@ -1,0 +1,86 @@
+"""Makes routes true. The only place that tells the gateway to act."""
+
+from __future__ import annotations
+
+from modelyard.control.reconciler import Done, Outcome
+from modelyard.control.transitions import move
+from modelyard.control.work import Lease, enqueue, forget
+from modelyard.db.engine import Database
+from modelyard.gateway.port import Gateway, GatewayRefused, Route, Rule, Target, Upstream, route_digest
+from modelyard.resources.routes import repository
+from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
+from modelyard.resources.routes.model import RouteSpec
+from modelyard.resources.routes.service import KIND
+from modelyard.resources.routes.table import RouteRow
+
+
+class RouteReconciler:
+    """Reconciles routes."""
+
+    kind = KIND
+
+    def __init__(self, database: Database, gateway: Gateway) -> None:
+        self._database = database
+        self._gateway = gateway
+
+    async def reconcile(self, key: str, lease: Lease) -> Outcome:
+        """Deploy the newest content of one route, or take it away."""
+        async with self._database.read() as session:
+            row = await repository.by_id(session, key)
+        if row is None:
+            return Done()
+        if row.desired == "delete":
+            await self._gateway.remove_route(key)
+            return await self._forget(key, lease)
+        route = gateway_route(key, RouteSpec.model_validate(row.spec))
+        try:
+            await self._gateway.put_route(route)
+        except GatewayRefused as refusal:
+            message = f"The gateway does not take the route: {refusal}"
+            return await self._record(row, lease, RouteState.FAILED, "GATEWAY_REFUSED", message)
+        return await self._record(row, lease, RouteState.ACTIVE, None, None, digest=route_digest(route))
+
+    async def _record(
+        self,
+        seen: RouteRow,
+        lease: Lease,
+        state: RouteState,
+        reason: str | None,
+        message: str | None,
+        digest: str | None = None,
+    ) -> Outcome:
+        async with self._database.write() as session:
+            await lease.guard(session)
+            row = await repository.by_id(session, seen.id)
+            if row is None:
+                return Done()
+            row.status = {"generation": seen.generation, "digest": digest}
+            move(session, LIFECYCLE, row, state, reason=reason, message=message)
+            await enqueue(session, row.owner_kind, row.owner_id)
+        return Done()
+
+    async def _forget(self, key: str, lease: Lease) -> Outcome:
+        async with self._database.write() as session:
+            await lease.guard(session)
+            row = await repository.by_id(session, key)
+            if row is not None:
+                await enqueue(session, row.owner_kind, row.owner_id)
+                await session.delete(row)
+            await forget(session, KIND, key)
+        return Done()
+
+
+def gateway_route(route_id: str, spec: RouteSpec) -> Route:
+    """The route in the gateway's words."""
+    return Route(
+        id=route_id,
+        prefix=spec.prefix,
+        rules=tuple(Rule(rule.path, rule.upstreams, rule.is_prefix, rule.rewrite, rule.methods) for rule in spec.rules),
+        upstreams=tuple(
+            Upstream(upstream.name, tuple(Target(address) for address in upstream.addresses), upstream.weight)
+            for upstream in spec.upstreams
+        ),
+        timeout_seconds=spec.timeout_seconds,
+        max_body_bytes=spec.max_body_bytes,
+        labels=tuple(sorted(spec.labels.items())),
+    )

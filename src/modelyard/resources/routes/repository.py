@@ -1,0 +1,20 @@
+"""Queries on routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.resources.routes.table import RouteRow
+
+
+async def by_id(session: AsyncSession, route_id: str) -> RouteRow | None:
+    """One route."""
+    return await session.get(RouteRow, route_id)
+
+
+async def all_rows(session: AsyncSession) -> Sequence[RouteRow]:
+    """Every route."""
+    return (await session.scalars(select(RouteRow))).all()

@@ -1,0 +1,79 @@
+"""Use cases of routes, for the resources that own them."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.transitions import born, move
+from modelyard.control.work import enqueue
+from modelyard.kit.clock import utc_now
+from modelyard.resources.routes import repository
+from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
+from modelyard.resources.routes.model import Route, RouteSpec
+from modelyard.resources.routes.table import RouteRow
+
+KIND = "route"
+
+
+class Routes:
+    """Asks for routes and tells what is seen of them. Only the reconciler makes them true."""
+
+    async def put(self, session: AsyncSession, route_id: str, project_id: str, spec: RouteSpec, *, actor: str) -> Route:
+        """Ask for a route with this content, as part of the caller's transaction. Asking for what is there already changes nothing."""
+        row = await repository.by_id(session, route_id)
+        content = spec.model_dump(mode="json")
+        now = utc_now()
+        if row is None:
+            row = RouteRow(
+                id=route_id,
+                project_id=project_id,
+                name=spec.title[:128],
+                spec=content,
+                status={},
+                tags=[],
+                desired="run",
+                state=LIFECYCLE.initial.value,
+                generation=1,
+                created_by=actor,
+                created_at=now,
+                updated_at=now,
+                owner_kind=spec.owner_kind,
+                owner_id=spec.owner_id,
+            )
+            born(session, LIFECYCLE, row, actor=actor)
+            session.add(row)
+            await enqueue(session, KIND, route_id)
+        elif row.spec != content or row.state == RouteState.FAILED.value:
+            row.spec = content
+            row.generation += 1
+            if row.state != RouteState.ACTIVE.value:
+                move(session, LIFECYCLE, row, RouteState.PENDING, actor=actor)
+            await enqueue(session, KIND, route_id)
+        return route_of(row)
+
+    async def remove(self, session: AsyncSession, route_id: str) -> bool:
+        """Ask for it to be taken away. False when there is no such route (any more)."""
+        row = await repository.by_id(session, route_id)
+        if row is None:
+            return False
+        if row.desired != "delete":
+            row.desired = "delete"
+            row.generation += 1
+            await enqueue(session, KIND, route_id)
+        return True
+
+    async def get(self, session: AsyncSession, route_id: str) -> Route | None:
+        """One route."""
+        row = await repository.by_id(session, route_id)
+        return None if row is None else route_of(row)
+
+
+def route_of(row: RouteRow) -> Route:
+    """The frozen value of a row."""
+    return Route(
+        id=row.id,
+        spec=RouteSpec.model_validate(row.spec),
+        state=RouteState(row.state),
+        message=row.message,
+        is_current=row.status.get("generation") == row.generation,
+    )

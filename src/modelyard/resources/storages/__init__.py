@@ -1,0 +1,1 @@
+"""Where users' data lies: NAS volumes, and checks of obs:// and nas:// paths."""

@@ -1,0 +1,208 @@
+"""Use cases of storage: where a path leads, whether it can be read or written, and NAS volumes.
+
+Everything that an instance will do is checked here first as the account that the instance will act as, so that a missing path or
+permission is told when the request is made and not minutes later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from modelyard.db.engine import Database
+from modelyard.kit.clock import utc_now
+from modelyard.kit.errors import NotFound
+from modelyard.kit.ids import is_id, new_id
+from modelyard.objectstore.access import Access, Principal
+from modelyard.objectstore.hosts import StoreHosts
+from modelyard.objectstore.paths import BadStoragePath, NasPath, ObsPath, parse_storage_path
+from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
+from modelyard.resources.projects.model import Caller, Project
+from modelyard.resources.storages import repository
+from modelyard.resources.storages.errors import StoragePathFault, VolumeInUse
+from modelyard.resources.storages.model import Location, ObjectLocation, VolumeLocation
+from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
+from modelyard.resources.storages.table import VolumeRow
+
+MOUNT_ROOT = "/mnt/nas"
+
+
+class Storages:
+    """Finds and checks storage paths of projects.
+
+    Args:
+        door_url: the front door as instances reach it, e.g. `http://127.0.0.1:10090`.
+        volumes_root: the directory that holds the volumes.
+    """
+
+    def __init__(self, database: Database, hosts: StoreHosts, *, door_url: str, volumes_root: Path) -> None:
+        self._database = database
+        self._hosts = hosts
+        self._door_url = door_url.rstrip("/")
+        self._volumes_root = volumes_root
+
+    async def locate(self, project: Project, uri: str) -> Location:
+        """Where the path leads. Raises `StoragePathFault` with the reason."""
+        path = _parse(uri)
+        if isinstance(path, NasPath):
+            root = await self._volume_root(project, path)
+            mount_point = f"{MOUNT_ROOT}/{path.storage_id}"
+            return VolumeLocation(uri, str(root), mount_point, f"{mount_point}/{path.path}".rstrip("/"))
+        container = ObsPath(path.host, path.version, path.tenant, path.container)
+        try:
+            self._hosts.check(path, project_id=project.id)
+            return ObjectLocation(uri, self._door_url + self._hosts.door_path(container), path.path)
+        except StoreRefused as refusal:
+            raise StoragePathFault(str(refusal)) from None
+
+    async def check_readable(self, project: Project, uri: str, *, must_contain: str | None = None) -> None:
+        """Raise `StoragePathFault` unless something is there that instances may read, and in it the file named."""
+        path = _parse(uri)
+        if isinstance(path, NasPath):
+            root = await self._volume_root(project, path)
+            await asyncio.to_thread(_check_directory, root, path.path, uri, must_contain)
+            return
+        await self._check_objects(project, path, uri, must_contain)
+
+    async def check_writable(self, project: Project, uri: str) -> None:
+        """Raise `StoragePathFault` unless instances may write there (and read, to go on where they were)."""
+        path = _parse(uri)
+        if isinstance(path, NasPath):
+            await self._volume_root(project, path)
+            return
+        for wanted in (Access.WRITE, Access.READ):
+            await self._check_access(project, path, uri, wanted)
+
+    async def create_volume(self, caller: Caller, request: NasVolumeCreate) -> NasVolumeOut:
+        """A new, empty volume."""
+        now = utc_now()
+        row = VolumeRow(
+            id=new_id(),
+            project_id=caller.project.id,
+            name=request.nas_volume_name,
+            description=request.description,
+            tags=[],
+            spec={},
+            status={},
+            desired="run",
+            state="ACTIVE",
+            created_by=caller.actor,
+            created_at=now,
+            updated_at=now,
+        )
+        await asyncio.to_thread((self._volumes_root / row.id).mkdir, parents=True, exist_ok=True)
+        async with self._database.write() as session:
+            session.add(row)
+        return _volume_out(row, caller.project)
+
+    async def list_volumes(self, caller: Caller) -> list[NasVolumeOut]:
+        """All volumes of the project."""
+        async with self._database.read() as session:
+            rows = await repository.volumes(session, caller.project.id)
+        return [_volume_out(row, caller.project) for row in rows]
+
+    async def get_volume(self, caller: Caller, volume_id: str) -> NasVolumeOut:
+        """One volume."""
+        async with self._database.read() as session:
+            row = await repository.volume(session, caller.project.id, volume_id)
+        if row is None:
+            raise NotFound("NAS volume", volume_id)
+        return _volume_out(row, caller.project)
+
+    async def delete_volume(self, caller: Caller, volume_id: str) -> None:
+        """Remove an empty volume. What users have stored is never deleted along."""
+        async with self._database.write() as session:
+            row = await repository.volume(session, caller.project.id, volume_id)
+            if row is None:
+                raise NotFound("NAS volume", volume_id)
+            try:
+                await asyncio.to_thread((self._volumes_root / row.id).rmdir)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                raise VolumeInUse(row.name) from None
+            await session.delete(row)
+
+    async def _check_objects(self, project: Project, path: ObsPath, uri: str, must_contain: str | None) -> None:
+        await self._check_access(project, path, uri, Access.READ)
+        store = self._hosts.find(path, project_id=project.id)
+        try:
+            page = await store.list(path, prefix=path.directory_prefix, limit=1)
+            if must_contain is not None:
+                wanted = path.child(must_contain)
+                try:
+                    await store.head(wanted)
+                except NoSuchPath:
+                    raise StoragePathFault(f"there is no '{must_contain}' in {uri}") from None
+            elif not page.objects and not await _is_object(store, path):
+                raise StoragePathFault(f"there is nothing at {uri}")
+        except NoSuchPath as missing:
+            raise StoragePathFault(f"{uri}: {missing}") from None
+        except (StoreRefused, StoreUnreachable, BadStoragePath) as problem:
+            raise StoragePathFault(f"{uri}: {problem}") from None
+
+    async def _check_access(self, project: Project, path: ObsPath, uri: str, wanted: Access) -> None:
+        try:
+            store = self._hosts.find(path, project_id=project.id, is_write=wanted is Access.WRITE)
+            if not isinstance(store, ChecksAccess):
+                return
+            fault = await store.access_fault(path, system_principal(project), wanted)
+        except NoSuchPath as missing:
+            raise StoragePathFault(f"{uri}: {missing}") from None
+        except (StoreRefused, StoreUnreachable) as problem:
+            raise StoragePathFault(f"{uri}: {problem}") from None
+        if fault is not None:
+            raise StoragePathFault(f"{uri}: {fault}")
+
+    async def _volume_root(self, project: Project, path: NasPath) -> Path:
+        async with self._database.read() as session:
+            row = await repository.volume(session, project.id, path.storage_id) if is_id(path.storage_id) else None
+        if row is None:
+            raise StoragePathFault(f"there is no NAS volume '{path.storage_id}' in this project")
+        return self._volumes_root / row.id
+
+
+def system_principal(project: Project) -> Principal:
+    """The account that instances of the project read and write objects as."""
+    return Principal(
+        tenant_id=project.tenant_id, user_id=project.api_user_id, project_id=project.id, is_system_account=True
+    )
+
+
+async def _is_object(store: ObjectStore, path: ObsPath) -> bool:
+    try:
+        await store.head(path)
+    except NoSuchPath:
+        return False
+    return True
+
+
+def _parse(uri: str) -> ObsPath | NasPath:
+    try:
+        return parse_storage_path(uri)
+    except BadStoragePath as fault:
+        raise StoragePathFault(str(fault)) from None
+
+
+def _check_directory(root: Path, relative: str, uri: str, must_contain: str | None) -> None:
+    place = root / relative
+    real_root = root.resolve()
+    if not place.resolve().is_relative_to(real_root):
+        raise StoragePathFault(f"{uri} leads out of the volume")
+    if not place.exists():
+        raise StoragePathFault(f"there is nothing at {uri}")
+    if must_contain is not None and not (place / must_contain).is_file():
+        raise StoragePathFault(f"there is no '{must_contain}' in {uri}")
+
+
+def _volume_out(row: VolumeRow, project: Project) -> NasVolumeOut:
+    return NasVolumeOut(
+        id=row.id,
+        name=row.name,
+        nas_volume_id=row.id,
+        nas_volume_name=row.name,
+        description=row.description,
+        app_key=project.app_key,
+        created_datetime=row.created_at,
+        updated_datetime=row.updated_at,
+    )

@@ -1,0 +1,70 @@
+"""What a training is asked to be, and what is seen of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Parameter(_Frozen):
+    """A hyperparameter."""
+
+    name: str
+    value: str
+
+
+class DataPath(_Frozen):
+    """An input data set."""
+
+    name: str
+    uri: str
+
+
+class TrainingSpec(_Frozen):
+    """What was asked for. `image_name`, `framework`, `framework_version` are kept for when the catalogue has changed."""
+
+    image_id: str
+    image_name: str
+    framework: str
+    framework_version: str
+    flavor_id: str
+    flavor_name: str
+    instance_count: int = 1
+    data_storage_gib: int | None = None
+    source_uri: str
+    entry_point: str
+    parameters: tuple[Parameter, ...] = ()
+    datasets: tuple[DataPath, ...] = ()
+    checkpoint_input_uri: str | None = None
+    checkpoint_uri: str | None = None
+    model_uri: str
+    timeout_minutes: int
+    use_log: bool = False
+    use_torchrun: bool = False
+    nproc_per_node: int | None = None
+
+
+class TrainingStatus(_Frozen):
+    """What was seen. Times are those of the user's process, not of what was made ready for it."""
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    last_lines: tuple[str, ...] = ()
+
+
+class Finished(_Frozen):
+    """What others need of a COMPLETE training, e.g. to make a model of it."""
+
+    id: str
+    name: str
+    state: str
+    framework: str
+    framework_version: str
+    image_id: str
+    model_uri: str

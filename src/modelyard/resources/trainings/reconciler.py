@@ -1,0 +1,221 @@
+"""Makes trainings true: has the image built, asks for the workload, and follows it to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.events import forget_events
+from modelyard.control.reconciler import Done, Outcome
+from modelyard.control.transitions import CONTROLLER, move
+from modelyard.control.work import Lease, forget
+from modelyard.db.engine import Database
+from modelyard.kit.errors import UserError
+from modelyard.resources.flavors.service import Flavors
+from modelyard.resources.images.catalog import CatalogImage, to_environment
+from modelyard.resources.images.lifecycle import EnvironmentState
+from modelyard.resources.images.service import Images, environment_spec
+from modelyard.resources.projects.model import Project
+from modelyard.resources.projects.service import Projects
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.trainings import repository
+from modelyard.resources.trainings.decision import Verdict, judge
+from modelyard.resources.trainings.instances import Places, Site, training_workload
+from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
+from modelyard.resources.trainings.model import TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.service import KIND
+from modelyard.resources.trainings.table import TrainingRow
+from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
+from modelyard.resources.workloads.model import Desired, Workload, WorkloadSpec
+from modelyard.resources.workloads.service import Workloads
+
+_TAIL_BYTES = 8192
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How trainings run.
+
+    Attributes:
+        tensorboard_root: where the logs for TensorBoard are kept, `{experiment id}/{training id}` below it.
+        grace_seconds: from the request to stop until the script is killed.
+    """
+
+    site: Site
+    tensorboard_root: Path
+    grace_seconds: float = 30.0
+
+
+class TrainingReconciler:
+    """Reconciles trainings."""
+
+    kind = KIND
+
+    def __init__(
+        self,
+        database: Database,
+        projects: Projects,
+        images: Images,
+        flavors: Flavors,
+        storages: Storages,
+        workloads: Workloads,
+        settings: TrainingSettings,
+    ) -> None:
+        self._database = database
+        self._projects = projects
+        self._images = images
+        self._flavors = flavors
+        self._storages = storages
+        self._workloads = workloads
+        self._settings = settings
+
+    async def reconcile(self, key: str, lease: Lease) -> Outcome:
+        """Bring one training a step further."""
+        async with self._database.read() as session:
+            row = await repository.by_key(session, key)
+            workload = await self._workloads.get(session, key)
+        if row is None:
+            return Done()
+        if row.desired == "delete":
+            await self._delete(key, lease)
+            return Done()
+        if LIFECYCLE.is_final(TrainingState(row.state)):
+            return Done()
+        if workload is not None:
+            await self._follow(key, workload, lease)
+            return Done()
+        if row.desired == "stop":
+            await self._record(key, lease, Verdict(TrainingState.STOPPED, "STOPPED", "Stopped before it began."))
+            return Done()
+        await self._begin(row, lease)
+        return Done()
+
+    async def _begin(self, row: TrainingRow, lease: Lease) -> None:
+        """Ask for the workload, once the image is there."""
+        spec = TrainingSpec.model_validate(row.spec)
+        project = await self._projects.get(row.project_id)
+        image = self._images.find(spec.image_id)
+        if project is None or image is None:
+            missing = f"The image '{spec.image_name}' is no longer in the catalogue."
+            await self._record(row.id, lease, Verdict(TrainingState.CREATE_FAILED, "UNKNOWN_IMAGE", missing))
+            return
+        try:
+            wanted = await self._workload(row, spec, project, image)
+        except UserError as fault:
+            await self._record(row.id, lease, Verdict(TrainingState.CREATE_FAILED, "BAD_REQUEST", fault.message))
+            return
+        async with self._database.write() as session:
+            await lease.guard(session)
+            current = await repository.by_key(session, row.id)
+            if current is None or current.desired != "run":
+                return
+            environment = await self._images.need(session, image, KIND, row.id)
+            match environment.state:
+                case EnvironmentState.READY:
+                    await self._workloads.ensure(session, row.id, row.project_id, wanted, actor=CONTROLLER)
+                    verdict = Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", "The instance is starting.")
+                case EnvironmentState.BUILD_FAILED:
+                    verdict = Verdict(TrainingState.CREATE_FAILED, "IMAGE_BUILD_FAILED", environment.message)
+                case _:
+                    verdict = Verdict(TrainingState.CREATE_IN_PROGRESS, "IMAGE_BUILD", environment.message)
+            _move(session, current, verdict)
+
+    async def _workload(
+        self, row: TrainingRow, spec: TrainingSpec, project: Project, image: CatalogImage
+    ) -> WorkloadSpec:
+        flavor = self._flavors.get(spec.flavor_id)
+        locate = self._storages.locate
+        places = Places(
+            source=await locate(project, spec.source_uri),
+            model=await locate(project, spec.model_uri),
+            datasets={dataset.name: await locate(project, dataset.uri) for dataset in spec.datasets},
+            checkpoint=await locate(project, spec.checkpoint_uri) if spec.checkpoint_uri else None,
+            checkpoint_input=await locate(project, spec.checkpoint_input_uri) if spec.checkpoint_input_uri else None,
+        )
+        return training_workload(
+            row.id,
+            row.name,
+            row.experiment_id,
+            spec,
+            project,
+            flavor,
+            environment_spec(image),
+            to_environment(image).digest,
+            places,
+            self._settings.site,
+            str(self._settings.tensorboard_root / (row.experiment_id or "none") / row.id),
+            self._settings.grace_seconds,
+        )
+
+    async def _follow(self, key: str, workload: Workload, lease: Lease) -> None:
+        """Show what is seen of the workload; pass a wish to stop on to it."""
+        verdict = judge(workload)
+        last_lines: tuple[str, ...] = ()
+        if verdict.state in (TrainingState.FAIL_TRAIN, TrainingState.CREATE_FAILED):
+            last_lines = await self._tail(workload)
+        async with self._database.write() as session:
+            await lease.guard(session)
+            row = await repository.by_key(session, key)
+            if row is None:
+                return
+            if row.desired == "stop" and not WORKLOAD_LIFECYCLE.is_final(workload.state):
+                await self._workloads.ask(session, key, Desired.STOP)
+                if verdict.state is not TrainingState.STOP_IN_PROGRESS:
+                    return
+            status = TrainingStatus.model_validate(row.status)
+            row.status = _status(status, verdict, workload, last_lines).model_dump(mode="json")
+            _move(session, row, verdict)
+
+    async def _tail(self, workload: Workload) -> tuple[str, ...]:
+        """The last lines of the instance that failed."""
+        index = next((seen.index for seen in workload.status.instances if seen.exit and seen.exit.code != 0), 0)
+        end = await self._workloads.read_output(workload.id, index, 2**62, 1)
+        begin = max(0, end.next_offset - _TAIL_BYTES)
+        chunk = await self._workloads.read_output(workload.id, index, begin, _TAIL_BYTES)
+        return tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
+
+    async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
+        async with self._database.write() as session:
+            await lease.guard(session)
+            row = await repository.by_key(session, key)
+            if row is None:
+                return
+            _move(session, row, verdict)
+            if LIFECYCLE.is_final(verdict.state):
+                spec = TrainingSpec.model_validate(row.spec)
+                await self._images.release(session, spec.image_id, KIND, key)
+
+    async def _delete(self, key: str, lease: Lease) -> None:
+        """Remove the workload first (its removal wakes us), then the training."""
+        async with self._database.write() as session:
+            await lease.guard(session)
+            if await self._workloads.ask(session, key, Desired.DELETE):
+                return
+            row = await repository.by_key(session, key)
+            if row is not None:
+                await session.delete(row)
+            await forget_events(session, KIND, key)
+            await forget(session, KIND, key)
+
+
+def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:
+    old = TrainingState(row.state)
+    if old == verdict.state and verdict.reason == row.reason:
+        row.message = verdict.message  # progress of a step is not history: no event for each line of it
+        return
+    move(session, LIFECYCLE, row, verdict.state, reason=verdict.reason, message=verdict.message)
+
+
+def _status(
+    status: TrainingStatus, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]
+) -> TrainingStatus:
+    ended = next((seen.exit for seen in workload.status.instances if seen.exit is not None), None)
+    return TrainingStatus(
+        started_at=status.started_at or workload.started_at,
+        ended_at=workload.ended_at if LIFECYCLE.is_final(verdict.state) else None,
+        exit_code=None if ended is None else ended.code,
+        last_lines=last_lines or status.last_lines,
+    )

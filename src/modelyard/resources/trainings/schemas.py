@@ -1,0 +1,175 @@
+"""Wire shapes of trainings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from modelyard.kit.names import environment_suffix
+from modelyard.resources.experiments.schemas import ExperimentOut
+from modelyard.resources.flavors.schemas import FlavorOut
+from modelyard.resources.images.schemas import ImageOut
+from modelyard.wire import Description, Header, Moment, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+
+MAX_HYPERPARAMETERS = 100
+MAX_DATASETS = 10
+MAX_INSTANCES = 10
+MAX_TIMEOUT_MINUTES = 720 * 60
+MAX_URI_CHARACTERS = 255
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+class Hyperparameter(Wire):
+    """A hyperparameter. Clients have named its fields in three ways; answers use the newest."""
+
+    parameter_name: str = Field(min_length=1, max_length=255)
+    parameter_value: Annotated[str, BeforeValidator(_as_text)] = Field(max_length=1000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, value: Any) -> Any:
+        item = fields_of(value)
+        if item is None:
+            return value
+        for prefix in ("hyperparameter", "parameter"):
+            for key, target in (("Key", "parameterName"), ("Name", "parameterName"), ("Value", "parameterValue")):
+                if item.get(f"{prefix}{key}") is not None:
+                    item.setdefault(target, item[f"{prefix}{key}"])
+        return item
+
+    @field_validator("parameter_name", "parameter_value")
+    @classmethod
+    def _check_text(cls, value: str) -> str:
+        if "\x00" in value:
+            raise ValueError("must not contain a NUL character")
+        if "⟦modelyard:" in value:
+            raise ValueError("must not contain '⟦modelyard:' (the platform marks its own values so)")
+        return value
+
+
+class Dataset(Wire):
+    """An input data set: its name becomes `EM_DATASET_{NAME}`."""
+
+    dataset_name: str = Field(min_length=1, max_length=36)
+    data_uri: str = Field(min_length=1, max_length=MAX_URI_CHARACTERS)
+
+
+class StorageOut(Wire):
+    """Storage of an instance, in GiB."""
+
+    storage_size: int
+
+
+class TrainingCreate(Wire):
+    """`POST /trainings`."""
+
+    training_name: Name
+    training_type_code: str = "NORMAL"
+    description: Description = None
+    tag_list: Tags = []
+    experiment_id: str | None = None
+    experiment_name: Name | None = None
+    experiment_description: Description = None
+    image_id: str
+    flavor_id: str
+    instance_count: int = Field(default=1, ge=1, le=MAX_INSTANCES)
+    data_storage_size: int | None = Field(default=None, ge=1, le=10000)
+    source_dir_uri: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
+    entry_point: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
+    algorithm_id: str | None = None
+    hyperparameter_list: Annotated[list[Hyperparameter], NoneAsEmpty, Field(max_length=MAX_HYPERPARAMETERS)] = []
+    dataset_list: Annotated[list[Dataset], NoneAsEmpty, Field(max_length=MAX_DATASETS)] = []
+    check_point_input_uri: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
+    check_point_upload_uri: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
+    model_upload_uri: str = Field(min_length=1, max_length=MAX_URI_CHARACTERS)
+    timeout_minutes: int = Field(default=MAX_TIMEOUT_MINUTES, ge=1, le=MAX_TIMEOUT_MINUTES)
+    use_log: bool = False
+    use_torchrun: bool = False
+    nproc_per_node: int | None = None
+
+    @field_validator("use_log", "use_torchrun", mode="before")
+    @classmethod
+    def _none_as_false(cls, value: Any) -> Any:
+        return False if value is None else value
+
+    @field_validator("dataset_list")
+    @classmethod
+    def _check_datasets(cls, value: list[Dataset]) -> list[Dataset]:
+        seen: dict[str, str] = {}
+        for dataset in value:
+            variable = environment_suffix(dataset.dataset_name)
+            if variable in seen:
+                raise ValueError(
+                    f"the names '{seen[variable]}' and '{dataset.dataset_name}' would share the variable EM_DATASET_{variable}"
+                )
+            seen[variable] = dataset.dataset_name
+        return value
+
+    @field_validator("hyperparameter_list")
+    @classmethod
+    def _check_hyperparameters(cls, value: list[Hyperparameter]) -> list[Hyperparameter]:
+        names = [item.parameter_name for item in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the key '{name}' is given more than once")
+        return value
+
+
+class TrainingChange(Wire):
+    """`PUT /trainings/{id}`: fields that are absent stay as they are."""
+
+    training_name: Name | None = None
+    description: Description = None
+    tag_list: Tags | None = None
+
+
+class TrainingOut(ResourceOut):
+    """A training."""
+
+    training_id: str
+    training_name: str
+    training_type_code: str = "NORMAL"
+    training_status_code: str
+    experiment: ExperimentOut | None = None
+    image: ImageOut | None = None
+    flavor: FlavorOut | None = None
+    instance_count: int
+    nproc_per_node: int | None = None
+    source_dir_uri: str | None = None
+    entry_point: str | None = None
+    model_upload_uri: str
+    check_point_input_uri: str | None = None
+    check_point_upload_uri: str | None = None
+    timeout_minutes: int
+    elapsed_time_seconds: int
+    hyperparameter_list: list[Hyperparameter]
+    dataset_list: list[Dataset]
+    data_storage_list: list[StorageOut]
+    use_log: bool
+    use_torchrun: bool
+    tensorboard_access_uri: str | None = None
+    started_datetime: Moment | None = None
+    finished_datetime: Moment | None = None
+    exit_code: int | None = None
+    last_log_lines: list[str] = []
+
+
+class TrainingList(Wire):
+    """`GET /trainings`."""
+
+    header: Header = Header()
+    training_list: list[TrainingOut]
+    paging: Paging
+
+
+class TrainingOne(Wire):
+    """One training."""
+
+    header: Header = Header()
+    training: TrainingOut

@@ -1,0 +1,385 @@
+"""Use cases of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.compute.port import LogChunk
+from modelyard.control.events import Event, events_of
+from modelyard.control.guards import DeletionGuard
+from modelyard.control.transitions import born, move
+from modelyard.control.work import enqueue
+from modelyard.db.engine import Database
+from modelyard.kit.clock import Clock, utc_now
+from modelyard.kit.errors import Fault, Invalid, NotFound
+from modelyard.kit.ids import new_id
+from modelyard.kit.paging import Page, PageRequest
+from modelyard.resources.experiments.errors import ExperimentInUse
+from modelyard.resources.experiments.schemas import ExperimentOut
+from modelyard.resources.experiments.service import Experiments
+from modelyard.resources.flavors.errors import UnknownFlavor
+from modelyard.resources.flavors.model import Flavor
+from modelyard.resources.flavors.service import Flavors, flavor_out
+from modelyard.resources.images.catalog import CatalogImage
+from modelyard.resources.images.errors import UnknownImage
+from modelyard.resources.images.schemas import ImageOut
+from modelyard.resources.images.service import Images
+from modelyard.resources.projects.model import Caller
+from modelyard.resources.storages.errors import StoragePathFault
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.trainings import repository
+from modelyard.resources.trainings.errors import TrainingHasEnded, TrainingStillRuns
+from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
+from modelyard.resources.trainings.model import DataPath, Finished, Parameter, TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.repository import TrainingFilter
+from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingOut
+from modelyard.resources.trainings.table import TrainingRow
+from modelyard.resources.workloads.errors import NeverFits
+from modelyard.resources.workloads.service import Workloads
+
+KIND = "training"
+
+
+class Trainings:
+    """Creates, finds, changes, stops and deletes trainings."""
+
+    def __init__(
+        self,
+        database: Database,
+        experiments: Experiments,
+        images: Images,
+        flavors: Flavors,
+        storages: Storages,
+        workloads: Workloads,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._database = database
+        self._experiments = experiments
+        self._images = images
+        self._flavors = flavors
+        self._storages = storages
+        self._workloads = workloads
+        self._clock = clock
+        self.deletion_guards: list[DeletionGuard] = []
+
+    async def create(self, caller: Caller, request: TrainingCreate) -> TrainingOut:
+        """A new training. Everything that can be known to be wrong is told now, all at once, and nothing is stored then."""
+        spec, faults = await self._check(caller, request)
+        if faults or spec is None:
+            raise Invalid(faults)
+        now = self._clock()
+        async with self._database.write() as session:
+            experiment_id = request.experiment_id
+            if experiment_id is None and request.experiment_name is not None:
+                experiment = await self._experiments.find_or_create(
+                    session, caller, request.experiment_name, request.experiment_description
+                )
+                experiment_id = experiment.experiment_id
+            row = TrainingRow(
+                id=new_id(),
+                project_id=caller.project.id,
+                name=request.training_name,
+                description=request.description,
+                tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
+                spec=spec.model_dump(mode="json"),
+                status=TrainingStatus().model_dump(mode="json"),
+                desired="run",
+                state=LIFECYCLE.initial.value,
+                created_by=caller.actor,
+                created_at=now,
+                updated_at=now,
+                experiment_id=experiment_id,
+            )
+            born(session, LIFECYCLE, row, actor=caller.actor)
+            session.add(row)
+            await enqueue(session, KIND, row.id)
+        return (await self._out(caller, [row]))[0]
+
+    async def list(self, caller: Caller, wanted: TrainingFilter, request: PageRequest) -> Page[TrainingOut]:
+        """Trainings of the project, newest first."""
+        async with self._database.read() as session:
+            page = await repository.page(session, caller.project.id, wanted, request)
+        return Page(await self._out(caller, page.items), page.total_count, request)
+
+    async def get(self, caller: Caller, training_id: str) -> TrainingOut:
+        """One training."""
+        async with self._database.read() as session:
+            row = await _found(session, caller, training_id)
+        return (await self._out(caller, [row]))[0]
+
+    async def change(self, caller: Caller, training_id: str, change: TrainingChange) -> TrainingOut:
+        """Change name, description or tags."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, training_id)
+            if change.training_name is not None:
+                row.name = change.training_name
+            if "description" in change.model_fields_set:
+                row.description = change.description
+            if change.tag_list is not None:
+                row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
+            row.updated_at = self._clock()
+        return (await self._out(caller, [row]))[0]
+
+    async def stop(self, caller: Caller, training_id: str) -> TrainingOut:
+        """Ask for it to stop. Asking again is fine; asking one that has ended raises `TrainingHasEnded`."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, training_id)
+            state = TrainingState(row.state)
+            if LIFECYCLE.is_final(state):
+                if state is not TrainingState.STOPPED:
+                    raise TrainingHasEnded(row.name, row.state)
+            elif row.desired != "stop":
+                row.desired = "stop"
+                row.generation += 1
+                move(
+                    session,
+                    LIFECYCLE,
+                    row,
+                    TrainingState.STOP_IN_PROGRESS,
+                    reason="STOP_REQUESTED",
+                    message="A stop was asked for.",
+                    actor=caller.actor,
+                )
+                await enqueue(session, KIND, row.id)
+        return (await self._out(caller, [row]))[0]
+
+    async def delete(self, caller: Caller, training_id: str) -> None:
+        """Delete one that has ended. Raises `TrainingStillRuns`, or `Conflict` while a model was made from it."""
+        async with self._database.write() as session:
+            row = await _found(session, caller, training_id)
+            if not LIFECYCLE.is_final(TrainingState(row.state)):
+                raise TrainingStillRuns(row.name, row.state)
+            for guard in self.deletion_guards:
+                await guard(session, row.id)
+            row.desired = "delete"
+            row.generation += 1
+            await enqueue(session, KIND, row.id)
+
+    async def read_output(
+        self, caller: Caller, training_id: str, index: int, offset: int, limit_bytes: int
+    ) -> LogChunk:
+        """A piece of what an instance has printed."""
+        async with self._database.read() as session:
+            row = await _found(session, caller, training_id)
+        chunk = await self._workloads.read_output(row.id, index, offset, limit_bytes)
+        is_over = LIFECYCLE.is_final(TrainingState(row.state))
+        return chunk if is_over == chunk.is_end else LogChunk(chunk.offset, chunk.data, chunk.next_offset, False)
+
+    async def events(self, caller: Caller, training_id: str) -> Sequence[Event]:
+        """What has happened to it, oldest first."""
+        async with self._database.read() as session:
+            row = await _found(session, caller, training_id)
+            return await events_of(session, KIND, row.id)
+
+    async def finished(self, session: AsyncSession, project_id: str, training_id: str) -> Finished | None:
+        """What others need to know of a training of the project."""
+        row = await repository.by_id(session, project_id, training_id)
+        if row is None:
+            return None
+        spec = TrainingSpec.model_validate(row.spec)
+        return Finished(
+            id=row.id,
+            name=row.name,
+            state=row.state,
+            framework=spec.framework,
+            framework_version=spec.framework_version,
+            image_id=spec.image_id,
+            model_uri=spec.model_uri,
+        )
+
+    async def guard_experiment(self, session: AsyncSession, experiment_id: str) -> None:
+        """Raise `ExperimentInUse` while trainings belong to the experiment."""
+        names = await repository.names_in_experiment(session, experiment_id, 5)
+        if names:
+            raise ExperimentInUse([*names])
+
+    async def _check(self, caller: Caller, request: TrainingCreate) -> tuple[TrainingSpec | None, Sequence[Fault]]:
+        """Everything that can be known now: catalogues, room, experiment, paths, permissions, the entry point."""
+        faults: list[Fault] = []
+        image, flavor = self._choose(request, faults)
+        if request.algorithm_id is not None:
+            faults.append(
+                Fault("algorithmId", "this platform has no built-in algorithms; give sourceDirUri and entryPoint")
+            )
+        if request.training_type_code != "NORMAL":
+            faults.append(Fault("trainingTypeCode", "only NORMAL is known"))
+        if request.use_torchrun and image is not None and image.framework != "PYTORCH":
+            faults.append(Fault("useTorchrun", "torchrun needs a PyTorch image"))
+        await self._check_experiment(caller, request, faults)
+        await self._check_paths(caller, request, faults)
+        if faults or image is None or flavor is None:
+            return None, faults
+        spec = _spec(request, image, flavor)
+        try:
+            await self._workloads.check_ever_fits(flavor.vcpus, flavor.memory_bytes, flavor.gpus, spec.instance_count)
+        except NeverFits as never:
+            return None, never.faults
+        return spec, ()
+
+    def _choose(self, request: TrainingCreate, faults: list[Fault]) -> tuple[CatalogImage | None, Flavor | None]:
+        image: CatalogImage | None = None
+        flavor: Flavor | None = None
+        try:
+            image = self._images.get(request.image_id)
+        except UnknownImage as unknown:
+            faults.extend(unknown.faults)
+        try:
+            flavor = self._flavors.get(request.flavor_id)
+        except UnknownFlavor as unknown:
+            faults.extend(unknown.faults)
+        if image is not None and flavor is not None and image.core_type != flavor.core_type:
+            faults.append(
+                Fault(
+                    "imageId",
+                    f"the image is for {image.core_type}, the instance type '{flavor.name}' is {flavor.core_type}",
+                )
+            )
+        return image, flavor
+
+    async def _check_experiment(self, caller: Caller, request: TrainingCreate, faults: list[Fault]) -> None:
+        if request.experiment_id is None:
+            return
+        try:
+            await self._experiments.get(caller, request.experiment_id)
+        except NotFound as missing:
+            faults.append(Fault("experimentId", missing.message))
+
+    async def _check_paths(self, caller: Caller, request: TrainingCreate, faults: list[Fault]) -> None:
+        project = caller.project
+
+        async def _readable(field: str, uri: str, must_contain: str | None = None) -> None:
+            try:
+                await self._storages.check_readable(project, uri, must_contain=must_contain)
+            except StoragePathFault as fault:
+                faults.append(Fault(field, fault.message))
+
+        async def _writable(field: str, uri: str) -> None:
+            try:
+                await self._storages.check_writable(project, uri)
+            except StoragePathFault as fault:
+                faults.append(Fault(field, fault.message))
+
+        if request.algorithm_id is None:
+            entry_point_fault = _entry_point_fault(request.entry_point)
+            if not request.source_dir_uri:
+                faults.append(Fault("sourceDirUri", "must not be empty"))
+            if entry_point_fault is not None:
+                faults.append(Fault("entryPoint", entry_point_fault))
+            elif request.source_dir_uri:
+                await _readable("sourceDirUri", request.source_dir_uri, request.entry_point)
+        for index, dataset in enumerate(request.dataset_list):
+            await _readable(f"datasetList[{index}].dataUri", dataset.data_uri)
+        if request.check_point_input_uri:
+            await _readable("checkPointInputUri", request.check_point_input_uri)
+        if request.check_point_upload_uri:
+            await _writable("checkPointUploadUri", request.check_point_upload_uri)
+        await _writable("modelUploadUri", request.model_upload_uri)
+
+    async def _out(self, caller: Caller, rows: Sequence[TrainingRow]) -> list[TrainingOut]:
+        experiment_ids = [row.experiment_id for row in rows if row.experiment_id is not None]
+        app_key = caller.project.app_key
+        async with self._database.read() as session:
+            experiments = await self._experiments.get_many(session, app_key, experiment_ids)
+        images = {image.image_id: image for image in await self._images.show()} if rows else {}
+        now = self._clock()
+        return [training_out(row, app_key, experiments, images, self._flavors, now) for row in rows]
+
+
+def training_out(
+    row: TrainingRow,
+    app_key: str,
+    experiments: Mapping[str, ExperimentOut],
+    images: Mapping[str, ImageOut],
+    flavors: Flavors,
+    now: datetime,
+) -> TrainingOut:
+    """The wire form."""
+    spec = TrainingSpec.model_validate(row.spec)
+    status = TrainingStatus.model_validate(row.status)
+    flavor = flavors.find(spec.flavor_id)
+    ended_at = status.ended_at or (None if LIFECYCLE.is_final(TrainingState(row.state)) else now)
+    elapsed_seconds = (ended_at - status.started_at).total_seconds() if status.started_at and ended_at else 0.0
+    return TrainingOut.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "training_id": row.id,
+            "training_name": row.name,
+            "training_status_code": row.state,
+            "status_reason": row.reason,
+            "status_message": row.message,
+            "description": row.description,
+            "app_key": app_key,
+            "tag_list": row.tags,
+            "created_datetime": row.created_at,
+            "updated_datetime": row.updated_at,
+            "experiment": experiments.get(row.experiment_id or ""),
+            "image": images.get(spec.image_id),
+            "flavor": None if flavor is None else flavor_out(flavor),
+            "instance_count": spec.instance_count,
+            "nproc_per_node": spec.nproc_per_node,
+            "source_dir_uri": spec.source_uri,
+            "entry_point": spec.entry_point,
+            "model_upload_uri": spec.model_uri,
+            "check_point_input_uri": spec.checkpoint_input_uri,
+            "check_point_upload_uri": spec.checkpoint_uri,
+            "timeout_minutes": spec.timeout_minutes,
+            "elapsed_time_seconds": max(0, round(elapsed_seconds)),
+            "hyperparameter_list": [
+                {"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters
+            ],
+            "dataset_list": [{"datasetName": item.name, "dataUri": item.uri} for item in spec.datasets],
+            "data_storage_list": [{"storageSize": spec.data_storage_gib}] if spec.data_storage_gib else [],
+            "use_log": spec.use_log,
+            "use_torchrun": spec.use_torchrun,
+            "started_datetime": status.started_at,
+            "finished_datetime": status.ended_at,
+            "exit_code": status.exit_code,
+            "last_log_lines": list(status.last_lines),
+        }
+    )
+
+
+async def _found(session: AsyncSession, caller: Caller, training_id: str) -> TrainingRow:
+    row = await repository.by_id(session, caller.project.id, training_id)
+    if row is None:
+        raise NotFound("training", training_id)
+    return row
+
+
+def _entry_point_fault(entry_point: str | None) -> str | None:
+    if not entry_point:
+        return "must not be empty; name the file in sourceDirUri at which the training begins"
+    parts = entry_point.split("/")
+    if entry_point.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in entry_point:
+        return "must be the path of a file below sourceDirUri, without '..' and not absolute"
+    return "must not contain control characters" if any(ord(character) < 32 for character in entry_point) else None
+
+
+def _spec(request: TrainingCreate, image: CatalogImage, flavor: Flavor) -> TrainingSpec:
+    return TrainingSpec(
+        image_id=image.id,
+        image_name=image.name,
+        framework=image.framework,
+        framework_version=image.framework_version,
+        flavor_id=flavor.id,
+        flavor_name=flavor.name,
+        instance_count=request.instance_count,
+        data_storage_gib=request.data_storage_size,
+        source_uri=request.source_dir_uri or "",
+        entry_point=request.entry_point or "",
+        parameters=tuple(
+            Parameter(name=item.parameter_name, value=item.parameter_value) for item in request.hyperparameter_list
+        ),
+        datasets=tuple(DataPath(name=item.dataset_name, uri=item.data_uri) for item in request.dataset_list),
+        checkpoint_input_uri=request.check_point_input_uri or None,
+        checkpoint_uri=request.check_point_upload_uri or None,
+        model_uri=request.model_upload_uri,
+        timeout_minutes=request.timeout_minutes,
+        use_log=request.use_log,
+        use_torchrun=request.use_torchrun,
+        nproc_per_node=request.nproc_per_node,
+    )

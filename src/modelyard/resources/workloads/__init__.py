@@ -1,0 +1,1 @@
+"""System resource: something that runs on compute."""

@@ -1,0 +1,182 @@
+"""What a workload is asked to be, and what is seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from modelyard.resources.workloads.lifecycle import WorkloadState
+
+
+class Desired(StrEnum):
+    """What is wanted of a resource now. Deleting wins over everything."""
+
+    RUN = "run"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EnvironmentSpec(_Frozen):
+    """The environment of the instances (see `modelyard.compute.port.Environment`)."""
+
+    name: str
+    python: str
+    requirements: tuple[str, ...]
+    core_type: Literal["CPU", "GPU"] = "CPU"
+
+
+class LimitsSpec(_Frozen):
+    """What each instance may use at most; sizes in bytes."""
+
+    cpus: float
+    memory_bytes: int
+    pids: int = 4096
+    gpus: int = 0
+    storage_bytes: int | None = None
+
+
+class MountSpec(_Frozen):
+    """A directory of the host at an absolute path inside."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+TOKEN = "⟦modelyard:token⟧"  # noqa: S105  # a mark that stands for a token
+INDEX = "⟦modelyard:index⟧"
+
+
+class CommandSpec(_Frozen):
+    """What runs. In every text `TOKEN` becomes a fresh token of the project's system account, `INDEX` the instance's number."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+class LogSpec(_Frozen):
+    """Output goes to the log store too, with these fields."""
+
+    category: str
+    fields: dict[str, str] = {}
+
+
+class WorkloadSpec(_Frozen):
+    """What is to run.
+
+    Attributes:
+        owner_kind, owner_id: the resource that is woken when something changes.
+        title: how messages call it, e.g. `training 'iris'`.
+        command: None builds the environment instead.
+        socket: the Unix socket that each instance serves HTTP on, and `ready_path` the path that answers 200 when it may get requests.
+        restart: `always` starts an instance again when it ends (with back-off); `never` makes the workload end with its instances.
+        lost_restarts: how often a workload that the machine lost (not one that failed) is started anew.
+    """
+
+    owner_kind: str
+    owner_id: str
+    role: str
+    title: str
+    instances: int = 1
+    limits: LimitsSpec
+    environment: EnvironmentSpec | None = None
+    command: CommandSpec | None = None
+    mounts: tuple[MountSpec, ...] = ()
+    socket: str | None = None
+    ready_path: str | None = None
+    grace_seconds: float = 30.0
+    timeout_seconds: float | None = None
+    restart: Literal["never", "always"] = "never"
+    lost_restarts: int = 3
+    log: LogSpec | None = None
+
+
+class ExitSeen(_Frozen):
+    """How an instance ended (see `modelyard.compute.port.Exit`)."""
+
+    cause: str
+    message: str
+    code: int | None = None
+    signal: int | None = None
+
+
+class InstanceSeen(_Frozen):
+    """What was last seen of an instance.
+
+    Attributes:
+        attempt: how often it was started anew.
+        is_launched: the launch was confirmed once; what is absent now is lost.
+        address: of its HTTP socket, for routes.
+    """
+
+    id: str
+    index: int
+    attempt: int = 0
+    is_launched: bool = False
+    phase: str = "ABSENT"
+    is_ready: bool = False
+    was_ready: bool = False
+    failures: int = 0
+    retry_at: datetime | None = None
+    exit: ExitSeen | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    report: dict[str, Any] = {}
+    address: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class WorkloadStatus(_Frozen):
+    """What was last seen."""
+
+    attempt: int = 0
+    instances: tuple[InstanceSeen, ...] = ()
+
+
+class Workload(_Frozen):
+    """A workload as others see it."""
+
+    id: str
+    project_id: str
+    spec: WorkloadSpec
+    status: WorkloadStatus
+    desired: Desired
+    state: WorkloadState
+    reason: str | None
+    message: str | None
+    created_at: datetime
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """What the first instance's process last said of itself."""
+        return self.status.instances[0].report if self.status.instances else {}
+
+    @property
+    def ready_addresses(self) -> tuple[str, ...]:
+        """Addresses of the instances that may get requests."""
+        return tuple(seen.address for seen in self.status.instances if seen.is_ready and seen.address)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the first of its present instances started."""
+        return min((seen.started_at for seen in self.status.instances if seen.started_at), default=None)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last of its instances ended, once all have."""
+        ends = [seen.ended_at for seen in self.status.instances]
+        return max((end for end in ends if end), default=None) if ends and all(ends) else None
+
+
+def instance_id(workload_id: str, index: int, attempt: int) -> str:
+    """The deterministic id of an instance."""
+    return f"{workload_id}.{index}.{attempt}"

@@ -1,0 +1,88 @@
+"""Queries on workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.resources.workloads.lifecycle import WorkloadState
+from modelyard.resources.workloads.table import WorkloadRow
+
+_LIVE = (WorkloadState.STARTING.value, WorkloadState.RUNNING.value, WorkloadState.STOPPING.value)
+_ADMISSION_LOCK = 0x6D6F64656C79  # any constant: names the advisory lock under which PostgreSQL admits
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What all admitted workloads hold together."""
+
+    cpus: float
+    memory_bytes: int
+    gpus: int
+
+
+async def by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
+    """One workload."""
+    return await session.get(WorkloadRow, workload_id)
+
+
+async def by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[WorkloadRow]:
+    """Several workloads."""
+    return (await session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids)))).all()
+
+
+async def live(session: AsyncSession) -> Sequence[WorkloadRow]:
+    """Those that have, or may have, something running."""
+    return (await session.scalars(select(WorkloadRow).where(WorkloadRow.state.in_(_LIVE)))).all()
+
+
+async def pending_ids(session: AsyncSession) -> Sequence[str]:
+    """Those that wait for room, first come first."""
+    statement = select(WorkloadRow.id).where(WorkloadRow.state == WorkloadState.PENDING.value)
+    return (await session.scalars(statement.order_by(WorkloadRow.created_at, WorkloadRow.id))).all()
+
+
+async def first_waiting_before(session: AsyncSession, row: WorkloadRow) -> WorkloadRow | None:
+    """The workload that has waited for room the longest, if that is longer than this one."""
+    statement = (
+        select(WorkloadRow)
+        .where(
+            WorkloadRow.state == WorkloadState.PENDING.value,
+            WorkloadRow.desired == "run",
+            WorkloadRow.held_memory_bytes > 0,
+            (WorkloadRow.created_at < row.created_at)
+            | ((WorkloadRow.created_at == row.created_at) & (WorkloadRow.id < row.id)),
+        )
+        .order_by(WorkloadRow.created_at, WorkloadRow.id)
+        .limit(1)
+    )
+    return await session.scalar(statement)
+
+
+async def lock_admission(session: AsyncSession) -> None:
+    """Let one transaction at a time admit. SQLite's writers are one at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
+
+
+async def held(session: AsyncSession) -> Held:
+    """What all admitted workloads hold together."""
+    row = (
+        await session.execute(
+            select(
+                func.coalesce(func.sum(WorkloadRow.held_cpus), 0.0),
+                func.coalesce(func.sum(WorkloadRow.held_memory_bytes), 0),
+                func.coalesce(func.sum(WorkloadRow.held_gpus), 0),
+            ).where(WorkloadRow.is_admitted.is_(True))
+        )
+    ).one()
+    return Held(float(row[0]), int(row[1]), int(row[2]))
+
+
+async def largest_holders(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
+    """The admitted workloads that hold the most memory."""
+    statement = select(WorkloadRow).where(WorkloadRow.is_admitted.is_(True))
+    return (await session.scalars(statement.order_by(WorkloadRow.held_memory_bytes.desc()).limit(limit))).all()

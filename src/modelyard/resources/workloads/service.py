@@ -1,0 +1,149 @@
+"""Use cases of workloads, for the resources that own them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.compute.port import Capacity, Compute, HasCapacity, LogChunk
+from modelyard.control.transitions import born
+from modelyard.control.work import enqueue
+from modelyard.db.engine import Database
+from modelyard.kit.clock import utc_now
+from modelyard.resources.workloads import repository
+from modelyard.resources.workloads.admission import AdmissionSettings, check_ever_fits, demand
+from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
+from modelyard.resources.workloads.model import (
+    Desired,
+    InstanceSeen,
+    Workload,
+    WorkloadSpec,
+    WorkloadStatus,
+    instance_id,
+)
+from modelyard.resources.workloads.repository import Held
+from modelyard.resources.workloads.table import WorkloadRow
+
+KIND = "workload"
+
+
+class Workloads:
+    """Asks for workloads and tells what is seen of them. Only the reconciler makes them true."""
+
+    def __init__(self, database: Database, compute: Compute, admission: AdmissionSettings | None = None) -> None:
+        self._database = database
+        self._compute = compute
+        self._admission = admission or AdmissionSettings()
+        self._capacity: Capacity | None = None
+
+    async def check_ever_fits(self, cpus: float, memory_bytes: int, gpus: int, instances: int) -> None:
+        """Raise `NeverFits` for what this platform could never run (the first three are for each instance)."""
+        wanted = Held(cpus * instances, memory_bytes * instances, gpus * instances)
+        check_ever_fits(wanted, await self.capacity(), self._admission)
+
+    async def capacity(self) -> Capacity:
+        """What the backend has in all; backends that don't know their size count as endless."""
+        if self._capacity is None:
+            self._capacity = await read_capacity(self._compute)
+        return self._capacity
+
+    async def ensure(
+        self, session: AsyncSession, workload_id: str, project_id: str, spec: WorkloadSpec, *, actor: str
+    ) -> Workload:
+        """The workload of this id; asked for if there is none. Part of the caller's transaction."""
+        row = await repository.by_id(session, workload_id)
+        if row is None:
+            row = _new_row(workload_id, project_id, spec, actor)
+            born(session, LIFECYCLE, row, actor=actor)
+            session.add(row)
+            await enqueue(session, KIND, workload_id)
+        return workload_of(row)
+
+    async def ask(self, session: AsyncSession, workload_id: str, desired: Desired) -> bool:
+        """Ask for a stop or a deletion, as part of the caller's transaction. False when there is no such workload (any more)."""
+        row = await repository.by_id(session, workload_id)
+        if row is None:
+            return False
+        if row.desired != desired.value and row.desired != Desired.DELETE.value:
+            row.desired = desired.value
+            row.generation += 1
+            row.updated_at = utc_now()
+            await enqueue(session, KIND, workload_id)
+        return True
+
+    async def get(self, session: AsyncSession, workload_id: str) -> Workload | None:
+        """One workload."""
+        row = await repository.by_id(session, workload_id)
+        return None if row is None else workload_of(row)
+
+    async def get_many(self, session: AsyncSession, ids: Collection[str]) -> Mapping[str, Workload]:
+        """Several workloads by id."""
+        return {row.id: workload_of(row) for row in await repository.by_ids(session, ids)}
+
+    async def live(self) -> list[Workload]:
+        """Those that have, or may have, something running."""
+        async with self._database.read() as session:
+            return [workload_of(row) for row in await repository.live(session)]
+
+    async def read_output(self, workload_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
+        """A piece of the output of an instance's newest attempt. An instance that has none yet answers an empty piece."""
+        async with self._database.read() as session:
+            row = await repository.by_id(session, workload_id)
+        if row is None:
+            return LogChunk(offset, b"", offset, is_end=True)
+        workload = workload_of(row)
+        instance = next((item for item in workload.status.instances if item.index == index), None)
+        if instance is None:
+            is_over = workload.state in (WorkloadState.STOPPED, WorkloadState.FAILED)
+            return LogChunk(offset, b"", offset, is_end=is_over)
+        return await self._compute.read_logs(instance.id, offset, limit_bytes)
+
+
+async def read_capacity(compute: Compute) -> Capacity:
+    """What a backend has in all."""
+    if isinstance(compute, HasCapacity):
+        return await compute.capacity()
+    return Capacity(cpus=float("inf"), memory_bytes=2**62, gpus=2**16)
+
+
+def workload_of(row: WorkloadRow) -> Workload:
+    """The frozen value of a row."""
+    return Workload(
+        id=row.id,
+        project_id=row.project_id,
+        spec=WorkloadSpec.model_validate(row.spec),
+        status=WorkloadStatus.model_validate(row.status),
+        desired=Desired(row.desired),
+        state=WorkloadState(row.state),
+        reason=row.reason,
+        message=row.message,
+        created_at=row.created_at,
+    )
+
+
+def _new_row(workload_id: str, project_id: str, spec: WorkloadSpec, actor: str) -> WorkloadRow:
+    now = utc_now()
+    wanted = demand(spec)
+    instances = tuple(
+        InstanceSeen(id=instance_id(workload_id, index, 0), index=index) for index in range(spec.instances)
+    )
+    return WorkloadRow(
+        id=workload_id,
+        project_id=project_id,
+        name=spec.title[:128],
+        spec=spec.model_dump(mode="json"),
+        status=WorkloadStatus(instances=instances).model_dump(mode="json"),
+        tags=[],
+        desired=Desired.RUN.value,
+        state=LIFECYCLE.initial.value,
+        created_by=actor,
+        created_at=now,
+        updated_at=now,
+        owner_kind=spec.owner_kind,
+        owner_id=spec.owner_id,
+        role=spec.role,
+        held_cpus=wanted.cpus,
+        held_memory_bytes=wanted.memory_bytes,
+        held_gpus=wanted.gpus,
+    )

@@ -1,0 +1,159 @@
+"""How one object becomes a file: whole, checked and under its name at once, or not at all.
+
+A broken connection goes on where it broke (`Range` with `If-Match`); content that differs from its checksum starts again. Checksums of
+large objects (SLO, DLO) are not an md5 of the content, so for them the size alone is checked.
+"""
+# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import io
+import os
+import re
+from collections.abc import Callable
+
+from modelyard.runner.copying import part_path, write_all
+from modelyard.runner.outcomes import Damaged
+from modelyard.runner.patience import Transient
+from modelyard.runner.stop import Stop
+from modelyard.runner.swift import Container, Stored
+
+_BLOCK_BYTES = 1 << 20
+_TRIES = 3
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+def download(container: Container, stored: Stored, target: str, stop: Stop, on_bytes: Callable[[int], None]) -> None:
+    """Write an object's content to `target`, whose directory exists. Raises `StepFailed`; leaves nothing half."""
+    part = part_path(target)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with io.FileIO(descriptor, "wb") as file:
+            transfer = _Transfer(container, stored, file, stop, on_bytes)
+            transfer.run()
+        if transfer.modified_at is not None:
+            os.utime(part, (transfer.modified_at, transfer.modified_at))
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+class _Transfer:
+    """The tries at one object and what they have brought so far."""
+
+    def __init__(
+        self, container: Container, stored: Stored, file: io.FileIO, stop: Stop, on_bytes: Callable[[int], None]
+    ) -> None:
+        self._container = container
+        self._stored = stored
+        self._file = file
+        self._stop = stop
+        self._on_bytes = on_bytes
+        self._patience = container.patience(stop)
+        self._restart()
+        self.modified_at: float | None = None
+
+    def run(self) -> None:
+        damage = ""
+        for _ in range(_TRIES):
+            while not self._is_complete():
+                try:
+                    self._attempt()
+                except Transient as failure:
+                    self._patience.wait(f"read {self._stored.name}", failure)
+            damage = self._damage()
+            if not damage:
+                return
+            self._begin_again()
+        raise Damaged(
+            f"'{self._stored.name}' of {self._container.label} arrived damaged {_TRIES} times: {damage}. Upload it again."
+        )
+
+    def _restart(self) -> None:
+        self._offset = 0
+        self._size: int | None = None
+        self._etag = ""
+        self._is_md5 = False
+        self._digest = hashlib.md5(usedforsecurity=False)
+
+    def _begin_again(self) -> None:
+        self._on_bytes(-self._offset)
+        self._restart()
+        self._file.seek(0)
+        self._file.truncate()
+
+    def _is_complete(self) -> bool:
+        return self._size is not None and self._offset >= self._size
+
+    def _attempt(self) -> None:
+        self._stop.check()
+        headers: dict[str, str] = {}
+        if self._offset:
+            headers["Range"] = f"bytes={self._offset}-"
+            if self._etag:
+                headers["If-Match"] = f'"{self._etag}"'
+        response = self._container.get(self._stored.name, headers)
+        if response.status == 412 or (self._offset and not self._continues(response)):
+            # Another object has taken the name, or the server knows no ranges.
+            self._container.drop()
+            self._begin_again()
+            return
+        if not self._offset:
+            self._note(response)
+        self._receive(response)
+
+    def _continues(self, response: http.client.HTTPResponse) -> bool:
+        etag = _etag(response)
+        begins_here = response.getheader("Content-Range", "").startswith(f"bytes {self._offset}-")
+        return response.status == 206 and begins_here and (not etag or etag == self._etag)
+
+    def _note(self, response: http.client.HTTPResponse) -> None:
+        self._etag = _etag(response)
+        is_large = "X-Object-Manifest" in response.headers or "X-Static-Large-Object" in response.headers
+        self._is_md5 = not is_large and _MD5.fullmatch(self._etag) is not None
+        length = response.getheader("Content-Length", "")
+        # An answer in chunks tells its own end.
+        self._size = int(length) if length.isdigit() else None
+        with contextlib.suppress(ValueError):
+            self.modified_at = float(response.getheader("X-Timestamp", "")) or None
+
+    def _receive(self, response: http.client.HTTPResponse) -> None:
+        buffer = memoryview(bytearray(min(_BLOCK_BYTES, max(self._size or _BLOCK_BYTES, 1))))
+        while True:
+            self._stop.check()
+            try:
+                count = response.readinto(buffer)
+            except (http.client.HTTPException, OSError) as error:
+                self._container.drop()
+                raise Transient(f"the connection broke ({error})") from None
+            if not count:
+                break
+            piece = buffer[:count]
+            self._digest.update(piece)
+            write_all(self._file, piece)
+            self._offset += count
+            self._on_bytes(count)
+            self._patience.renew()
+        if self._size is None:
+            self._size = self._offset
+        if not self._is_complete():
+            self._container.drop()
+            raise Transient(f"the connection broke after {self._offset} of {self._size} bytes")
+
+    def _damage(self) -> str:
+        if self._offset != self._size:
+            return f"{self._offset} bytes instead of {self._size}"
+        found = self._digest.hexdigest()
+        if self._is_md5 and found != self._etag:
+            return f"its md5 is {found} instead of {self._etag}"
+        return ""
+
+
+def _etag(response: http.client.HTTPResponse) -> str:
+    value = response.getheader("ETag", "")
+    return (value[2:] if value.startswith("W/") else value).strip('"').lower()

@@ -1,0 +1,252 @@
+"""Bringing source, data and checkpoints into the instance before the start.
+
+Everything is listed first, so that a missing path, an unsafe name or a lack of room is told before the first byte is written, and so
+that progress has a total. How one object arrives is `download`'s matter.
+"""
+# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from modelyard.runner.copying import copy_file
+from modelyard.runner.crew import work_through
+from modelyard.runner.download import download
+from modelyard.runner.figures import format_bytes, format_rate
+from modelyard.runner.journal import Journal
+from modelyard.runner.names import UnsafeName, check_name
+from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
+from modelyard.runner.plan import Fetch, Plan
+from modelyard.runner.stop import Stop
+from modelyard.runner.swift import Container, Stored
+from modelyard.runner.tally import Tally
+from modelyard.runner.tree import scan
+
+SEGMENTS_PREFIX = ".segments/"
+"""Where the pieces of large objects lie in a container; no data of their own."""
+
+
+def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
+    """Carry out all fetches of the plan; a line of figures. Raises `StepFailed`."""
+    begun = time.monotonic()
+    arrivals: list[_Arrival] = []
+    for fetch in plan.fetches:
+        stop.check()
+        found = _survey(fetch, plan, journal, stop)
+        if found:
+            size = sum(arrival.size for arrival in found)
+            journal.say(f"fetching {fetch.label}: {len(found)} files, {format_bytes(size)}")
+        arrivals += found
+    total_bytes = sum(arrival.size for arrival in arrivals)
+    for fetch in plan.fetches:
+        _check_room(fetch, total_bytes)
+
+    tally = Tally(len(arrivals), total_bytes)
+
+    def tick() -> None:
+        journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
+
+    def bring(arrival: _Arrival, cancel: Stop) -> None:
+        arrival.bring(tally, cancel)
+        tally.add_file()
+
+    try:
+        work_through(arrivals, bring, stop, tick if arrivals else None)
+    except OSError as error:
+        raise StepFailed(_disk_sentence(error), NO_SPACE) from error
+    seconds = time.monotonic() - begun
+    figures = f"{len(arrivals)} files, {format_bytes(tally.bytes_count)} in {seconds:.1f} s"
+    figures += format_rate(tally.bytes_count, seconds)
+    journal.say(f"fetched {figures}")
+    return figures
+
+
+@dataclass
+class _Arrival:
+    """One file to come: an object of a container, or a file of a mounted directory."""
+
+    target: str
+    size: int
+    container: Container | None = None
+    stored: Stored | None = None
+    path: str = ""
+
+    def bring(self, tally: Tally, stop: Stop) -> None:
+        os.makedirs(os.path.dirname(self.target), exist_ok=True)
+        if self.container is not None and self.stored is not None:
+            download(self.container, self.stored, self.target, stop, tally.add_bytes)
+        else:
+            copy_file(self.path, self.target, stop, tally.add_bytes)
+
+
+def _survey(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) -> list[_Arrival]:
+    """What a fetch consists of, its directories made."""
+    if not fetch.is_file:
+        _make_directories(fetch.target, ())
+    arrivals = _survey_path(fetch, journal) if fetch.path else _survey_container(fetch, plan, journal, stop)
+    if arrivals:
+        return arrivals
+    if fetch.is_required:
+        raise NotInStore(f"{fetch.label} has no objects." if not fetch.path else f"{fetch.label} has no files.")
+    journal.say(f"{fetch.label} is empty: starting without it")
+    return []
+
+
+def _survey_container(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) -> list[_Arrival]:
+    container = Container(
+        fetch.container_url,
+        plan.token,
+        purpose="read",
+        label=fetch.label,
+        journal=journal,
+        retry_seconds=plan.retry_seconds,
+    )
+    try:
+        if fetch.is_file:
+            return _survey_object(container, fetch.prefix, fetch.target, stop)
+        prefix = fetch.prefix if not fetch.prefix or fetch.prefix.endswith("/") else fetch.prefix + "/"
+        arrivals, has_entries = _survey_directory(container, prefix, fetch, stop)
+        if not has_entries and fetch.prefix.strip("/"):
+            # The path names one object, not a directory: it arrives under its own name.
+            name = fetch.prefix.rstrip("/")
+            arrivals = _survey_object(container, name, _join(fetch.target, name.rpartition("/")[2], fetch.label), stop)
+    except NotInStore:
+        if fetch.is_required:
+            raise
+        return []
+    return arrivals
+
+
+def _survey_object(container: Container, name: str, target: str, stop: Stop) -> list[_Arrival]:
+    headers = container.head(name, stop)
+    if headers is None or headers.get("content-type", "").startswith("application/directory"):
+        return []
+    size = int(headers.get("content-length") or 0)
+    stored = Stored(name, size, headers.get("etag", "").strip('"'), False)
+    return [_Arrival(target, size, container, stored)]
+
+
+def _survey_directory(container: Container, prefix: str, fetch: Fetch, stop: Stop) -> tuple[list[_Arrival], bool]:
+    layout = _Layout(fetch.label)
+    has_entries = False
+    for stored in container.list(prefix, stop):
+        stop.check()
+        if not prefix and stored.name.startswith(SEGMENTS_PREFIX):
+            continue
+        has_entries = True
+        layout.add(stored.name[len(prefix) :], stored)
+    for clash in layout.clashes():
+        layout.drop_segments(clash, container, stop)
+    _make_directories(fetch.target, layout.directories)
+    return [
+        _Arrival(_join(fetch.target, relative, fetch.label), stored.size, container, stored)
+        for relative, stored in layout.files.items()
+    ], has_entries
+
+
+@dataclass
+class _Layout:
+    """Names of a listing sorted into files and directories, in which no name is both."""
+
+    label: str
+    files: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    directories: set[str] = field(default_factory=set[str])
+
+    def add(self, relative: str, stored: Stored) -> None:
+        name = relative.rstrip("/") if stored.is_directory else relative
+        if not name and stored.is_directory:
+            return
+        try:
+            check_name(name)
+        except UnsafeName as error:
+            raise StepFailed(f"{self.label} can't be fetched: {error}.", BAD_SOURCE) from None
+        if stored.is_directory:
+            self.directories.add(name)
+        else:
+            self.files[name] = stored
+        parent = name.rpartition("/")[0]
+        while parent and parent not in self.directories:
+            self.directories.add(parent)
+            parent = parent.rpartition("/")[0]
+
+    def clashes(self) -> list[str]:
+        return [name for name in self.files if name in self.directories]
+
+    def drop_segments(self, clash: str, container: Container, stop: Stop) -> None:
+        """A large object whose pieces lie below its own name (as the official client stores them) is a file; other clashes fail."""
+        stored = self.files[clash]
+        headers = container.head(stored.name, stop) or {}
+        if headers.get("x-object-manifest", "").strip("/") != f"{container.name}/{stored.name}":
+            raise StepFailed(
+                f"{self.label} can't be fetched: '{clash}' is both an object and a directory of objects.", BAD_SOURCE
+            )
+        below = clash + "/"
+        self.files = {name: entry for name, entry in self.files.items() if not name.startswith(below)}
+        self.directories = {name for name in self.directories if name != clash and not name.startswith(below)}
+        size = int(headers.get("content-length") or 0)
+        self.files[clash] = Stored(stored.name, size, "", False)
+
+
+def _survey_path(fetch: Fetch, journal: Journal) -> list[_Arrival]:
+    if not os.path.exists(fetch.path):
+        if fetch.is_required:
+            raise NotInStore(f"{fetch.label} does not exist.")
+        return []
+    if os.path.isfile(fetch.path):
+        target = fetch.target if fetch.is_file else _join(fetch.target, os.path.basename(fetch.path), fetch.label)
+        return [_Arrival(target, os.path.getsize(fetch.path), path=fetch.path)]
+    if fetch.is_file:
+        raise NotInStore(f"{fetch.label} is not a file.")
+    found = scan(fetch.path)
+    for reason in found.skipped + found.unstorable:
+        journal.warn(f"{fetch.label}: {reason}; it is left out")
+    _make_directories(fetch.target, found.empty_directories)
+    return [_Arrival(_join(fetch.target, file.name, fetch.label), file.size, path=file.path) for file in found.files]
+
+
+def _make_directories(target: str, relatives: Iterable[str]) -> None:
+    try:
+        os.makedirs(target, exist_ok=True)
+        for relative in relatives:
+            os.makedirs(os.path.join(target, relative), exist_ok=True)
+    except OSError as error:
+        raise StepFailed(_disk_sentence(error), NO_SPACE) from error
+
+
+def _join(target: str, relative: str, label: str) -> str:
+    """The place of a file, which must be inside the target also when links that were there before are followed."""
+    path = os.path.join(target, relative)
+    parent = os.path.realpath(os.path.dirname(path))
+    root = os.path.realpath(target)
+    if parent != root and not parent.startswith(root.rstrip("/") + "/"):
+        raise StepFailed(f"{label} can't be fetched: '{relative}' would be written outside of {target}.", BAD_SOURCE)
+    return path
+
+
+def _check_room(fetch: Fetch, total_bytes: int) -> None:
+    directory = fetch.target if not fetch.is_file else os.path.dirname(fetch.target)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        found = os.statvfs(directory)
+    except OSError as error:
+        raise StepFailed(_disk_sentence(error), NO_SPACE) from error
+    free = found.f_bavail * found.f_frsize
+    if total_bytes > free:
+        raise StepFailed(
+            f"There is no room for the input: {format_bytes(total_bytes)} are to be fetched and {format_bytes(free)} are "
+            "free. Ask for a larger data storage.",
+            NO_SPACE,
+        )
+
+
+def _disk_sentence(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    return f"The input can't be written to the instance's storage: {error.strerror or error}{place}."
+
+
+def paths_of(fetches: Sequence[Fetch]) -> list[str]:
+    """The directories that fetches fill, for listing what is there."""
+    return [fetch.target for fetch in fetches if not fetch.is_file]

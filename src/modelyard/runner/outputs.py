@@ -1,0 +1,60 @@
+"""The upload of a whole directory after the user's process has ended."""
+
+from __future__ import annotations
+
+import time
+
+from modelyard.runner.crew import work_through
+from modelyard.runner.figures import format_bytes, format_rate
+from modelyard.runner.journal import Journal
+from modelyard.runner.outcomes import UPLOAD_FAILED, Damaged, StepFailed
+from modelyard.runner.stop import Stop
+from modelyard.runner.tally import Tally
+from modelyard.runner.tree import LocalFile, look, scan
+from modelyard.runner.upload import Destination
+
+
+def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str:
+    """Keep all that is in the upload's source; a line of figures. Raises `StepFailed`, before anything is sent where a name can't be kept."""
+    upload = destination.upload
+    begun = time.monotonic()
+    found = scan(upload.source)
+    for reason in found.skipped:
+        journal.warn(f"{upload.source}: {reason}; it is not uploaded")
+    if found.unstorable:
+        raise StepFailed(
+            f"The output can't be uploaded to {upload.label}: {'; '.join(found.unstorable[:5])}.", UPLOAD_FAILED
+        )
+    if not found.files and not found.empty_directories:
+        journal.warn(f"{upload.source} is empty: there is nothing to upload to {upload.label}")
+        return "nothing to upload"
+    total = sum(file.size for file in found.files)
+    journal.say(f"uploading to {upload.label}: {len(found.files)} files, {format_bytes(total)}")
+    tally = Tally(len(found.files), total)
+
+    def tick() -> None:
+        journal.advance(f"uploading: {tally.so_far()}", tally.fraction)
+
+    def send(file: LocalFile, cancel: Stop) -> None:
+        store_file(destination, file, cancel, tally)
+        tally.add_file()
+
+    work_through(found.files, send, stop, tick)
+    work_through(found.empty_directories, destination.mark_directory, stop)
+    seconds = time.monotonic() - begun
+    figures = f"{len(found.files)} files, {format_bytes(total)} in {seconds:.1f} s{format_rate(total, seconds)}"
+    journal.say(f"uploaded {figures}")
+    return figures
+
+
+def store_file(
+    destination: Destination, file: LocalFile, stop: Stop, tally: Tally, known_checksum: str = ""
+) -> tuple[LocalFile, str]:
+    """Keep one file, once more when it has changed meanwhile; the file as it was kept, and its checksum."""
+    try:
+        return file, destination.store(file, stop, tally.add_bytes, known_checksum)
+    except Damaged:
+        again = look(file.name, file.path)
+        if again is None or again.mark == file.mark:
+            raise
+        return again, destination.store(again, stop, tally.add_bytes, known_checksum)

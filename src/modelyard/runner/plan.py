@@ -1,0 +1,266 @@
+"""The plan of a run: all that the runner is told, as values that the server writes and the runner reads.
+
+The server builds a `Plan` from a training or an endpoint and puts `to_json` into the instance's files; the runner reads it back with
+`from_json`. Nothing here touches a disk or a network, so both sides may import it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar, cast
+
+PYTHON = "{interpreter}"
+"""As `Main.argv[0]`: the interpreter of the run, which is the requirements layer's where there is one, else the image's."""
+
+ON_SUCCESS = "success"
+ALWAYS = "always"
+
+
+class BadPlan(ValueError):
+    """The plan can't be read; the message names the field and what was expected."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Something to bring into the instance before the start.
+
+    Attributes:
+        target: absolute path of the directory that receives it; of the file itself when `is_file`.
+        label: the path as the user wrote it, for messages.
+        container_url: `http(s)://host/v1/AUTH_x/container`, a container of the platform's front door; empty when `path` is given.
+        prefix: the directory inside the container (`a/b` means everything below `a/b/`, or the object `a/b` itself where nothing is
+            below); empty for the whole container. The object's exact name when `is_file`.
+        path: a mounted directory or file to copy from, instead of a container.
+        is_required: finding nothing is a failure; otherwise the run starts without it.
+    """
+
+    target: str
+    label: str
+    container_url: str = ""
+    prefix: str = ""
+    path: str = ""
+    is_file: bool = False
+    is_required: bool = True
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A directory whose content is to be kept.
+
+    Attributes:
+        source: absolute path of the directory.
+        label: the destination as the user wrote it, for messages.
+        container_url, prefix: where objects go: `{prefix}/{relative path}` in the container.
+        path: a mounted directory to copy to, instead of a container.
+        sync_seconds: also copy what changed this often while the user's process runs; None for only at the end.
+        on: `success` uploads after exit code 0 alone, `always` also after a failure or a stop.
+    """
+
+    source: str
+    label: str
+    container_url: str = ""
+    prefix: str = ""
+    path: str = ""
+    sync_seconds: float | None = None
+    on: str = ON_SUCCESS
+
+
+@dataclass(frozen=True)
+class Required:
+    """A file that must be there once everything is fetched, and the sentence to say when it is not."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Main:
+    """The user's process: no shell touches `argv`; `env` is all of its environment beside HOME, PATH, LANG and TMPDIR."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of.
+
+    Attributes:
+        requirements: path of a requirements.txt that is installed when it exists; None for never.
+        image_digest: names the content of the image's environment; a part of the layer's key.
+        cache_dir: where layers are kept, shared by the runs of a project.
+        token: sent as `X-Auth-Token` to every container.
+        report_path: the JSON file that says how far the run is; empty for none.
+        grace_seconds: from SIGTERM to SIGKILL for the user's processes; uploads come after it.
+        replace_process: become the main process instead of watching it (no uploads then), for model servers.
+        retry_seconds: how long a store that doesn't answer is waited for, counted from its last sign of life.
+    """
+
+    main: Main
+    fetches: tuple[Fetch, ...] = ()
+    must_exist: tuple[Required, ...] = ()
+    requirements: str | None = None
+    image_digest: str = ""
+    cache_dir: str = ""
+    uploads: tuple[Upload, ...] = ()
+    token: str = ""
+    report_path: str = ""
+    grace_seconds: float = 30.0
+    replace_process: bool = False
+    retry_seconds: float = 300.0
+
+    def to_json(self) -> str:
+        """The plan as a JSON object with the attributes' names as keys."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read what `to_json` wrote. Raises `BadPlan`."""
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise BadPlan(f"the plan is not JSON: {error}") from None
+        return _plan(_Fields(content, "plan"))
+
+
+_T = TypeVar("_T")
+
+
+def _plan(fields: _Fields) -> Plan:
+    main = fields.one("main", _main)
+    plan = Plan(
+        main=main,
+        fetches=fields.many("fetches", _fetch),
+        must_exist=fields.many("must_exist", _required),
+        requirements=fields.text("requirements") if fields.has("requirements") else None,
+        image_digest=fields.text("image_digest", ""),
+        cache_dir=fields.text("cache_dir", ""),
+        uploads=fields.many("uploads", _upload),
+        token=fields.text("token", ""),
+        report_path=fields.text("report_path", ""),
+        grace_seconds=fields.number("grace_seconds", 30.0),
+        replace_process=fields.flag("replace_process", False),
+        retry_seconds=fields.number("retry_seconds", 300.0),
+    )
+    if plan.replace_process and plan.uploads:
+        raise BadPlan("plan.uploads: a process that replaces the runner leaves nobody to upload")
+    if plan.requirements and not plan.cache_dir:
+        raise BadPlan("plan.cache_dir: requirements need a cache directory")
+    return plan
+
+
+def _main(fields: _Fields) -> Main:
+    argv = fields.texts("argv")
+    if not argv:
+        raise BadPlan(f"{fields.where}.argv: expected a program")
+    for index, argument in enumerate(argv):
+        if "\0" in argument:
+            raise BadPlan(f"{fields.where}.argv[{index}]: a NUL character can't be passed to a process")
+    env = fields.pairs("env")
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise BadPlan(f"{fields.where}.env: {name!r} can't be an environment variable")
+    return Main(argv=argv, env=env, cwd=fields.text("cwd"))
+
+
+def _fetch(fields: _Fields) -> Fetch:
+    fetch = Fetch(
+        target=fields.text("target"),
+        label=fields.text("label"),
+        container_url=fields.text("container_url", ""),
+        prefix=fields.text("prefix", ""),
+        path=fields.text("path", ""),
+        is_file=fields.flag("is_file", False),
+        is_required=fields.flag("is_required", True),
+    )
+    if bool(fetch.path) == bool(fetch.container_url):
+        raise BadPlan(f"{fields.where}: expected either container_url or path")
+    if fetch.is_file and fetch.container_url and not fetch.prefix:
+        raise BadPlan(f"{fields.where}.prefix: expected the object's name")
+    return fetch
+
+
+def _upload(fields: _Fields) -> Upload:
+    upload = Upload(
+        source=fields.text("source"),
+        label=fields.text("label"),
+        container_url=fields.text("container_url", ""),
+        prefix=fields.text("prefix", ""),
+        path=fields.text("path", ""),
+        sync_seconds=fields.number("sync_seconds", 0.0) if fields.has("sync_seconds") else None,
+        on=fields.text("on", ON_SUCCESS),
+    )
+    if bool(upload.path) == bool(upload.container_url):
+        raise BadPlan(f"{fields.where}: expected either container_url or path")
+    if upload.on not in (ON_SUCCESS, ALWAYS):
+        raise BadPlan(f"{fields.where}.on: expected '{ON_SUCCESS}' or '{ALWAYS}', not {upload.on!r}")
+    if upload.sync_seconds is not None and upload.sync_seconds <= 0:
+        raise BadPlan(f"{fields.where}.sync_seconds: expected more than 0")
+    return upload
+
+
+def _required(fields: _Fields) -> Required:
+    return Required(path=fields.text("path"), message=fields.text("message"))
+
+
+class _Fields:
+    """A JSON object whose fields are read by type; every complaint names the place."""
+
+    def __init__(self, content: object, where: str) -> None:
+        if not isinstance(content, dict):
+            raise BadPlan(f"{where}: expected an object")
+        self.where = where
+        self._content = cast("dict[str, Any]", content)
+
+    def has(self, name: str) -> bool:
+        return self._content.get(name) is not None
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._content.get(name, default)
+        if not isinstance(value, str):
+            raise BadPlan(f"{self.where}.{name}: expected a text")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._content.get(name, default)
+        if not isinstance(value, bool):
+            raise BadPlan(f"{self.where}.{name}: expected true or false")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self._content.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise BadPlan(f"{self.where}.{name}: expected a number of seconds")
+        return float(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        items = self._list(name)
+        if not all(isinstance(item, str) for item in items):
+            raise BadPlan(f"{self.where}.{name}: expected a list of texts")
+        return tuple(cast("list[str]", items))
+
+    def pairs(self, name: str) -> dict[str, str]:
+        value = self._content.get(name, {})
+        if not isinstance(value, dict):
+            raise BadPlan(f"{self.where}.{name}: expected an object of texts")
+        pairs = cast("dict[str, Any]", value)
+        if not all(isinstance(item, str) for item in pairs.values()):
+            raise BadPlan(f"{self.where}.{name}: expected an object of texts")
+        return pairs
+
+    def one(self, name: str, read: Callable[[_Fields], _T]) -> _T:
+        return read(_Fields(self._content.get(name), f"{self.where}.{name}"))
+
+    def many(self, name: str, read: Callable[[_Fields], _T]) -> tuple[_T, ...]:
+        return tuple(
+            read(_Fields(item, f"{self.where}.{name}[{index}]")) for index, item in enumerate(self._list(name))
+        )
+
+    def _list(self, name: str) -> list[Any]:
+        value = self._content.get(name, [])
+        if not isinstance(value, list):
+            raise BadPlan(f"{self.where}.{name}: expected a list")
+        return cast("list[Any]", value)

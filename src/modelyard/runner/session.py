@@ -1,0 +1,211 @@
+"""One run from its plan to its exit code: fetch, check, install, run, keep.
+
+Imports of the steps stand where they are needed: a run without anything to fetch starts its script in a quarter of the time that the
+import of an HTTP client alone would take.
+"""
+# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from modelyard.runner.journal import Journal
+from modelyard.runner.outcomes import (
+    BAD_PLAN,
+    INTERNAL,
+    NO_ENTRY_POINT,
+    STOPPED,
+    UPLOAD_FAILED,
+    StepFailed,
+    Stopped,
+)
+from modelyard.runner.plan import ALWAYS, BadPlan, Plan, Upload
+from modelyard.runner.process import become, run_main, signal_name
+from modelyard.runner.stop import Stop
+
+if TYPE_CHECKING:
+    from modelyard.runner.checkpoints import CheckpointSync
+
+_LISTED_COUNT = 50
+
+
+def main(argv: list[str]) -> int:
+    """Carry out the plan in the file named by the only argument; the exit code."""
+    if len(argv) != 2:
+        Journal().say("usage: python -m modelyard.runner PLAN.json")
+        return BAD_PLAN
+    try:
+        with open(argv[1], encoding="utf-8") as file:
+            plan = Plan.from_json(file.read())
+    except (OSError, UnicodeDecodeError, BadPlan) as error:
+        Journal().say(f"failed: the plan can't be read: {error}")
+        return BAD_PLAN
+    return Session(plan).run()
+
+
+class Session:
+    """A plan being carried out."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._journal = Journal(plan.report_path)
+        self._stop = Stop()
+        self._syncs: dict[Upload, CheckpointSync] = {}
+
+    def run(self) -> int:
+        """Everything; the exit code. What is printed and reported last says how it ended."""
+        self._stop.listen()
+        try:
+            code, message = self._steps()
+        except StepFailed as failure:
+            code, message = failure.exit_code, failure.message
+        except Exception as failure:  # a fault of ours must be told like any other end
+            import traceback
+
+            for line in traceback.format_exc().splitlines():
+                self._journal.say(line)
+            code, message = INTERNAL, f"The runner itself failed: {failure!r}"
+        if code == 0:
+            self._journal.close("done", message, 0)
+            self._journal.say("done")
+        else:
+            self._journal.close("failed", message, code)
+            self._journal.say(f"failed: {message}")
+        return code
+
+    def _steps(self) -> tuple[int, str]:
+        self._fetch()
+        self._check()
+        python = self._install()
+        if self._plan.replace_process:
+            self._stop.check()
+            with self._journal.step("running", "starting"):
+                become(self._plan.main, python)
+        code, message = self._run_main(python)
+        problems = self._upload(is_success=code == 0)
+        if code == 0 and self._stop.is_requested:
+            code, message = STOPPED, "The run was stopped."
+        if problems and code == 0:
+            code = UPLOAD_FAILED
+            message = " ".join(problems)
+        elif problems:
+            message = " ".join([message, *problems])
+        return code, message
+
+    def _fetch(self) -> None:
+        if not self._plan.fetches:
+            return
+        with self._journal.step("fetching", "fetching source and data") as step:
+            from modelyard.runner.fetch import fetch_all
+
+            step.detail = fetch_all(self._plan, self._journal, self._stop)
+
+    def _check(self) -> None:
+        for required in self._plan.must_exist:
+            if os.path.exists(required.path):
+                continue
+            there = _listing(os.path.dirname(required.path))
+            raise StepFailed(f"{required.message} {there}", NO_ENTRY_POINT)
+
+    def _install(self) -> str:
+        self._stop.check()
+        path = self._plan.requirements
+        if path is None or not os.path.isfile(path):
+            return sys.executable
+        with self._journal.step("installing", "installing requirements") as step:
+            from modelyard.runner.layer import prepare_layer
+
+            python, step.detail = prepare_layer(self._plan, self._journal, self._stop)
+            return python
+
+    def _run_main(self, python: str) -> tuple[int, str]:
+        with self._journal.step("running", "running") as step:
+            self._stop.check()
+            for upload in self._plan.uploads:
+                self._open_source(upload)
+            code = run_main(self._plan.main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
+            message = _ending(code, self._stop)
+            step.detail = message
+            self._journal.say(message)
+            return (code if code >= 0 else 128 - code), message
+
+    def _open_source(self, upload: Upload) -> None:
+        try:
+            os.makedirs(upload.source, exist_ok=True)
+        except OSError as error:
+            raise StepFailed(f"'{upload.source}' can't be made: {error.strerror}.", UPLOAD_FAILED) from error
+
+    def _start_syncs(self) -> None:
+        """Called when the user's process has been started: it does not wait for these imports."""
+        for upload in self._plan.uploads:
+            if upload.sync_seconds is None:
+                continue
+            from modelyard.runner.checkpoints import CheckpointSync
+            from modelyard.runner.upload import Destination
+
+            destination = Destination(upload, self._plan.token, self._journal, self._plan.retry_seconds)
+            sync = CheckpointSync(destination, upload.sync_seconds, self._journal)
+            self._syncs[upload] = sync
+            sync.start()
+
+    def _upload(self, *, is_success: bool) -> list[str]:
+        """Keep what has to be kept; the sentences of what could not be.
+
+        What is kept always is kept also when the run is being stopped; the rest only in a run that succeeds and goes on to its end.
+        """
+        problems: list[str] = []
+        always = [upload for upload in self._plan.uploads if upload.on == ALWAYS]
+        rest = [upload for upload in self._plan.uploads if upload.on != ALWAYS]
+        for upload in always:
+            problems += self._upload_one(upload, Stop())
+        for upload in rest:
+            if is_success and not self._stop.is_requested:
+                problems += self._upload_one(upload, self._stop)
+        return problems
+
+    def _upload_one(self, upload: Upload, stop: Stop) -> list[str]:
+        from modelyard.runner.outputs import upload_output
+        from modelyard.runner.upload import Destination
+
+        with self._journal.step("uploading", f"uploading to {upload.label}") as step:
+            try:
+                sync = self._syncs.get(upload)
+                if sync is not None:
+                    step.detail = sync.finish(stop)
+                else:
+                    destination = Destination(upload, self._plan.token, self._journal, self._plan.retry_seconds)
+                    step.detail = upload_output(destination, self._journal, stop)
+            except Stopped as failure:
+                step.detail = failure.message
+            except StepFailed as failure:
+                step.detail = failure.message
+                self._journal.warn(failure.message)
+                return [failure.message]
+        return []
+
+
+def _ending(code: int, stop: Stop) -> str:
+    if code < 0:
+        name = signal_name(-code)
+        if stop.is_requested:
+            return f"The run was stopped: the process was ended by {name}."
+        reason = " The system mostly does that when memory runs out." if name == "SIGKILL" else ""
+        return f"The process was ended by {name} (signal {-code}).{reason}"
+    if stop.is_requested:
+        return f"The run was stopped: the process ended with exit code {code}."
+    return f"The process ended with exit code {code}."
+
+
+def _listing(directory: str) -> str:
+    """What is in a directory, as a sentence."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return f"There is no directory {directory}."
+    if not names:
+        return f"The directory {directory} is empty."
+    more = f" and {len(names) - _LISTED_COUNT} more" if len(names) > _LISTED_COUNT else ""
+    return f"There is: {', '.join(names[:_LISTED_COUNT])}{more}."

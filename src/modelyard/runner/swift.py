@@ -1,0 +1,292 @@
+"""Containers of the platform's front door, which speaks OpenStack Swift's dialect whatever store lies behind it.
+
+What it adds to plain HTTP is patience (the platform may be restarting while a training runs: what may come back is tried again for
+minutes) and words (what can't work is told as a sentence that repeats the server's own reason). Requests here can all be repeated
+without harm. One connection per thread is kept open.
+
+Source of the dialect: https://docs.openstack.org/api-ref/object-store/ (container listings, large objects).
+"""
+# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeVar, cast
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from modelyard.runner.journal import Journal
+from modelyard.runner.outcomes import BAD_PLAN, UPLOAD_FAILED, NotInStore, StepFailed
+from modelyard.runner.patience import Patience, Transient
+from modelyard.runner.refusals import refusal
+from modelyard.runner.stop import Stop
+
+PAGE_SIZE = 1000
+_SOCKET_SECONDS = 60.0
+_BLOCK_BYTES = 1 << 20
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+# The connection was lost before or while the other side answered.
+_BROKEN = (http.client.HTTPException, OSError)
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a listing shows it; `etag` is an md5 except for large objects."""
+
+    name: str
+    size: int
+    etag: str
+    is_directory: bool
+
+
+class Body(Protocol):
+    """What a PUT sends: it can be read from its beginning for every try."""
+
+    size: int
+
+    def open(self) -> Readable:
+        """A reader at the beginning of the body."""
+        ...
+
+
+class Readable(Protocol):
+    """The part of a binary file that http.client uses."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Container:
+    """One container.
+
+    Args:
+        url: `http(s)://host[:port]/v1/{account}/{container}`, percent-encoded.
+        token: goes into `X-Auth-Token`.
+        purpose: `read` or `write`, for sentences about permissions.
+        label: the path as the user wrote it, for sentences.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, purpose: str, label: str, journal: Journal, retry_seconds: float = 300.0
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise StepFailed(f"{label}: {url!r} is not the address of a container.", BAD_PLAN)
+        self.name = unquote(parts.path.rstrip("/").rpartition("/")[2])
+        self.label = label
+        self.purpose = purpose
+        self._is_tls = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = parts.port or (443 if self._is_tls else 80)
+        self._path = parts.path.rstrip("/")
+        self._token = token
+        self._journal = journal
+        self._retry_seconds = retry_seconds
+        self._local = threading.local()
+
+    def list(self, prefix: str, stop: Stop) -> Iterator[Stored]:
+        """All objects whose names begin with `prefix`, in the order of their names. Raises `NotInStore` without the container."""
+        marker = ""
+        while True:
+            page = self._page(prefix, marker, stop)
+            if not page:
+                return
+            for entry in page:
+                yield _stored(entry)
+            marker = str(page[-1]["name"])
+
+    def head(self, name: str, stop: Stop) -> Mapping[str, str] | None:
+        """The headers of an object (lower-case names), or None when there is none."""
+        try:
+            return self._patiently(f"look at {name}", stop, lambda _: self._once("HEAD", name)[0])
+        except NotInStore:
+            return None
+
+    def get(self, name: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """One try at an object's content; the caller reads the answer to its end or calls `drop`. Raises `Transient`, `StepFailed`.
+
+        Answers 200, 206 and 412 are returned, all others become exceptions.
+        """
+        response = self._send("GET", self._object_path(name), headers, None)
+        if response.status in (200, 206, 412):
+            return response
+        self._fail(response, name)
+
+    def put(
+        self,
+        name: str,
+        body: Body | None,
+        headers: Mapping[str, str],
+        stop: Stop,
+        query: Mapping[str, str] | None = None,
+    ) -> Mapping[str, str]:
+        """Store an object; the answer's headers (lower-case names). `body` None is an empty object."""
+        return self._patiently(f"store {name}", stop, lambda _: self._once("PUT", name, headers, body, query)[0])
+
+    def delete(self, name: str, stop: Stop) -> None:
+        """Remove an object; none there is fine."""
+        try:
+            self._patiently(f"remove {name}", stop, lambda _: self._once("DELETE", name)[0])
+        except NotInStore:
+            return
+
+    def patience(self, stop: Stop) -> Patience:
+        """A fresh patience for a piece of work on this container."""
+        return Patience(self.label, self._retry_seconds, self._journal, stop)
+
+    def drop(self) -> None:
+        """Forget this thread's connection, whose answer was not read to its end."""
+        connection = self._connection()
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def _patiently(self, what: str, stop: Stop, attempt: Callable[[None], _Answer]) -> _Answer:
+        patience = self.patience(stop)
+        while True:
+            try:
+                return attempt(None)
+            except Transient as reason:
+                patience.wait(what, reason)
+
+    def _page(self, prefix: str, marker: str, stop: Stop) -> list[dict[str, Any]]:
+        query = {"format": "json", "limit": str(PAGE_SIZE), "prefix": prefix, "marker": marker}
+        query = {key: value for key, value in query.items() if value}
+
+        def attempt(_: None) -> list[dict[str, Any]]:
+            _headers, content = self._once("GET", "", {"Accept": "application/json"}, None, query)
+            try:
+                return [cast("dict[str, Any]", entry) for entry in json.loads(content or b"[]") if "name" in entry]
+            except (ValueError, TypeError) as error:
+                raise Transient(f"its listing can't be read ({error})") from None
+
+        return self._patiently("list", stop, attempt)
+
+    def _once(
+        self,
+        method: str,
+        name: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[Mapping[str, str], bytes]:
+        """One request with a small answer."""
+        path = self._object_path(name) if name else self._path
+        if query:
+            path += "?" + urlencode(query, quote_via=quote)
+        response = self._send(method, path, headers or {}, body)
+        if response.status >= 300:
+            self._fail(response, name)
+        try:
+            content = response.read()
+        except _BROKEN as error:
+            self.drop()
+            raise Transient(f"the connection broke ({_reason(error)})") from None
+        return {key.lower(): value for key, value in response.getheaders()}, content
+
+    def _send(self, method: str, path: str, headers: Mapping[str, str], body: Body | None) -> http.client.HTTPResponse:
+        """One request, on this thread's connection; once more when a kept connection turns out to be gone."""
+        is_kept = self._connection() is not None
+        try:
+            return self._exchange(method, path, headers, body)
+        except _BROKEN as error:
+            self.drop()
+            if not is_kept:
+                raise Transient(_reason(error)) from None
+        try:
+            return self._exchange(method, path, headers, body)
+        except _BROKEN as error:
+            self.drop()
+            raise Transient(_reason(error)) from None
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: Body | None
+    ) -> http.client.HTTPResponse:
+        connection = self._connection() or self._connect()
+        sent = {"X-Auth-Token": self._token, "User-Agent": "modelyard-runner", **headers}
+        if body is None:
+            if method == "PUT":
+                sent["Content-Length"] = "0"
+            connection.request(method, path, headers=sent)
+            return connection.getresponse()
+        sent["Content-Length"] = str(body.size)
+        try:
+            reader = body.open()
+        except OSError as error:
+            raise StepFailed(f"'{error.filename}' can't be read: {error.strerror}.", UPLOAD_FAILED) from error
+        try:
+            connection.request(method, path, body=reader, headers=sent)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that refuses a large body answers and closes before it has read all: the answer is worth more than the error.
+            return connection.getresponse()
+        except BaseException:
+            self.drop()
+            raise
+        finally:
+            reader.close()
+        return connection.getresponse()
+
+    def _connection(self) -> http.client.HTTPConnection | None:
+        return cast("http.client.HTTPConnection | None", getattr(self._local, "connection", None))
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._is_tls:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                self._host,
+                self._port,
+                timeout=_SOCKET_SECONDS,
+                blocksize=_BLOCK_BYTES,
+                context=ssl.create_default_context(),
+            )
+        else:
+            connection = http.client.HTTPConnection(
+                self._host, self._port, timeout=_SOCKET_SECONDS, blocksize=_BLOCK_BYTES
+            )
+        connection.connect()
+        self._local.connection = connection
+        return connection
+
+    def _object_path(self, name: str) -> str:
+        return f"{self._path}/{quote(name, safe='/')}"
+
+    def _fail(self, response: http.client.HTTPResponse, name: str) -> NoReturn:
+        """Turn an answer that is not a success into an exception."""
+        try:
+            content = response.read(8192)
+        except _BROKEN:
+            content = b""
+        self.drop()
+        if response.status in _TRANSIENT_STATUSES:
+            raise Transient(f"it answers {response.status}", _retry_after(response))
+        raise refusal(response.status, content, self.purpose, f"'{name}' of {self.label}" if name else self.label)
+
+
+def _stored(entry: Mapping[str, Any]) -> Stored:
+    name = str(entry["name"])
+    return Stored(
+        name=name,
+        size=int(entry.get("bytes") or 0),
+        etag=str(entry.get("hash") or "").strip('"'),
+        is_directory=name.endswith("/") or entry.get("content_type") == "application/directory",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float:
+    value = response.getheader("Retry-After", "")
+    return float(value) if value.isdigit() else 0.0

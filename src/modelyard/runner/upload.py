@@ -1,0 +1,242 @@
+"""Keeping what a run has made: files become objects of a container, or files of a mounted directory.
+
+A store gets the md5 with every object and refuses what arrives otherwise, so a file that changes while it is sent is never stored torn.
+Objects above what a store takes in one piece go up as segments with a manifest (SLO; DLO where the store has no SLO), and the segments
+lie below `.segments/` at the container's root, where no listing of a directory shows them.
+
+Source: https://docs.openstack.org/swift/latest/overview_large_objects.html
+"""
+# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from modelyard.runner.copying import copy_file
+from modelyard.runner.journal import Journal
+from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
+from modelyard.runner.plan import Upload
+from modelyard.runner.stop import Stop
+from modelyard.runner.swift import Container, Readable
+from modelyard.runner.tree import LocalFile, look
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Where files are treated differently, in bytes.
+
+    Attributes:
+        compare: from here on the store is asked first whether it has the same content.
+        large: from here on a file goes up in segments (Swift takes 5 GiB in one piece).
+        segment: how long a segment is.
+    """
+
+    compare: int = 100_000_000
+    large: int = 4 << 30
+    segment: int = 1 << 30
+
+
+class Destination:
+    """Where the files of one `Upload` go. Safe to use from several threads.
+
+    Args:
+        retry_seconds: how long a store that doesn't answer is waited for.
+    """
+
+    def __init__(
+        self, upload: Upload, token: str, journal: Journal, retry_seconds: float, sizes: Sizes | None = None
+    ) -> None:
+        self.upload = upload
+        self._sizes = sizes or Sizes()
+        self._prefix = upload.prefix.strip("/") + "/" if upload.prefix.strip("/") else ""
+        self._container: Container | None = None
+        if upload.container_url:
+            self._container = Container(
+                upload.container_url,
+                token,
+                purpose="write",
+                label=upload.label,
+                journal=journal,
+                retry_seconds=retry_seconds,
+            )
+
+    def known_checksums(self, stop: Stop) -> dict[str, str]:
+        """Relative name → md5 of what is there already; empty where that can't be told (write permission alone is enough)."""
+        if self._container is None:
+            return {}
+        try:
+            return {
+                stored.name[len(self._prefix) :]: stored.etag for stored in self._container.list(self._prefix, stop)
+            }
+        except StepFailed:
+            stop.check()
+            return {}
+
+    def store(self, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None], known_checksum: str = "") -> str:
+        """Keep one file; its checksum. Sends nothing when its content is known to be there. Raises `StepFailed`."""
+        if self._container is None:
+            self._copy(file, stop, on_bytes)
+            return ""
+        if file.size >= self._sizes.large:
+            return self._store_in_segments(self._container, file, stop, on_bytes)
+        return self._store_whole(self._container, file, stop, on_bytes, known_checksum)
+
+    def mark_directory(self, relative: str, stop: Stop) -> None:
+        """Keep an empty directory."""
+        if self._container is None:
+            os.makedirs(os.path.join(self.upload.path, relative), exist_ok=True)
+            return
+        self._container.put(f"{self._prefix}{relative}/", None, {"Content-Type": "application/directory"}, stop)
+
+    def _copy(self, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None]) -> None:
+        target = os.path.join(self.upload.path, file.name)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            copy_file(file.path, target, stop, on_bytes, lambda: _check_rest(file))
+        except OSError as error:
+            code = NO_PERMISSION if isinstance(error, PermissionError) else NO_SPACE
+            raise StepFailed(f"{self.upload.label} can't be written: {error.strerror or error}.", code) from error
+
+    def _store_whole(
+        self, container: Container, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None], known_checksum: str
+    ) -> str:
+        checksum = _md5(file.path, 0, file.size, stop)
+        _check_rest(file)
+        name = self._prefix + file.name
+        is_there = checksum == known_checksum
+        if not is_there and file.size >= self._sizes.compare:
+            headers = container.head(name, stop) or {}
+            is_there = headers.get("etag", "").strip('"') == checksum
+        if not is_there:
+            body = FilePart(file.path, 0, file.size, stop, on_bytes)
+            container.put(name, body, {"ETag": checksum, "Content-Type": "application/octet-stream"}, stop)
+        else:
+            on_bytes(file.size)
+        return checksum
+
+    def _store_in_segments(
+        self, container: Container, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None]
+    ) -> str:
+        name = self._prefix + file.name
+        folder = f".segments/{name}/"
+        step = self._sizes.segment
+        pieces = [(begin, min(step, file.size - begin)) for begin in range(0, file.size, step)]
+        checksums = [_md5(file.path, begin, size, stop) for begin, size in pieces]
+        _check_rest(file)
+        whole = hashlib.md5("".join(checksums).encode(), usedforsecurity=False).hexdigest()
+        if (container.head(name, stop) or {}).get("etag", "").strip('"') == whole:
+            on_bytes(file.size)
+            return whole
+        own = f"{folder}{whole}/"
+        manifest: list[dict[str, object]] = []
+        for number, ((begin, size), checksum) in enumerate(zip(pieces, checksums)):  # noqa: B905 - strict= came with Python 3.10
+            segment = f"{own}{number:08d}"
+            container.put(segment, FilePart(file.path, begin, size, stop, on_bytes), {"ETag": checksum}, stop)
+            manifest.append({"path": f"/{container.name}/{segment}", "etag": checksum, "size_bytes": size})
+        _put_manifest(container, name, own, manifest, stop)
+        # Segments of what had the name before are nobody's now.
+        for stored in list(container.list(folder, stop)):
+            if not stored.name.startswith(own):
+                container.delete(stored.name, stop)
+        return whole
+
+
+def _check_rest(file: LocalFile) -> None:
+    """Raise `Damaged` when a file was written to since it was looked at. Content that was read before is then of no use."""
+    now = look(file.name, file.path)
+    if now is None or now.mark != file.mark:
+        raise Damaged(f"'{file.name}' was changed while it was read.")
+
+
+class FilePart:
+    """A part of a file as the body of a request. Reading ends with `Stopped` on a stop."""
+
+    def __init__(self, path: str, begin: int, size: int, stop: Stop, on_bytes: Callable[[int], None]) -> None:
+        self.size = size
+        self._path = path
+        self._begin = begin
+        self._stop = stop
+        self._on_bytes = on_bytes
+        self._counted = 0
+
+    def open(self) -> Readable:
+        """A reader at the part's beginning; what an earlier one has counted is taken back."""
+        self._on_bytes(-self._counted)
+        self._counted = 0
+        return _PartReader(self._path, self._begin, self.size, self._count)
+
+    def _count(self, count: int) -> None:
+        self._stop.check()
+        self._counted += count
+        self._on_bytes(count)
+
+
+class _PartReader:
+    def __init__(self, path: str, begin: int, size: int, on_bytes: Callable[[int], None]) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by close(); see journal.py
+        self._file.seek(begin)
+        self._left = size
+        self._on_bytes = on_bytes
+
+    def read(self, size: int = -1, /) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        content = self._file.read(wanted) if wanted else b""
+        if wanted and not content:
+            # The file has become shorter: filling up keeps the request whole, and its checksum makes the store refuse it.
+            content = b"\0" * wanted
+        self._left -= len(content)
+        self._on_bytes(len(content))
+        return content
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _put_manifest(container: Container, name: str, folder: str, manifest: list[dict[str, object]], stop: Stop) -> None:
+    content = json.dumps(manifest).encode()
+    try:
+        container.put(
+            name, _Text(content), {"Content-Type": "application/octet-stream"}, stop, {"multipart-manifest": "put"}
+        )
+    except StepFailed as failure:
+        if failure.exit_code in (NO_PERMISSION, NO_SPACE):
+            raise
+        container.put(name, None, {"X-Object-Manifest": quote(f"{container.name}/{folder}", safe="/")}, stop)
+
+
+class _Text:
+    """A small body."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size = len(content)
+        self._content = content
+
+    def open(self) -> Readable:
+        return io.BytesIO(self._content)
+
+
+def _md5(path: str, begin: int, size: int, stop: Stop) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        for piece in _pieces(path, begin, size):
+            stop.check()
+            digest.update(piece)
+    except OSError as error:
+        raise StepFailed(f"'{path}' can't be read: {error.strerror}.", UPLOAD_FAILED) from error
+    return digest.hexdigest()
+
+
+def _pieces(path: str, begin: int, size: int) -> Iterator[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(begin)
+        while size > 0 and (piece := file.read(min(_BLOCK_BYTES, size))):
+            size -= len(piece)
+            yield piece

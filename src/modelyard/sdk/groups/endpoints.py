@@ -1,0 +1,272 @@
+"""Endpoints, their stages and the models on them, and predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from modelyard.resources.endpoints.schemas import (
+    EndpointCreate,
+    EndpointList,
+    EndpointModelList,
+    EndpointModelOne,
+    EndpointModelOut,
+    EndpointOne,
+    EndpointOut,
+    EndpointStageCreate,
+    EndpointStageList,
+    EndpointStageOne,
+    EndpointStageOut,
+)
+from modelyard.sdk.api import Api, error_of
+from modelyard.sdk.door import Call
+from modelyard.sdk.errors import AmbiguousName, UnexpectedAnswer, UnknownName
+from modelyard.sdk.groups.catalogue import AsyncFlavors
+from modelyard.sdk.groups.models import AsyncModels
+from modelyard.sdk.groups.resource import Kind, LongLived, Resources, has_failed, one_or_many, tag_list
+from modelyard.wire import Change, Empty
+
+ENDPOINTS = Kind(
+    word="endpoint",
+    path="/endpoints",
+    one=EndpointOne,
+    many=EndpointList,
+    item=lambda answer: answer.endpoint,
+    items=lambda answer: (answer.endpoint_list, answer.paging.total_count),
+    state=lambda endpoint: endpoint.endpoint_status_code,
+    name_filter="endpointNameList",
+)
+STAGES = Kind(
+    word="stage",
+    path="/endpoint-stages",
+    one=EndpointStageOne,
+    many=EndpointStageList,
+    item=lambda answer: answer.endpoint_stage,
+    items=lambda answer: (answer.endpoint_stage_list, answer.paging.total_count),
+    state=lambda stage: stage.endpoint_stage_status_code,
+)
+
+ModelsToServe = str | Mapping[str, str | None]
+"""A model (name or id), or several, each with the path that it answers on (`/inference`; None leaves the choice to the platform)."""
+
+
+class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOut]):
+    """`client.stages`. A stage's name is unique only within its endpoint, so a name goes with `endpoint/stage` or an id is used."""
+
+    def __init__(self, api: Api, models: AsyncModels, flavors: AsyncFlavors) -> None:
+        super().__init__(api, STAGES)
+        self._models = models
+        self._flavors = flavors
+        self._endpoints = Resources(api, ENDPOINTS)
+
+    async def create(
+        self,
+        name: str,
+        *,
+        endpoint: str,
+        models: ModelsToServe,
+        flavor: str,
+        node_count: int = 1,
+        use_log: bool = False,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> EndpointStageOut:
+        """Add a stage to an endpoint; see `endpoints.create`."""
+        fields = {
+            "endpointId": await self._endpoints.id_of(endpoint),
+            "apigwStageName": name,
+            "description": description,
+            "tagList": tag_list(tags),
+            **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
+        }
+        return await self._create(EndpointStageCreate, fields)
+
+    async def list(self, *, endpoint: str | None = None) -> Sequence[EndpointStageOut]:
+        """Stages, of one endpoint or of all."""
+        filters = {"endpointId": None if endpoint is None else await self._endpoints.id_of(endpoint)}
+        items, _ = await self._page(filters, 1, None)
+        return items
+
+    async def find(self, name: str) -> EndpointStageOut:
+        """A stage by `endpoint/stage`, or by its name alone where that is unique."""
+        endpoint, slash, stage = name.rpartition("/")
+        found = [
+            item for item in await self.list(endpoint=endpoint if slash else None) if item.apigw_stage_name == stage
+        ]
+        if len(found) > 1:
+            raise AmbiguousName("stage", name, [item.id for item in found])
+        if not found:
+            raise UnknownName("stage", name)
+        return found[0]
+
+    def logs(self, key: str, *, instance: int = 0, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
+        """The output of a model server from byte `offset` on; with `follow`, until it is gone."""
+        return self._output(key, instance, offset, follow)
+
+    async def models(self, *, stage: str | None = None, endpoint: str | None = None) -> Sequence[EndpointModelOut]:
+        """The models on a stage, or on all stages of an endpoint."""
+        params = {
+            "endpointStageId": None if stage is None else await self.id_of(stage),
+            "endpointId": None if endpoint is None else await self._endpoints.id_of(endpoint),
+        }
+        answer = await self._api.ask(EndpointModelList, "GET", "/endpoint-models", params=params)
+        return answer.endpoint_model_list
+
+    async def model(self, id: str) -> EndpointModelOut:
+        """One model on a stage, by its id."""
+        return (await self._api.ask(EndpointModelOne, "GET", f"/endpoint-models/{id}")).endpoint_model
+
+    async def delete_model(self, id: str) -> None:
+        """Take a model off its stage."""
+        await self._api.ask(Empty, "DELETE", f"/endpoint-models/{id}")
+
+
+class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
+    """`client.endpoints`."""
+
+    def __init__(self, api: Api, models: AsyncModels, flavors: AsyncFlavors) -> None:
+        super().__init__(api, ENDPOINTS)
+        self._models = models
+        self._flavors = flavors
+
+    async def create(
+        self,
+        name: str,
+        *,
+        models: ModelsToServe,
+        flavor: str,
+        node_count: int = 1,
+        use_log: bool = False,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> EndpointOut:
+        """Create an endpoint with its default stage.
+
+        `models` is one model (name or id) or a mapping of models to the paths that they answer on, e.g. `{"iris": "/inference"}`;
+        `node_count` model servers of `flavor` share the requests.
+        """
+        fields = {
+            "endpointName": name,
+            "description": description,
+            "tagList": tag_list(tags),
+            **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
+        }
+        return await self._create(EndpointCreate, fields)
+
+    async def list(
+        self, *, name: str | Sequence[str] | None = None, page: int = 1, limit: int | None = None
+    ) -> Sequence[EndpointOut]:
+        """Endpoints, newest first; all of them, or `limit` of them a page."""
+        items, _ = await self._page({"endpointNameList": one_or_many(name)}, page, limit)
+        return items
+
+    def iterate(self, *, name: str | Sequence[str] | None = None) -> AsyncIterator[EndpointOut]:
+        """All endpoints, fetched page by page."""
+        return self._each({"endpointNameList": one_or_many(name)})
+
+    async def update(
+        self,
+        key: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> EndpointOut:
+        """Change what is given; the rest stays."""
+        fields = {"name": name, "description": description, "tagList": tag_list(tags)}
+        return await self._change(key, Change, fields)
+
+    async def predict(
+        self,
+        key: str,
+        body: Any,
+        *,
+        stage: str | None = None,
+        model: str | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> Any:
+        """Call a model and return its answer.
+
+        `body` is sent as JSON, e.g. `{"instances": [[5.1, 3.5, 1.4, 0.2]]}`. It goes to the default stage unless `stage` names another; `model`
+        (name or id) chooses where a stage has several. Raises `BadRequest` with the model server's sentence when the body doesn't fit.
+        """
+        served = _chosen_model(_chosen_stage(await self.get(key), stage), model)
+        return await self.call(served.apigw_endpoint_uri, body, timeout_seconds=timeout_seconds)
+
+    async def call(self, url: str, body: Any, *, timeout_seconds: float = 60.0) -> Any:
+        """POST a body as JSON to an inference URL (over HTTPS where the URL has no scheme) and return the answer. No credential is sent."""
+        address = url if "://" in url else f"https://{url}"
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        call = Call(
+            "POST",
+            address,
+            {},
+            headers,
+            json.dumps(body, separators=(",", ":")).encode(),
+            is_repeatable=False,
+            timeout_seconds=timeout_seconds,
+        )
+        answer = await self._api.send(call)
+        if not 200 <= answer.status < 300:
+            raise error_of(answer, call)
+        try:
+            return json.loads(answer.body)
+        except ValueError as error:
+            raise UnexpectedAnswer(f"{address} didn't answer with JSON: {error}") from error
+
+    def _state_shown(self, resource: EndpointOut) -> object:
+        return resource.endpoint_status_code, [item.endpoint_stage_status_code for item in resource.endpoint_stage_list]
+
+    def _is_done(self, resource: EndpointOut) -> bool:
+        """Ready means that calls are answered: the endpoint and its default stage are ACTIVE."""
+        default = [item for item in resource.endpoint_stage_list if item.is_default_stage]
+        return super()._is_done(resource) and all(item.endpoint_stage_status_code == "ACTIVE" for item in default)
+
+    def _failed_part(self, resource: EndpointOut) -> Any:
+        for stage in resource.endpoint_stage_list:
+            if stage.is_default_stage and has_failed(stage.endpoint_stage_status_code):
+                return stage
+        return super()._failed_part(resource)
+
+
+async def serving_fields(
+    models: AsyncModels, flavors: AsyncFlavors, wanted: ModelsToServe, flavor: str, node_count: int, use_log: bool
+) -> dict[str, Any]:
+    """The fields that endpoints and stages have in common, on the wire."""
+    pairs = {wanted: None} if isinstance(wanted, str) else wanted
+    resources: list[dict[str, Any]] = []
+    for key, path in pairs.items():
+        item: dict[str, Any] = {"modelId": await models.id_of(key)}
+        resources.append(item if path is None else {**item, "apigwResourceUri": path})
+    return {
+        "flavorId": await flavors.id_of(flavor),
+        "nodeCount": node_count,
+        "endpointModelResourceList": resources,
+        "useLog": use_log,
+    }
+
+
+def _chosen_stage(endpoint: EndpointOut, name: str | None) -> EndpointStageOut:
+    for stage in endpoint.endpoint_stage_list:
+        if stage.is_default_stage if name is None else name in {stage.id, stage.apigw_stage_name}:
+            return stage
+    names = [stage.apigw_stage_name for stage in endpoint.endpoint_stage_list]
+    raise UnknownName(f"stage of endpoint '{endpoint.name}' called", name or "default", names)
+
+
+def _chosen_model(stage: EndpointStageOut, key: str | None) -> EndpointModelOut:
+    served = stage.endpoint_model_list
+    if key is None and len(served) == 1:
+        return served[0]
+    names = [item.model.name for item in served if item.model is not None]
+    if key is None:
+        raise (
+            AmbiguousName("model", stage.apigw_stage_name, names)
+            if served
+            else UnknownName("model on stage", stage.apigw_stage_name)
+        )
+    for item in served:
+        if key in {item.model_id, item.id} or (item.model is not None and item.model.name == key):
+            return item
+    raise UnknownName(f"model on stage '{stage.apigw_stage_name}' called", key, names)

@@ -1,0 +1,63 @@
+"""Experiments: what groups trainings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from modelyard.resources.experiments.schemas import ExperimentCreate, ExperimentList, ExperimentOne, ExperimentOut
+from modelyard.sdk.api import Api
+from modelyard.sdk.groups.resource import Kind, Resources, one_or_many, tag_list
+from modelyard.wire import Change
+
+EXPERIMENTS = Kind(
+    word="experiment",
+    path="/experiments",
+    one=ExperimentOne,
+    many=ExperimentList,
+    item=lambda answer: answer.experiment,
+    items=lambda answer: (answer.experiment_list, answer.paging.total_count),
+    state=lambda experiment: experiment.experiment_status_code,
+    name_filter="experimentNameList",
+)
+
+
+class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
+    """`client.experiments`."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(api, EXPERIMENTS)
+
+    async def create(
+        self, name: str, *, description: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> ExperimentOut:
+        """Create an experiment."""
+        fields = {"experimentName": name, "description": description, "tagList": tag_list(tags)}
+        return await self._create(ExperimentCreate, fields)
+
+    async def list(
+        self, *, name: str | Sequence[str] | None = None, page: int = 1, limit: int | None = None
+    ) -> Sequence[ExperimentOut]:
+        """Experiments, newest first; all of them, or `limit` of them a page."""
+        items, _ = await self._page({"experimentNameList": one_or_many(name)}, page, limit)
+        return items
+
+    def iterate(self, *, name: str | Sequence[str] | None = None) -> AsyncIterator[ExperimentOut]:
+        """All experiments, fetched page by page."""
+        return self._each({"experimentNameList": one_or_many(name)})
+
+    async def update(
+        self,
+        key: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ExperimentOut:
+        """Change what is given; the rest stays."""
+        fields = {"name": name, "description": description, "tagList": tag_list(tags)}
+        return await self._change(key, Change, fields)
+
+    async def retry(self, key: str) -> ExperimentOut:
+        """Try again to create an experiment that has failed."""
+        answer = await self._api.ask(ExperimentOne, "PUT", self._at(await self.id_of(key), "/retry"))
+        return answer.experiment

@@ -1,0 +1,264 @@
+"""Files in the object store.
+
+Places are written `obs://…` or, in the project's own account, `container/path`. Transfers run in parallel, check every file by its md5 and
+begin a file again when the connection broke. How names become local paths, and how files are cut, is in `modelyard.sdk.transfers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter
+
+from modelyard.objectstore.paths import ObsPath
+from modelyard.sdk.api import Api, error_of
+from modelyard.sdk.door import Answer, Call, FileSlice
+from modelyard.sdk.errors import ConnectionFailed, NotFound, TransferFailed
+from modelyard.sdk.places import Places, StorageAccountOut
+from modelyard.sdk.transfers import (
+    SEGMENT_BYTES,
+    Incoming,
+    OnProgress,
+    Outgoing,
+    Segment,
+    Tally,
+    incoming_path,
+    md5_of,
+    outgoing,
+    segments_of,
+)
+
+AT_ONCE = 8
+LISTING_LIMIT = 1000
+_TRIES = 5
+
+
+class StoredObject(BaseModel):
+    """An object in a listing, or, where `subdir` is set, a directory that a delimiter made of several."""
+
+    name: str = ""
+    bytes: int = 0
+    hash: str | None = None
+    content_type: str | None = None
+    last_modified: str | None = None
+    slo_etag: str | None = None
+    subdir: str | None = None
+
+
+class StoredContainer(BaseModel):
+    """A container in a listing."""
+
+    name: str
+    count: int
+    bytes: int
+
+
+_OBJECTS = TypeAdapter(list[StoredObject])
+_CONTAINERS = TypeAdapter(list[StoredContainer])
+
+
+class AsyncStorage:
+    """`client.storage`."""
+
+    def __init__(self, api: Api, places: Places, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._api = api
+        self._places = places
+        self._segment_bytes = segment_bytes
+
+    async def account(self) -> StorageAccountOut:
+        """The project's account: tenant id, the platform's API user id to grant access to, and the store's URL."""
+        return await self._places.account()
+
+    async def uri(self, place: str) -> str:
+        """The full `obs://` form of a place."""
+        return await self._places.uri(place)
+
+    async def containers(self) -> Sequence[StoredContainer]:
+        """All containers of the account."""
+        found: list[StoredContainer] = []
+        while True:
+            params = {"format": ["json"], "limit": [str(LISTING_LIMIT)], "marker": [found[-1].name if found else ""]}
+            answer = await self._store("GET", (await self.account()).object_store_url, params=params)
+            page = _CONTAINERS.validate_json(answer.body or b"[]")
+            if not page:
+                return found
+            found.extend(page)
+
+    async def create_container(self, name: str) -> None:
+        """Create a container; one that is there stays as it is."""
+        path = await self._places.locate(name)
+        await self._store("PUT", await self._places.url(replace(path, path="")))
+
+    async def list(self, place: str, *, recursive: bool = True) -> Sequence[StoredObject]:
+        """The objects at and below a place, sorted by name. Without `recursive`, directories are folded (`subdir`)."""
+        return [item async for item in self.iterate(place, recursive=recursive)]
+
+    async def iterate(self, place: str, *, recursive: bool = True) -> AsyncIterator[StoredObject]:
+        """Like `list`, fetched page by page."""
+        path = await self._places.locate(place)
+        is_directory = place.endswith("/")
+        async for item in self._objects(path, recursive=recursive):
+            if item.name != path.path or not is_directory:
+                yield item
+
+    async def upload(
+        self, local: Path | str, place: str, *, progress: OnProgress | None = None, at_once: int = AT_ONCE
+    ) -> str:
+        """Upload a file or a directory; returns where it lies, as `obs://…`.
+
+        What is in a directory goes below `place`. A file is stored as `place` itself, or, where `place` ends with '/' or is a container, below it
+        under its own name. A missing container is created. Raises `TransferFailed`, `PermissionDenied`, `StoreFull`, OSError.
+        """
+        path = await self._places.locate(place)
+        files = await self._api.door.work(partial(outgoing, Path(local), path, place.endswith("/")))
+        await self._ensure_container(path)
+        tally = Tally({str(item.target): item.size for item in files}, progress)
+        await self._api.door.together([partial(self._put, item, tally) for item in files], at_once)
+        return str(files[0].target if len(files) == 1 and files[0].is_alone else path)
+
+    async def download(
+        self, place: str, local: Path | str, *, progress: OnProgress | None = None, at_once: int = AT_ONCE
+    ) -> Sequence[Path]:
+        """Download an object or all objects below a place; returns the files.
+
+        One object becomes the file `local` (or a file in it, where it is a directory); a directory's content goes below `local`. A file is
+        complete and checked before it takes its name. Raises `NotFound`, `TransferFailed`, OSError.
+        """
+        path = await self._places.locate(place)
+        items = [item async for item in self._objects(path) if not item.name.endswith("/")]
+        if not items:
+            raise NotFound(404, 404001, f"{path} has no objects")
+        base = Path(local)
+        pairs = [(item, incoming_path(base, path, item.name, str(local).endswith("/"))) for item in items]
+        tally = Tally({item.name: item.bytes for item in items}, progress)
+        await self._api.door.together([partial(self._get, path, item, file, tally) for item, file in pairs], at_once)
+        return [file for _, file in pairs]
+
+    async def read(self, place: str) -> bytes:
+        """The whole content of one (small) object. Raises `NotFound`."""
+        return (await self._store("GET", await self._places.url(await self._places.locate(place)))).body
+
+    async def delete(self, place: str, *, recursive: bool = False, at_once: int = AT_ONCE) -> int:
+        """Delete the object `place`, with `recursive` also all below it, and a container itself. Returns how many objects went.
+
+        Raises `NotFound` when there was nothing, `Conflict` for a container with objects and no `recursive`.
+        """
+        path = await self._places.locate(place)
+        items = [item async for item in self._objects(path) if recursive or item.name == path.path]
+        await self._api.door.together([partial(self._remove, path, item) for item in items], at_once)
+        if not path.path:
+            await self._store("DELETE", await self._places.url(path))
+        elif not items:
+            raise NotFound(
+                404, 404001, f"there is no object {path}" + ("" if recursive else " (a directory? use recursive)")
+            )
+        return len(items)
+
+    async def _objects(self, path: ObsPath, *, recursive: bool = True) -> AsyncIterator[StoredObject]:
+        """Objects named `path` or `path/…`: a plain prefix would also match neighbours such as `path2`."""
+        url = await self._places.url(replace(path, path=""))
+        params = {"format": ["json"], "limit": [str(LISTING_LIMIT)], "prefix": [path.path]}
+        if not recursive:
+            params |= {"delimiter": ["/"], "prefix": [path.directory_prefix]}
+        marker = ""
+        while True:
+            answer = await self._store("GET", url, params={**params, "marker": [marker]})
+            page = _OBJECTS.validate_json(answer.body or b"[]")
+            for item in page:
+                name = item.name or item.subdir or ""
+                marker = name
+                if not path.path or name == path.path or name.startswith(path.directory_prefix):
+                    yield item
+            if len(page) < LISTING_LIMIT:
+                return
+
+    async def _ensure_container(self, path: ObsPath) -> None:
+        url = await self._places.url(replace(path, path=""))
+        try:
+            await self._store("HEAD", url)
+        except NotFound:
+            await self._store("PUT", url)
+
+    async def _put(self, item: Outgoing, tally: Tally) -> None:
+        name = str(item.target)
+        url = await self._places.url(item.target)
+        if item.size <= self._segment_bytes:
+            await self._put_slice(item.file, Segment(0, item.size), url, partial(tally.at, name))
+            tally.done(name)
+            return
+        parts = replace(item.target, container=f"{item.target.container}_segments")
+        await self._ensure_container(parts)
+        manifest: list[dict[str, str | int]] = []
+        for number, segment in enumerate(segments_of(item.size, self._segment_bytes)):
+            part = parts.child(f"{item.modified_at:.6f}/{item.size}/{number:08d}")
+            moved = partial(tally.at, name, base=segment.offset)
+            etag = await self._put_slice(item.file, segment, await self._places.url(part), moved)
+            manifest.append({"path": f"/{part.container}/{part.path}", "etag": etag, "size_bytes": segment.length})
+        await self._store("PUT", url, params={"multipart-manifest": ["put"]}, body=json.dumps(manifest).encode())
+        tally.done(name)
+
+    async def _put_slice(self, file: Path, segment: Segment, url: str, moved: partial[None]) -> str:
+        etag = await self._api.door.work(partial(md5_of, file, segment))
+        body = FileSlice(file, segment.offset, segment.length, moved)
+        # The store compares what arrived with this md5 and refuses it otherwise (422), so nothing damaged is ever visible.
+        answer = await self._store("PUT", url, headers={"ETag": etag}, body=body)
+        stored = answer.headers.get("etag", etag).strip('"')
+        if stored != etag:
+            raise TransferFailed(f"{file} arrived damaged: its md5 is {etag}, the store has {stored}")
+        return etag
+
+    async def _get(self, path: ObsPath, item: StoredObject, file: Path, tally: Tally) -> None:
+        url = await self._places.url(replace(path, path=item.name))
+        for attempt in range(1, _TRIES + 1):
+            incoming = Incoming(file, partial(tally.at, item.name))
+            try:
+                call = Call("GET", url, {}, self._headers({"Accept-Encoding": "identity"}), timeout_seconds=60.0)
+                answer = await self._api.send(call, incoming.write)
+                if answer.status != 200:
+                    raise error_of(answer, call)
+                incoming.finish(None if _is_composed(answer) else answer.headers.get("etag", "").strip('"'), item.bytes)
+            except ConnectionFailed as error:
+                incoming.discard()
+                if attempt == _TRIES:
+                    raise TransferFailed(f"{url} could not be fetched whole: {error}") from error
+                await self._api.door.sleep(0.2 * 2**attempt)
+                continue
+            except BaseException:
+                incoming.discard()
+                raise
+            tally.done(item.name)
+            return
+
+    async def _remove(self, path: ObsPath, item: StoredObject) -> None:
+        url = await self._places.url(replace(path, path=item.name))
+        # An object in segments takes its segments along.
+        params = {"multipart-manifest": ["delete"]} if item.slo_etag else {}
+        await self._store("DELETE", url, params=params, allowed=(404,))
+
+    async def _store(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, Sequence[str]] | None = None,
+        headers: dict[str, str] | None = None,
+        body: bytes | FileSlice | None = None,
+        allowed: tuple[int, ...] = (),
+    ) -> Answer:
+        call = Call(method, url, params or {}, self._headers(headers or {}), body, timeout_seconds=60.0)
+        answer = await self._api.send(call)
+        if 200 <= answer.status < 300 or answer.status in allowed:
+            return answer
+        raise error_of(answer, call)
+
+    def _headers(self, more: dict[str, str]) -> dict[str, str]:
+        return {"X-Auth-Token": self._api.connection.access_token, **more}
+
+
+def _is_composed(answer: Answer) -> bool:
+    """Whether the ETag is not the md5 of the content: an object made of segments."""
+    return "x-static-large-object" in answer.headers or "x-object-manifest" in answer.headers

@@ -1,0 +1,174 @@
+"""The local side of transfers: which files, how they are cut, and how they come to be whole again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from modelyard.objectstore.paths import BadStoragePath, ObsPath
+from modelyard.sdk.door import CHUNK_BYTES
+from modelyard.sdk.errors import TransferFailed
+
+SEGMENT_BYTES = 1024**3
+"""Larger files are stored in segments of this size: one PUT may carry 5 GiB, and a broken one begins again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is: files and bytes, done and in all."""
+
+    file_count: int
+    done_file_count: int
+    total_bytes: int
+    done_bytes: int
+
+
+OnProgress = Callable[[Progress], object]
+
+
+class Tally:
+    """Adds up the progress of files that move at the same time; safe between threads."""
+
+    def __init__(self, sizes: Mapping[str, int], on_progress: OnProgress | None) -> None:
+        self._sizes = sizes
+        self._total_bytes = sum(sizes.values())
+        self._moved: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+
+    def at(self, name: str, position: int, base: int = 0) -> None:
+        """Of this file, `base + position` bytes have moved."""
+        with self._lock:
+            self._moved[name] = base + position
+            self._tell()
+
+    def done(self, name: str) -> None:
+        """This file is through."""
+        with self._lock:
+            self._moved[name] = self._sizes[name]
+            self._done.add(name)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            moved = sum(self._moved.values())
+            self._on_progress(Progress(len(self._sizes), len(self._done), self._total_bytes, moved))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a file, in bytes."""
+
+    offset: int
+    length: int
+
+
+def segments_of(size: int, segment_bytes: int) -> Sequence[Segment]:
+    """A file of `size` bytes cut in pieces of at most `segment_bytes`."""
+    return [Segment(offset, min(segment_bytes, size - offset)) for offset in range(0, size, segment_bytes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A file to upload, with where it goes. `modified_at` is seconds since 1970; `is_alone` says that it is not from a directory."""
+
+    file: Path
+    target: ObsPath
+    size: int
+    modified_at: float
+    is_alone: bool
+
+
+def outgoing(source: Path, path: ObsPath, is_below: bool) -> Sequence[Outgoing]:
+    """The files of an upload, sorted. Links to directories are not entered.
+
+    A directory's content goes below `path`; a file becomes `path` itself, or, with `is_below` or when that is a container, goes below it.
+    Raises FileNotFoundError, and `TransferFailed` for a name that the store doesn't take.
+    """
+    if not source.is_dir():
+        if not source.exists():
+            raise FileNotFoundError(2, "there is no such file or directory", str(source))
+        return [_outgoing(source, path.child(source.name) if is_below or not path.path else path, is_alone=True)]
+    found = [Path(place) / name for place, _, names in os.walk(source) for name in names]
+    try:
+        return [_outgoing(file, path.child(file.relative_to(source).as_posix())) for file in sorted(found)]
+    except BadStoragePath as error:
+        raise TransferFailed(f"a file in {source} can't be stored under its name: {error}") from None
+
+
+def md5_of(file: Path, segment: Segment) -> str:
+    """The md5 of a piece of a file, as the store writes it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    remaining = segment.length
+    with file.open("rb") as content:
+        content.seek(segment.offset)
+        while remaining and (chunk := content.read(min(CHUNK_BYTES, remaining))):
+            digest.update(chunk)
+            remaining -= len(chunk)
+    return digest.hexdigest()
+
+
+def incoming_path(base: Path, path: ObsPath, name: str, is_directory: bool) -> Path:
+    """Where an object found at or below `path` is stored. Raises `TransferFailed` for a name that would leave `base`."""
+    if name == path.path:
+        return base / path.base_name if is_directory or base.is_dir() else base
+    relative = PurePosixPath(name[len(path.directory_prefix) :])
+    if not relative.parts or relative.is_absolute() or ".." in relative.parts or "\x00" in name:
+        raise TransferFailed(f"the object's name {name!r} can't be a file below {base}")
+    return base.joinpath(*relative.parts)
+
+
+class Incoming:
+    """A file on its way in. It has another name until it is whole and its md5 is right."""
+
+    def __init__(self, target: Path, on_position: Callable[[int], None]) -> None:
+        self._target = target
+        self._part = target.with_name(f".{target.name}.part")
+        self._on_position = on_position
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._length = 0
+        self._file: BinaryIO | None = None
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next piece."""
+        if self._file is None:
+            self._file = self._open()
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self._length += len(chunk)
+        self._on_position(self._length)
+
+    def finish(self, etag: str | None, length: int) -> None:
+        """Check the content against the md5 (None: it isn't one) and the length, and give the file its name."""
+        file = self._file or self._open()
+        file.close()
+        if self._length != length:
+            raise TransferFailed(
+                f"{self._target} has {self._length} bytes where {length} were listed; was it overwritten meanwhile?"
+            )
+        if etag and etag != self._digest.hexdigest():
+            raise TransferFailed(
+                f"{self._target} arrived damaged: its md5 is {self._digest.hexdigest()}, the store has {etag}"
+            )
+        self._part.replace(self._target)
+
+    def discard(self) -> None:
+        """Give up; nothing stays."""
+        if self._file is not None:
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def _open(self) -> BinaryIO:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        return self._part.open("wb")
+
+
+def _outgoing(file: Path, target: ObsPath, *, is_alone: bool = False) -> Outgoing:
+    stat = file.stat()
+    return Outgoing(file, target, stat.st_size, stat.st_mtime, is_alone)

@@ -1,0 +1,37 @@
+"""`python -m modelyard.serving --config FILE`: serve the model that the file names."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from modelyard.serving.config import DEFAULT_REPORT, read_config
+from modelyard.serving.errors import LoadFailed
+from modelyard.serving.lifetime import EXIT_LOAD_FAILED, serve
+from modelyard.serving.report import Report
+
+
+def main() -> int:
+    """Read the configuration and serve. Answers the exit code."""
+    parser = argparse.ArgumentParser(prog="modelyard.serving", description="Serve one model over HTTP.")
+    parser.add_argument(
+        "--config", type=Path, default=Path("/run/modelyard/serving.json"), help="the configuration, a JSON file"
+    )
+    arguments = parser.parse_args()
+    try:
+        config = read_config(arguments.config)
+    except LoadFailed as error:
+        Report(DEFAULT_REPORT).write("failed", error.message)
+        return EXIT_LOAD_FAILED
+    return asyncio.run(serve(config, Report(config.report_path)))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Prediction threads may still be inside a framework, whose own threads do not survive the interpreter's slow way out.
+    os._exit(code)

@@ -1,0 +1,155 @@
+"""Where requests wait for a prediction thread: a bounded queue with deadlines, beside the event loop.
+
+The event loop only moves bytes; parsing, predicting and writing run in prediction threads, so a slow model never keeps a health probe
+waiting. A hop to a thread and back costs about as much as a small model's whole answer. So a small request of a model that has shown
+itself quick (a running mean of its last answers) is done on the spot; one slow answer ends that until the mean has come down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import perf_counter
+from typing import Any, TypeVar
+
+from modelyard.serving.errors import Busy, TooSlow
+
+T = TypeVar("T")
+
+_QUICK_SECONDS = 0.0008
+_SLOW_SAMPLE_SECONDS = 0.02
+_MEAN_WEIGHT = 0.1
+_SMALL_BYTES = 8192
+
+
+class Desk:
+    """Runs work in threads of its own; at most `queue_size` pieces wait.
+
+    Args:
+        queue_size: how many may wait beside those that have a thread.
+        deadline_seconds: how long a piece may take, waiting included.
+    """
+
+    def __init__(self, *, queue_size: int, deadline_seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue_size = queue_size
+        self._deadline_seconds = deadline_seconds
+        self._thread_count = 0
+        self._unfinished = 0
+        self._overdue = 0
+        self._mean_seconds = 1.0
+        self._may_be_done_here = False
+
+    @property
+    def in_flight(self) -> int:
+        """Pieces of work that have a thread or wait for one."""
+        return self._unfinished
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait for a thread."""
+        return max(0, self._unfinished - self._thread_count)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread is held by work that is past its deadline."""
+        return 0 < self._thread_count <= self._overdue
+
+    def open(self, threads: int, *, may_be_done_here: bool = False) -> None:
+        """Have so many threads; `may_be_done_here` allows small, quick work on the event loop itself."""
+        self._may_be_done_here = may_be_done_here
+        while self._thread_count < threads:
+            self._thread_count += 1
+            threading.Thread(target=self._serve, name=f"predict-{self._thread_count}", daemon=True).start()
+
+    def close(self) -> None:
+        """Let the threads end when the queue is empty."""
+        for _ in range(self._thread_count):
+            self._queue.put(None)
+
+    async def run(self, work: Callable[[], T], size_bytes: int) -> T:
+        """The result of work, or what it raised. Raises `Busy` and `TooSlow`."""
+        if (
+            self._may_be_done_here
+            and self._mean_seconds < _QUICK_SECONDS
+            and size_bytes <= _SMALL_BYTES
+            and not self._unfinished
+        ):
+            started = perf_counter()
+            try:
+                return work()
+            finally:
+                self._note(perf_counter() - started)
+        limit = self._queue_size + self._thread_count
+        if self._unfinished >= limit:
+            raise Busy(limit)
+        job = self._put(work)
+        timer = self._loop.call_later(self._deadline_seconds, self._expire, job)
+        try:
+            return await job.future
+        finally:
+            timer.cancel()
+
+    async def run_unhurried(self, work: Callable[[], T]) -> T:
+        """The result of work that has no deadline and takes no place in the queue (loading the model)."""
+        return await self._put(work).future
+
+    def _put(self, work: Callable[[], Any]) -> _Job:
+        job = _Job(work, self._loop.create_future())
+        self._unfinished += 1
+        self._queue.put(job)
+        return job
+
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            result, error, started = None, None, perf_counter()
+            if not job.is_expired:
+                job.is_running = True
+                try:
+                    result = job.work()
+                except BaseException as raised:  # whatever a user's code raises belongs to its request
+                    error = raised
+            try:
+                self._loop.call_soon_threadsafe(self._finish, job, result, error, perf_counter() - started)
+            except RuntimeError:  # the loop is closed: the server has gone
+                return
+
+    def _finish(self, job: _Job, result: Any, error: BaseException | None, seconds: float) -> None:
+        self._unfinished -= 1
+        if job.is_overdue:
+            self._overdue -= 1
+        self._note(seconds)
+        if job.future.done():
+            return
+        if error is None:
+            job.future.set_result(result)
+        elif isinstance(error, Exception):
+            job.future.set_exception(error)
+        else:  # SystemExit and its like end the user's call, not the server
+            job.future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+
+    def _expire(self, job: _Job) -> None:
+        job.is_expired = True
+        if job.is_running:
+            job.is_overdue = True
+            self._overdue += 1
+        if not job.future.done():
+            job.future.set_exception(TooSlow(self._deadline_seconds))
+
+    def _note(self, seconds: float) -> None:
+        sample = min(seconds, _SLOW_SAMPLE_SECONDS)
+        self._mean_seconds += _MEAN_WEIGHT * (sample - self._mean_seconds)
+
+
+class _Job:
+    __slots__ = ("future", "is_expired", "is_overdue", "is_running", "work")
+
+    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.is_expired = False
+        self.is_running = False
+        self.is_overdue = False

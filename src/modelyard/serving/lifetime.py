@@ -1,0 +1,149 @@
+"""From the start to the end of the process: listen, load, say ready, drain, go.
+
+The door is open before the model is loaded, so that a probe can tell "loading" from "dead". A model that can't be loaded ends the
+process with exit code 3 and its reason in the report; SIGTERM ends it with 0 after the requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import stat
+import traceback
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from modelyard.serving.config import ServingConfig
+from modelyard.serving.desk import Desk
+from modelyard.serving.door import Door
+from modelyard.serving.errors import LoadFailed
+from modelyard.serving.load import Loaded, load
+from modelyard.serving.report import Report
+
+EXIT_LOAD_FAILED = 3
+_LAST_ANSWERS_SECONDS = 2.0
+_BACKLOG = 1024
+# The socket lies in a directory that belongs to the instance; who may go there is decided by that directory, and the gateway
+# that connects runs as another user.
+_SOCKET_MODE = 0o666
+
+
+async def serve(config: ServingConfig, report: Report) -> int:
+    """Serve until SIGTERM or SIGINT. Answers the exit code: 0, or 3 where the model or the address can't be had."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    report.write("loading", f"loading model '{config.model_name}'")
+    desk = Desk(queue_size=config.queue_size, deadline_seconds=config.deadline_seconds)
+    door = Door(config, desk)
+    try:
+        server = _server(config, door)
+    except LoadFailed as error:
+        report.write("failed", error.message)
+        return EXIT_LOAD_FAILED
+    listening = asyncio.create_task(server.serve())
+    opening = asyncio.create_task(_open(config, desk, door, report))
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait((listening, opening, waiting), return_when=asyncio.FIRST_COMPLETED)
+    code = 0
+    if opening.done() and not stopping.is_set() and (code := opening.result()) == 0:
+        await asyncio.wait((listening, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if listening.done() and not stopping.is_set():
+        report.write("failed", f"can't listen on {config.listen}: {_first_line(listening)}")
+        return EXIT_LOAD_FAILED
+    if code == 0:
+        await _drain(config, desk, door, server, listening, report)
+    return code
+
+
+async def _open(config: ServingConfig, desk: Desk, door: Door, report: Report) -> int:
+    started = perf_counter()
+    desk.open(1)
+    try:
+        loaded: Loaded = await desk.run_unhurried(lambda: load(config))
+    except LoadFailed as error:
+        report.write("failed", error.message)
+        return EXIT_LOAD_FAILED
+    except Exception as error:
+        traceback.print_exception(error)
+        report.write("failed", f"loading the model raised {type(error).__name__}: {_one_line(str(error))}")
+        return EXIT_LOAD_FAILED
+    desk.open(loaded.threads, may_be_done_here=loaded.may_be_done_here)
+    door.open(loaded.service)
+    report.write(
+        "ready", f"{loaded.service.platform} model '{config.model_name}' loaded in {perf_counter() - started:.1f} s"
+    )
+    return 0
+
+
+async def _drain(
+    config: ServingConfig, desk: Desk, door: Door, server: Server, listening: asyncio.Task[Any], report: Report
+) -> None:
+    report.write("draining", f"stopping; {desk.in_flight} requests in flight")
+    door.drain()
+    server.stop()  # closes the listener, and each connection after its answer
+    deadline = asyncio.get_running_loop().time() + config.drain_seconds
+    done, _ = await asyncio.wait((listening,), timeout=config.drain_seconds)
+    await desk.wait_until_idle(max(0.0, deadline - asyncio.get_running_loop().time()))
+    if not done:
+        await asyncio.wait((listening,), timeout=_LAST_ANSWERS_SECONDS)
+    cut_off = f"; {desk.in_flight} requests were cut off after {config.drain_seconds:g} s" if desk.in_flight else ""
+    report.write("stopped", f"stopped{cut_off}")
+
+
+def _server(config: ServingConfig, door: Door) -> Server:
+    path = config.socket_path
+    options: dict[str, Any] = {"interface": Interfaces.RSGI, "http": HTTPModes.http1, "websockets": False}
+    options |= {"log_level": LogLevels.error, "backlog": _BACKLOG}
+    if path is not None:
+        _clear_socket(path)
+        server = Server(door, uds=path, **options)
+        server.uds_permissions = _SOCKET_MODE
+        return server
+    host, port = config.address
+    _check_port(host, port)
+    return Server(door, address=host, port=port, **options)
+
+
+def _clear_socket(path: Path) -> None:
+    """Remove what a former run has left; refuse where something still answers."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise LoadFailed(f"can't listen on {path}: there is a file of that name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        if probe.connect_ex(str(path)) == 0:
+            raise LoadFailed(f"can't listen on {path}: another server answers there")
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _check_port(host: str, port: int) -> None:
+    """The HTTP library shares ports between processes; two model servers on one port would be a mistake that nobody sees."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise LoadFailed(f"can't listen on {host}:{port}: {error.strerror}") from error
+
+
+def _first_line(task: asyncio.Task[Any]) -> str:
+    error = task.exception()
+    return _one_line(str(error)) if error else "the HTTP server ended"
+
+
+def _one_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")

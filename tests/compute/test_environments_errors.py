@@ -68,11 +68,17 @@ error: Failed to fetch: https://me:secret@index.example/simple/six/
     [
         (NO_VERSION, "offers six==9.9.9 for Python 3.11.7 on x86_64"),
         (PIP_NO_VERSION, "offers six==9.9.9 for Python 3.11.7 on x86_64"),
-        (NO_PACKAGE, "offers no-such-package-x for Python"),
+        (NO_PACKAGE, "offers no-such-package-x==1 for Python"),
         (NO_WHEEL, "offers tensorflow-cpu==2.15.1 for Python 3.11.7 on x86_64"),
-        (CONFLICT, "contradict each other: requests>=2.34.2 depends on urllib3>=1.26,<3 and you require requests==2.34.2; you require"),
+        (
+            CONFLICT,
+            "contradict each other: requests>=2.34.2 depends on urllib3>=1.26,<3 and you require requests==2.34.2; you require",
+        ),
         (NO_NETWORK, "No package index could be reached (Connection refused (os error 111))"),
-        (NOT_COMPILED, "numpy==1.20.0 has no ready wheel for Python 3.11.7 on x86_64 and compiling it failed: ModuleNotFoundError"),
+        (
+            NOT_COMPILED,
+            "numpy==1.20.0 has no ready wheel for Python 3.11.7 on x86_64 and compiling it failed: ModuleNotFoundError",
+        ),
         (FULL, "No space is left on the disk that holds /srv/environments"),
         (REFUSED, "refused access"),
         ("", "the installer said nothing"),
@@ -89,7 +95,10 @@ def test_output_becomes_one_sentence(output: str, said: str) -> None:
 def test_credentials_never_show() -> None:
     sentence = explain(REFUSED, name="i", python="3.11", machine="x86_64", root=Path("/r"))
     assert "secret" not in sentence
-    assert mask_credentials("see https://user:pass@host/simple and http://host/x") == "see https://***@host/simple and http://host/x"
+    assert (
+        mask_credentials("see https://user:pass@host/simple and http://host/x")
+        == "see https://***@host/simple and http://host/x"
+    )
 
 
 def test_last_line_is_bare() -> None:

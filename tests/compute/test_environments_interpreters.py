@@ -21,7 +21,10 @@ from modelyard.compute.backends.local.interpreters import (
 from modelyard.compute.port import Environment
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-FOUND = tuple(Interpreter(Path(f"/opt/python{v}"), Version(v)) for v in ("3.14.0rc1", "3.13.0", "3.12.1", "3.11.7", "3.11.2", "3.9.18"))
+FOUND = tuple(
+    Interpreter(Path(f"/opt/python{v}"), Version(v))
+    for v in ("3.14.0rc1", "3.13.0", "3.12.1", "3.11.7", "3.11.2", "3.9.18")
+)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 
 from modelyard.compute.backends.local.build_errors import BuildFailed
 from modelyard.compute.backends.local.package_sources import (
+    PackageSources,
     as_uv_variables,
     parse_pip_configuration,
-    pip_configuration,
+    read_package_sources,
     tool_environment,
-    uv_environment,
 )
 
 
@@ -31,7 +31,7 @@ def test_places_of_the_configuration_file_reach_uv(pip_conf: Path) -> None:
         "[global]\nindex-url = http://127.0.0.1:9/simple\nextra-index-url =\n  http://127.0.0.1:8/a\n  http://127.0.0.1:8/b\n"
         "[install]\nfind-links = /srv/wheels /srv/more\n"
     )
-    variables = uv_environment()
+    variables = read_package_sources().uv_environment()
     assert variables["UV_DEFAULT_INDEX"] == "http://127.0.0.1:9/simple"
     assert variables["UV_INDEX"] == "http://127.0.0.1:8/a http://127.0.0.1:8/b"
     assert variables["UV_FIND_LINKS"] == "/srv/wheels,/srv/more"
@@ -41,19 +41,19 @@ def test_places_of_the_configuration_file_reach_uv(pip_conf: Path) -> None:
 def test_a_variable_of_pip_wins_over_its_file(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_conf.write_text("[global]\nfind-links = /srv/wheels\n")
     monkeypatch.setenv("PIP_FIND_LINKS", "/elsewhere")
-    assert uv_environment()["UV_FIND_LINKS"] == "/elsewhere"
+    assert read_package_sources().uv_environment()["UV_FIND_LINKS"] == "/elsewhere"
 
 
 def test_what_the_user_told_uv_wins(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_conf.write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:7/simple")
-    assert uv_environment()["UV_DEFAULT_INDEX"] == "http://127.0.0.1:7/simple"
+    assert read_package_sources().uv_environment()["UV_DEFAULT_INDEX"] == "http://127.0.0.1:7/simple"
 
 
 def test_a_broken_configuration_stops_the_build(pip_conf: Path) -> None:
     pip_conf.write_text("index-url = without a section\n")
     with pytest.raises(BuildFailed, match="pip's configuration can't be read"):
-        pip_configuration()
+        read_package_sources()
 
 
 def test_sections_in_pips_order() -> None:
@@ -64,7 +64,13 @@ def test_sections_in_pips_order() -> None:
 def test_no_configuration_means_no_variables() -> None:
     assert as_uv_variables({}) == {}
     assert as_uv_variables({"no-index": "false", "quiet": "1"}) == {}
-    assert as_uv_variables({"no-index": "yes"}) == {"UV_NO_INDEX": "1"}
+
+
+def test_no_index_means_no_index(pip_conf: Path) -> None:
+    pip_conf.write_text("[install]\nno-index = on\n")
+    assert read_package_sources().uv_options() == ("--no-index",)
+    assert PackageSources({"no-index": "false"}).uv_options() == ()
+    assert PackageSources({}).uv_options() == ()
 
 
 def test_the_callers_own_python_work_does_not_bend_a_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_removing(tmp_path: Path) -> None:
     assert store.remove(IMAGE)
     assert not path.exists()
     assert not store.remove(IMAGE)
-    assert [entry for entry in os.listdir(tmp_path) if entry != ".locks"] == []
+    assert [entry.name for entry in tmp_path.iterdir()] == [".locks"]
 
 
 def test_removing_waits_for_a_builder(tmp_path: Path) -> None:
@@ -151,12 +151,14 @@ def test_open_to_readers_sets_modes_and_counts_each_inode_once(tmp_path: Path) -
 
 def test_only_scripts_with_the_old_path_are_rewritten(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    own, foreign, binary = (tmp_path / "bin" / name for name in ("own", "foreign", "binary"))
+    own, long, foreign, binary = (tmp_path / "bin" / name for name in ("own", "long", "foreign", "binary"))
+    long.write_text(f"#!/bin/sh\n'''exec' {tmp_path}/bin/python \"$0\" \"$@\"\n' '''\nprint('hi')\n")
     own.write_text(f"#!{tmp_path}/bin/python3\nprint('hi')\n")
     foreign.write_text("#!/usr/bin/env python\nprint('hi')\n")
     binary.write_bytes(b"\x7fELF\0\n")
     (tmp_path / "bin" / "python").symlink_to("/bin/sh")
-    assert make_scripts_relocatable(tmp_path) == 1
+    assert make_scripts_relocatable(tmp_path) == 2
+    assert long.read_text() == own.read_text()
     assert own.read_text().startswith("#!/bin/sh\n")
     assert own.read_text().endswith("print('hi')\n")
     assert foreign.read_text() == "#!/usr/bin/env python\nprint('hi')\n"

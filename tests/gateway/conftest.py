@@ -26,8 +26,6 @@ class Origin:
     name: str
     address: str
     requests: list[str] = field(default_factory=list)
-    open_count: int = 0
-    largest_chunk: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -75,7 +73,7 @@ class Origin:
             return False
         if path.endswith("/hang"):
             await asyncio.sleep(3600)
-        body_bytes = await self._read_body(reader, headers)
+        body_bytes = await self._read_body(reader, writer, headers)
         if path.endswith("/slow"):
             writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             for _ in range(20):
@@ -98,8 +96,12 @@ class Origin:
         await writer.drain()
         return True
 
-    async def _read_body(self, reader: asyncio.StreamReader, headers: dict[str, str]) -> int:
+    async def _read_body(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: dict[str, str]
+    ) -> int:
         total = 0
+        if headers.get("expect") == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if headers.get("transfer-encoding") == "chunked":
             while size := int(await reader.readline(), 16):
                 total += len(await reader.readexactly(size))

@@ -128,6 +128,13 @@ def test_an_authority_near_its_end_is_replaced(tmp_path: Path) -> None:
     assert files.expires_at > later + timedelta(days=390)
 
 
+def test_a_clock_set_back_brings_no_new_authority(tmp_path: Path) -> None:
+    ensure_certificates(tmp_path)
+    authority = (tmp_path / "ca.crt").read_bytes()
+    ensure_certificates(tmp_path, now=utc_now() - timedelta(days=40))
+    assert (tmp_path / "ca.crt").read_bytes() == authority
+
+
 def own_files(directory: Path, *, days_ago: int = 0) -> OwnCertificate:
     made_at = utc_now() - timedelta(days=days_ago)
     issued = issue_server_certificate(make_authority(now=made_at), ["ml.example.com"], now=made_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+
 from modelyard.runner.plan import Plan
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -117,10 +119,8 @@ class _Server(ThreadingHTTPServer):
 
     def end_connections(self) -> None:
         for sock in self._sockets:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(2)
-            except OSError:
-                pass
 
     def handle_error(self, request, client_address) -> None:
         """Clients that go away are part of the tests."""
@@ -176,9 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, entries: dict[str, Entry], query: dict[str, str]) -> None:
         with self.store.lock:
             names = sorted(
-                name
-                for name in entries
-                if name.startswith(query.get("prefix", "")) and name > query.get("marker", "")
+                name for name in entries if name.startswith(query.get("prefix", "")) and name > query.get("marker", "")
             )[: int(query.get("limit", "10000"))]
             found = [
                 {
@@ -223,7 +221,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, entry: Entry, fault: Fault | None) -> None:
         content, status = entry.content, 200
         etag = fault.etag if fault is not None and fault.etag else entry.etag
-        headers = {"ETag": etag, "X-Timestamp": "1700000000.50000", "Content-Type": "application/octet-stream", **entry.headers}
+        headers = {
+            "ETag": etag,
+            "X-Timestamp": "1700000000.50000",
+            "Content-Type": "application/octet-stream",
+            **entry.headers,
+        }
         if self.headers["If-Match"] and self.headers["If-Match"].strip('"') != entry.etag:
             self._answer(412)
             return
@@ -234,7 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
         cut = fault.cut_after if fault is not None else None
         self._answer(status, content, headers, cut)
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)

@@ -7,16 +7,27 @@ import time
 from pathlib import Path
 
 import pytest
+
 from modelyard.runner.fetch import fetch_all
 from modelyard.runner.journal import Journal
-from modelyard.runner.outcomes import BAD_SOURCE, NO_PERMISSION, NO_SOURCE, NO_SPACE, STORE_UNAVAILABLE, StepFailed, Stopped
+from modelyard.runner.outcomes import (
+    BAD_SOURCE,
+    NO_PERMISSION,
+    NO_SOURCE,
+    NO_SPACE,
+    STORE_UNAVAILABLE,
+    StepFailed,
+    Stopped,
+)
 from modelyard.runner.plan import Fetch, Main, Plan
 from modelyard.runner.stop import Stop
 
 NOTHING = Main(argv=("true",), env={}, cwd="/")
 
 
-def fetch(store, token: str, target: Path, prefix: str = "data", stop: Stop | None = None, retry_seconds: float = 5, **options):
+def fetch(
+    store, token: str, target: Path, prefix: str = "data", stop: Stop | None = None, retry_seconds: float = 5, **options
+):
     one = Fetch(target=str(target), label="obs://the/data", container_url=store.url("c"), prefix=prefix, **options)
     plan = Plan(main=NOTHING, fetches=(one,), token=token, retry_seconds=retry_seconds)
     return fetch_all(plan, Journal(), stop or Stop())
@@ -42,7 +53,12 @@ def test_a_directory_arrives_with_its_shape(store, token, tmp_path, capfd) -> No
     store.put("c", "data/marked/inside", "y")
     store.put("c", "data-other/file", "no")
     fetch(store, token, tmp_path / "in")
-    assert tree(tmp_path / "in") == {"train.csv": b"1,2", "sub/deep/한글 #1?.txt": b"x", "zero": b"", "marked/inside": b"y"}
+    assert tree(tmp_path / "in") == {
+        "train.csv": b"1,2",
+        "sub/deep/한글 #1?.txt": b"x",
+        "zero": b"",
+        "marked/inside": b"y",
+    }
     assert (tmp_path / "in/empty").is_dir()
     assert (tmp_path / "in/train.csv").stat().st_mtime == 1700000000.5
     assert "[modelyard] fetched 4 files, 5 bytes" in capfd.readouterr().out
@@ -173,7 +189,18 @@ def test_a_file_that_is_also_a_folder_is_told(store, token, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped", "a/../../escaped", "/etc/x", "a//b", "a/./b", "a\\b", "a\0b", "a\nb", "a/../../../../../tmp/escaped"]
+    "name",
+    [
+        "../escaped",
+        "a/../../escaped",
+        "/etc/x",
+        "a//b",
+        "a/./b",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "a/../../../../../tmp/escaped",
+    ],
 )
 def test_names_never_leave_the_target(store, token, tmp_path, name) -> None:
     store.put("c", "data/fine", "1")
@@ -203,7 +230,12 @@ def test_an_empty_path_that_may_be_missing_is_fine(store, token, tmp_path) -> No
     fetch(store, token, tmp_path / "in", is_required=False)
     assert (tmp_path / "in").is_dir()
     store.containers.clear()
-    one = Fetch(target=str(tmp_path / "in2"), label="l", container_url=f"http://127.0.0.1:{store.port}/v1/A/gone", is_required=False)
+    one = Fetch(
+        target=str(tmp_path / "in2"),
+        label="l",
+        container_url=f"http://127.0.0.1:{store.port}/v1/A/gone",
+        is_required=False,
+    )
     fetch_all(Plan(main=NOTHING, fetches=(one,), token=token), Journal(), Stop())
 
 
@@ -214,7 +246,10 @@ def test_a_missing_container_is_told(store, token, tmp_path) -> None:
     with pytest.raises(StepFailed) as caught:
         fetch_all(Plan(main=NOTHING, fetches=(one,), token=token), Journal(), Stop())
     assert caught.value.exit_code == NO_SOURCE
-    assert "obs://the/data does not exist (404). The store says: Not Found The resource could not be found." in caught.value.message
+    assert (
+        "obs://the/data does not exist (404). The store says: Not Found The resource could not be found."
+        in caught.value.message
+    )
 
 
 def test_a_refused_token_is_told(store, tmp_path) -> None:
@@ -226,14 +261,21 @@ def test_a_refused_token_is_told(store, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"header":{"isSuccessful":false,"resultMessage":"Grant read to abc:def."}}', b"<p>Grant read to abc:def.</p>", b"Grant read to abc:def."],
+    [
+        b'{"header":{"isSuccessful":false,"resultMessage":"Grant read to abc:def."}}',
+        b"<p>Grant read to abc:def.</p>",
+        b"Grant read to abc:def.",
+    ],
 )
 def test_a_missing_permission_repeats_the_servers_words(store, token, tmp_path, fault, body) -> None:
     store.put("c", "data/a", "1")
     store.faults.append(fault("GET", "/c", status=403, body=body))
     failed = failure(store, token, tmp_path / "in")
     assert failed.exit_code == NO_PERMISSION
-    assert failed.message == "The read permission is missing for obs://the/data (403). The store says: Grant read to abc:def."
+    assert (
+        failed.message
+        == "The read permission is missing for obs://the/data (403). The store says: Grant read to abc:def."
+    )
 
 
 def test_lack_of_room_is_told_before_the_first_byte(store, token, tmp_path, monkeypatch) -> None:

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+
 from modelyard.runner.plan import ALWAYS, PYTHON, BadPlan, Fetch, Main, Plan, Required, Upload
 
 FULL = Plan(
-    main=Main(argv=(PYTHON, "train.py", "--a", "", 'q"\'\n한글'), env={"EM_HPS": '{"a": 1}'}, cwd="/workspace"),
+    main=Main(argv=(PYTHON, "train.py", "--a", "", "q\"'\n한글"), env={"EM_HPS": '{"a": 1}'}, cwd="/workspace"),
     fetches=(
         Fetch(target="/workspace/source", label="obs://x", container_url="http://h/v1/AUTH_a/c", prefix="p"),
         Fetch(target="/workspace/data", label="nas://y", path="/mnt/y", is_required=False),
@@ -15,7 +16,11 @@ FULL = Plan(
     requirements="/workspace/source/requirements.txt",
     image_digest="abc",
     cache_dir="/var/cache/modelyard",
-    uploads=(Upload(source="/workspace/ck", label="obs://z", container_url="http://h/v1/AUTH_a/c", sync_seconds=5, on=ALWAYS),),
+    uploads=(
+        Upload(
+            source="/workspace/ck", label="obs://z", container_url="http://h/v1/AUTH_a/c", sync_seconds=5, on=ALWAYS
+        ),
+    ),
     token="t",
     report_path="/run/modelyard/report.json",
     grace_seconds=3,
@@ -43,10 +48,22 @@ def test_a_minimal_plan_has_defaults() -> None:
         ({"main": {"argv": "a", "cwd": "/"}}, "plan.main.argv: expected a list"),
         ({"fetches": [{"target": "/t", "label": "l"}]}, r"plan.fetches\[0\]: expected either container_url or path"),
         ({"fetches": [{"target": 3, "label": "l"}]}, r"plan.fetches\[0\].target: expected a text"),
-        ({"fetches": [{"target": "/t", "label": "l", "container_url": "u", "is_file": True}]}, "prefix: expected the object"),
-        ({"uploads": [{"source": "/s", "label": "l", "path": "/p", "on": "maybe"}]}, r"uploads\[0\].on: expected 'success'"),
-        ({"uploads": [{"source": "/s", "label": "l", "path": "/p", "sync_seconds": -1}]}, "sync_seconds: expected a number"),
-        ({"replace_process": True, "uploads": [{"source": "/s", "label": "l", "path": "/p"}]}, "leaves nobody to upload"),
+        (
+            {"fetches": [{"target": "/t", "label": "l", "container_url": "u", "is_file": True}]},
+            "prefix: expected the object",
+        ),
+        (
+            {"uploads": [{"source": "/s", "label": "l", "path": "/p", "on": "maybe"}]},
+            r"uploads\[0\].on: expected 'success'",
+        ),
+        (
+            {"uploads": [{"source": "/s", "label": "l", "path": "/p", "sync_seconds": -1}]},
+            "sync_seconds: expected a number",
+        ),
+        (
+            {"replace_process": True, "uploads": [{"source": "/s", "label": "l", "path": "/p"}]},
+            "leaves nobody to upload",
+        ),
         ({"requirements": "/r", "cache_dir": ""}, "plan.cache_dir"),
         ({"grace_seconds": "long"}, "plan.grace_seconds: expected a number"),
         ({"replace_process": 1}, "plan.replace_process: expected true or false"),

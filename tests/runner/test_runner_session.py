@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from modelyard.runner.outcomes import BAD_PLAN, CANNOT_EXECUTE, NO_ENTRY_POINT, NO_SOURCE, STOPPED, UPLOAD_FAILED
 from modelyard.runner.plan import ALWAYS, PYTHON, Fetch, Main, Plan, Required, Upload
 
@@ -41,7 +42,21 @@ def test_an_end_by_a_signal_is_named(launch, number, name) -> None:
     assert ("memory" in ran.report["message"]) == (number == 9)
 
 
-ARGUMENTS = ["--a b", "", "q\"'`$(id)", "two\nlines", "한글", "*", "-", "--", "\\", "{interpreter}", "&& rm", "a=b", " \t "]
+ARGUMENTS = [
+    "--a b",
+    "",
+    "q\"'`$(id)",
+    "two\nlines",
+    "한글",
+    "*",
+    "-",
+    "--",
+    "\\",
+    "{interpreter}",
+    "&& rm",
+    "a=b",
+    " \t ",
+]
 
 
 def test_arguments_and_environment_arrive_untouched(launch, monkeypatch) -> None:
@@ -123,7 +138,14 @@ def work(tmp_path: Path, store, token):
         out, checkpoints = tmp_path / "out", tmp_path / "ck"
         uploads = (
             Upload(source=str(out), label="obs://out", container_url=store.url("c"), prefix="out"),
-            Upload(source=str(checkpoints), label="obs://ck", container_url=store.url("c"), prefix="ck", sync_seconds=0.2, on=ALWAYS),
+            Upload(
+                source=str(checkpoints),
+                label="obs://ck",
+                container_url=store.url("c"),
+                prefix="ck",
+                sync_seconds=0.2,
+                on=ALWAYS,
+            ),
         )
         prelude = "import os, sys, time, signal, pathlib; out = pathlib.Path(os.environ['OUT']); ck = pathlib.Path(os.environ['CK'])\n"
         env = {"OUT": str(out), "CK": str(checkpoints)}
@@ -152,7 +174,9 @@ def test_a_killed_run_keeps_its_checkpoints(launch, store, work) -> None:
 
 
 def test_checkpoints_go_up_during_the_run(launch, store, work) -> None:
-    run = launch(work("(ck/'c').write_text('check'); print('written'); sys.stdin.read(); time.sleep(60)", grace_seconds=0.5))
+    run = launch(
+        work("(ck/'c').write_text('check'); print('written'); sys.stdin.read(); time.sleep(60)", grace_seconds=0.5)
+    )
     run.wait_for("checkpoints kept in obs://ck")
     assert store.names("c") == ["ck/c"]
     run.terminate()
@@ -191,7 +215,9 @@ child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
 
 
 def test_a_second_request_does_not_wait_for_the_grace(launch, work) -> None:
-    run = launch(work("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)", grace_seconds=300))
+    run = launch(
+        work("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)", grace_seconds=300)
+    )
     run.wait_for("ready")
     run.terminate()
     time.sleep(0.3)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from modelyard.runner.checkpoints import CheckpointSync, files_open_for_writing
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
@@ -132,7 +133,9 @@ def test_a_store_that_restarts_during_an_upload_is_waited_for(store, model, to_s
     assert len(store.names("c")) == 30
 
 
-@pytest.mark.parametrize(("status", "code", "words"), [(403, NO_PERMISSION, "write permission"), (507, NO_SPACE, "no room left")])
+@pytest.mark.parametrize(
+    ("status", "code", "words"), [(403, NO_PERMISSION, "write permission"), (507, NO_SPACE, "no room left")]
+)
 def test_refusals_that_stay_are_told(store, model, to_store, fault, status, code, words) -> None:
     (model / "a").write_bytes(b"1")
     store.faults.append(fault("PUT", count=99, status=status, body=b"Ask the owner."))
@@ -202,7 +205,9 @@ def test_a_file_held_open_is_not_taken_before_it_is_closed(store, model, to_stor
         with (model / "cp").open("wb") as half:
             half.write(b"half")
             half.flush()
-            (model / "witness").write_bytes(b"w")  # taken two looks later, by which time the open file has been at rest as well
+            (model / "witness").write_bytes(
+                b"w"
+            )  # taken two looks later, by which time the open file has been at rest as well
             eventually(lambda: "out/witness" in store.names("c"))
             (model / "witness2").write_bytes(b"w")
             eventually(lambda: "out/witness2" in store.names("c"))

@@ -10,14 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_platform import APP_KEY, TOKEN, SmallPlatform, running
+from small_platform import APP_KEY, QUICK, TOKEN, SmallPlatform, running
 
-from modelyard.kit.backoff import Backoff
-from modelyard.sdk.api import Patience
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import Connection
-
-QUICK = Patience(seconds=5.0, first_seconds=0.5, backoff=Backoff(base_seconds=0.01, limit_seconds=0.05))
 
 
 @pytest.fixture

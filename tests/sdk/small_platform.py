@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from modelyard.kit.backoff import Backoff
 from modelyard.kit.ids import new_id
 from modelyard.resources.endpoints.schemas import (
     EndpointCreate,
@@ -39,11 +40,13 @@ from modelyard.resources.logs.schemas import EventOut
 from modelyard.resources.models.schemas import ModelCreate, ModelOut
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.trainings.schemas import StorageOut, TrainingCreate, TrainingOut
+from modelyard.sdk.api import Patience
 from modelyard.wire import Wire
 
 APP_KEY = "app-key"
 TOKEN = "token"
 TENANT = "tenant"
+QUICK = Patience(seconds=5.0, first_seconds=0.5, backoff=Backoff(base_seconds=0.01, limit_seconds=0.05))
 IMAGE_NAME = "Ubuntu 22.04 CPU TensorFlow Training"
 OUTPUT = "".join(f"line {number} — ü\n" for number in range(40))
 COLLECTIONS = {

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import QUICK
-from small_platform import APP_KEY, IMAGE_NAME, TOKEN, SmallPlatform
+from small_platform import APP_KEY, IMAGE_NAME, QUICK, TOKEN, SmallPlatform
 
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import CREDENTIALS_FILE, Connection

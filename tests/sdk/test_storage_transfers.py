@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from small_platform import SmallPlatform
+from small_platform import QUICK, SmallPlatform
 
 from modelyard.sdk.api import Api
 from modelyard.sdk.blocking import BlockingDoor, run_to_end
@@ -117,9 +117,6 @@ def test_damage_is_noticed(client: Client, platform: SmallPlatform, tmp_path: Pa
 def test_no_object_leaves_the_target(client: Client, platform: SmallPlatform, tmp_path: Path, name: str) -> None:
     platform.objects["demo"] = {name: b"x"}
     target = tmp_path / "in" / "here"
-    if name == "tree//absolute":
-        assert client.storage.download("demo/tree", target) == [target / "absolute"]
-        return
     with pytest.raises(TransferFailed, match="can't be a file below"):
         client.storage.download("demo/tree", target)
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +139,7 @@ def test_a_broken_transfer_begins_again(connection: Connection, platform: SmallP
 
     (tmp_path / "big").write_bytes(os.urandom(900_000))
     transport = Breaking()
-    client = Client(connection, transport=transport)
+    client = Client(connection, patience=QUICK, transport=transport)
     client.storage.upload(tmp_path / "big", "demo/big")
     assert transport.breaks == 0
     transport.breaks = 2
@@ -160,4 +157,4 @@ def test_one_failure_ends_the_others(client: Client, platform: SmallPlatform, tm
     platform.corrupt.add(f"demo/tree/{sorted(tree)[30]}")
     with pytest.raises(ModelyardError, match="damaged"):
         client.storage.download("demo/tree", tmp_path / "back")
-    assert not [file for file in (tmp_path / "back").rglob("*.part")]
+    assert not list((tmp_path / "back").rglob("*.part"))

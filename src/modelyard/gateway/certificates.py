@@ -175,12 +175,7 @@ def issue_server_certificate(authority: Issued, names: Sequence[str], *, now: da
 
 def check_certificate(certificate: Path, key: Path, *, now: datetime) -> datetime:
     """When the certificate ends. Raises `CertificateUnusable` unless both files are readable, belong together and are valid now."""
-    loaded = _load_certificate(certificate)
-    loaded_key = _load_private_key(key)
-    if _public_bytes(loaded.public_key()) != _public_bytes(loaded_key.public_key()):
-        raise CertificateUnusable(
-            f"the key in {key} does not belong to the certificate in {certificate}; name the key that it was made with"
-        )
+    loaded = _load_pair(certificate, key)
     if loaded.not_valid_after_utc <= now:
         ended = loaded.not_valid_after_utc.date().isoformat()
         raise CertificateUnusable(f"the certificate in {certificate} expired on {ended}; put a renewed one there")
@@ -194,14 +189,14 @@ def check_certificate(certificate: Path, key: Path, *, now: datetime) -> datetim
 
 def _ensure_authority(directory: Path, now: datetime) -> Issued:
     certificate, key = directory / "ca.crt", directory / "ca.key"
-    if certificate.exists() and key.exists():
-        try:
-            expires_at = check_certificate(certificate, key, now=now)
-        except CertificateUnusable:
-            expires_at = now  # half-written or expired: nobody can be served with it, so a new one takes its place
-        if expires_at - now > SERVER_LIFETIME:
-            key.chmod(0o600)
-            return Issued(certificate.read_bytes(), key.read_bytes())
+    try:
+        expires_at = _load_pair(certificate, key).not_valid_after_utc
+    except CertificateUnusable:
+        expires_at = now  # missing or half-written: nothing can be signed with it, so a new one takes its place
+    # A clock that was set back is no reason for a new authority: every client would have to trust it anew.
+    if expires_at - now > SERVER_LIFETIME:
+        key.chmod(0o600)
+        return Issued(certificate.read_bytes(), key.read_bytes())
     made = make_authority(now=now)
     _write(key, made.key, mode=0o600)
     _write(certificate, made.certificate, mode=0o644)
@@ -259,6 +254,15 @@ def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> I
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
+
+
+def _load_pair(certificate: Path, key: Path) -> x509.Certificate:
+    loaded, loaded_key = _load_certificate(certificate), _load_private_key(key)
+    if _public_bytes(loaded.public_key()) != _public_bytes(loaded_key.public_key()):
+        raise CertificateUnusable(
+            f"the key in {key} does not belong to the certificate in {certificate}; name the key that it was made with"
+        )
+    return loaded
 
 
 def _load_certificate(path: Path) -> x509.Certificate:

@@ -1,5 +1,5 @@
 """Writing files so that nobody ever sees half of one, and copying them from and to mounted directories."""
-# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+# ruff: noqa: PTH105, PTH108, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

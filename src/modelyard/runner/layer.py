@@ -5,7 +5,7 @@ them), so pip sees what the image brings as installed and leaves it alone. It is
 one step, so a layer that is there is whole; a lock lets two runs with the same file build once. The cache may hold files of other users
 of the project: only what is made here is changed.
 """
-# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+# ruff: noqa: PTH103, PTH104, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH123, PTH208, PTH211 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The image's framework takes part in every resolution as a pinned requirement: a requirements.txt that wants another version of it, or a
 dependency that it can't live with, is a conflict that pip explains, instead of a silent second framework in front of the image's.
 """
-# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+# ruff: noqa: PTH103, PTH116, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 
@@ -56,28 +56,19 @@ class Frameworks:
         return Frameworks(tuple(found))
 
     def pins(self) -> list[str]:
-        """The frameworks as requirements."""
-        return [f"{name}=={version}" for name, version in self.found]
+        """The frameworks as requirements, under all their names."""
+        return [f"{name}=={version}" for name, version in (*self.found, *self._aliases())]
 
     def write_aliases(self, library: str) -> None:
         """Let pip find the image's TensorFlow under the other names of its distribution too.
 
         Half of all requirements.txt say `tensorflow`, which an image with `tensorflow-cpu` satisfies; pip would fetch it again.
         """
-        twins = [(name, version) for name, version in self.found if name in _TWINS]
-        if not twins:
-            return
-        name, version = twins[0]
-        for alias in _TWINS:
-            if alias in dict(twins):
-                continue
+        for alias, version in self._aliases():
             directory = os.path.join(library, f"{alias.replace('-', '_')}-{version}.dist-info")
             os.makedirs(directory)
             for file, content in (
-                (
-                    "METADATA",
-                    f"Metadata-Version: 2.1\nName: {alias}\nVersion: {version}\nRequires-Dist: {name}=={version}\n",
-                ),
+                ("METADATA", f"Metadata-Version: 2.1\nName: {alias}\nVersion: {version}\n"),
                 ("INSTALLER", "modelyard\n"),
                 ("RECORD", ""),
             ):
@@ -86,17 +77,24 @@ class Frameworks:
 
     def check_untouched(self, library: str) -> None:
         """Raise `StepFailed` when the layer has brought another version of one of them (possible where pip insists on hashes)."""
-        versions = dict(self.found)
-        twin_version = next((version for name, version in self.found if name in _TWINS), None)
+        versions = dict((*self.found, *self._aliases()))
         for distribution in metadata.distributions(path=[library]):
             name = re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"] or "")).lower()
-            expected = versions.get(name) or (twin_version if name in _TWINS else None)
+            expected = versions.get(name)
             if expected is not None and distribution.version != expected:
                 raise StepFailed(
                     f"The requirements can't be installed: they bring {name} {distribution.version} and the image has "
                     f"{name} {expected}. Choose an image with that version, or leave {name} out.",
                     INSTALL_FAILED,
                 )
+
+    def _aliases(self) -> list[tuple[str, str]]:
+        """The names that the image's TensorFlow has elsewhere, with its version."""
+        twins = {name: version for name, version in self.found if name in _TWINS}
+        if not twins:
+            return []
+        version = next(iter(twins.values()))
+        return [(alias, version) for alias in _TWINS if alias not in twins]
 
 
 def install(python: str, path: str, pins: list[str], plan: Plan, journal: Journal, stop: Stop) -> None:

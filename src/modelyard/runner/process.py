@@ -3,7 +3,7 @@
 It gets a process group of its own, so that one signal reaches all that it starts, and the runner's own output, so that lines arrive
 without a detour. `subprocess` is not used: its import alone takes as long as everything done here.
 """
-# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
+# ruff: noqa: PTH120 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def run_main(
 ) -> int:
     """Run the user's process to its end; its exit code, or minus the number of the signal that ended it.
 
-    `on_start` is called once it runs. On a stop its group gets SIGTERM and, after the grace or a second request, SIGKILL. Raises `StepFailed` when it can't be started.
+    `on_start` is called once it runs. On a stop its group gets SIGTERM and, after the grace or a second request, SIGKILL.
+    Raises `StepFailed` when it can't be started.
     """
     stop.check()
     pid = start(main_argv(main, python), main_env(main, python), main.cwd)
@@ -151,7 +152,7 @@ def _enter(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> NoReturn:
     # Python ignores these; a program expects them as they are by default.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    os.execvpe(argv[0], list(argv), dict(env))
+    os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 - without a shell is what is wanted
 
 
 def _not_started(argv: Sequence[str], reason: str) -> StepFailed:
@@ -167,6 +168,8 @@ def _end_remainder(group: int) -> None:
     """Wait for what the leader has left in its group, and kill what does not go."""
     deadline = time.monotonic() + _REMAINDER_SECONDS
     while time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-group, os.WNOHANG)  # they are the runner's where it is the first process of its world
         try:
             os.killpg(group, 0)
         except OSError:

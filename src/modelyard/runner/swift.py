@@ -6,7 +6,6 @@ without harm. One connection per thread is kept open.
 
 Source of the dialect: https://docs.openstack.org/api-ref/object-store/ (container listings, large objects).
 """
-# ruff: noqa: PTH - paths stay strings here, as pathlib would cost a good part of the start
 
 from __future__ import annotations
 
@@ -114,9 +113,9 @@ class Container:
         Answers 200, 206 and 412 are returned, all others become exceptions.
         """
         response = self._send("GET", self._object_path(name), headers, None)
-        if response.status in (200, 206, 412):
-            return response
-        self._fail(response, name)
+        if response.status not in (200, 206, 412):
+            self._fail(response, name)
+        return response
 
     def put(
         self,

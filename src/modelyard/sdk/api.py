@@ -104,28 +104,29 @@ class Api:
             except NotSent as error:
                 if not self._may_wait(started):
                     raise ConnectionFailed(call.url, str(error)) from error
-                await self._pause(attempts)
+                await self.pause(attempts)
                 continue
             except Broken as error:
                 if not call.is_repeatable or write is not None or not self._may_wait(started):
                     raise ConnectionFailed(call.url, str(error)) from error
-                await self._pause(attempts)
+                await self.pause(attempts)
                 continue
             if answer.status in _TRY_AGAIN and call.is_repeatable and self._may_wait(started):
-                await self._pause(attempts, _retry_after(answer))
+                await self.pause(attempts, _retry_after(answer))
                 continue
             self._was_reached = self._was_reached or answer.status not in _TRY_AGAIN
             return answer
 
-    def _may_wait(self, started: float) -> bool:
-        limit = self._patience.seconds if self._was_reached else self._patience.first_seconds
-        return monotonic() - started < limit
-
-    async def _pause(self, attempts: int, asked_seconds: float = 0.0) -> None:
+    async def pause(self, attempts: int, asked_seconds: float = 0.0) -> None:
+        """Wait before the next try after so many failures, and as long as the platform asked for."""
         delay = self._patience.backoff.delay_seconds(attempts)
         # Many clients of one platform must not come back in step.
         spread = delay * random.uniform(0.75, 1.25)  # noqa: S311 - no secret is drawn
         await self.door.sleep(max(spread, min(asked_seconds, self._patience.backoff.limit_seconds)))
+
+    def _may_wait(self, started: float) -> bool:
+        limit = self._patience.seconds if self._was_reached else self._patience.first_seconds
+        return monotonic() - started < limit
 
 
 def checked(shape: type[W], fields: Mapping[str, Any]) -> W:

@@ -42,6 +42,8 @@ class Desk:
         self._overdue = 0
         self._mean_seconds = 1.0
         self._may_be_done_here = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def in_flight(self) -> int:
@@ -97,9 +99,16 @@ class Desk:
         """The result of work that has no deadline and takes no place in the queue (loading the model)."""
         return await self._put(work).future
 
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Wait until nothing is in flight, at most so long."""
+        waiting = asyncio.ensure_future(self._idle.wait())
+        await asyncio.wait((waiting,), timeout=seconds)
+        waiting.cancel()
+
     def _put(self, work: Callable[[], Any]) -> _Job:
         job = _Job(work, self._loop.create_future())
         self._unfinished += 1
+        self._idle.clear()
         self._queue.put(job)
         return job
 
@@ -119,6 +128,8 @@ class Desk:
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None, seconds: float) -> None:
         self._unfinished -= 1
+        if not self._unfinished:
+            self._idle.set()
         if job.is_overdue:
             self._overdue -= 1
         self._note(seconds)

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut
-from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+from modelyard.wire import Change, Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
 
 MAX_NODES = 10
 MAX_MODELS_PER_STAGE = 10
@@ -200,3 +200,9 @@ class EndpointModelOne(Wire):
 
     header: Header = Header()
     endpoint_model: EndpointModelOut
+
+
+class EndpointChange(Change):
+    """`PUT /endpoints/{id}`: fields that are absent stay as they are."""
+
+    name: Name | None = Field(default=None, alias="endpointName")

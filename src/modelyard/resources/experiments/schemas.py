@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.wire import Description, Header, Name, Paging, ResourceOut, Tags, Wire
+from pydantic import Field
+
+from modelyard.wire import Change, Description, Header, Name, Paging, ResourceOut, Tags, Wire
 
 
 class ExperimentCreate(Wire):
@@ -35,3 +37,9 @@ class ExperimentOne(Wire):
 
     header: Header = Header()
     experiment: ExperimentOut
+
+
+class ExperimentChange(Change):
+    """`PUT /experiments/{id}`: fields that are absent stay as they are."""
+
+    name: Name | None = Field(default=None, alias="experimentName")

@@ -72,25 +72,25 @@ class Models:
         async with self._database.write() as session:
             born(session, LIFECYCLE, row, actor=caller.actor)
             session.add(row)
-        return (await self._out(caller.project, [row]))[0]
+            out = await self._out(session, caller.project, [row])
+        return out[0]
 
     async def list(self, caller: Caller, wanted: ModelFilter, request: PageRequest) -> Page[ModelOut]:
         """Models of the project, newest first."""
         async with self._database.read() as session:
             page = await repository.page(session, caller.project.id, wanted, request)
-        return Page(await self._out(caller.project, page.items), page.total_count, request)
+            return Page(await self._out(session, caller.project, page.items), page.total_count, request)
 
     async def get(self, caller: Caller, model_id: str) -> ModelOut:
         """One model."""
         async with self._database.read() as session:
             row = await _found(session, caller, model_id)
-        return (await self._out(caller.project, [row]))[0]
+            return (await self._out(session, caller.project, [row]))[0]
 
-    async def get_many(self, project: Project, ids: Sequence[str]) -> Mapping[str, ModelOut]:
+    async def get_many(self, session: AsyncSession, project: Project, ids: Sequence[str]) -> Mapping[str, ModelOut]:
         """Several models by id, in wire form."""
-        async with self._database.read() as session:
-            rows = await repository.by_ids(session, ids)
-        return {model.model_id: model for model in await self._out(project, rows)}
+        rows = await repository.by_ids(session, ids)
+        return {model.model_id: model for model in await self._out(session, project, rows)}
 
     async def find(self, session: AsyncSession, project_id: str, model_id: str) -> Model | None:
         """A model of the project, for endpoints."""
@@ -110,7 +110,7 @@ class Models:
             if change.tag_list is not None:
                 row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
             row.updated_at = utc_now()
-        return (await self._out(caller.project, [row]))[0]
+            return (await self._out(session, caller.project, [row]))[0]
 
     async def delete(self, caller: Caller, model_id: str) -> None:
         """Delete it; its artifact stays where it is. Raises `Conflict` while an endpoint uses it."""
@@ -137,13 +137,12 @@ class Models:
             raise TrainingNotComplete(training.name, training.state)
         return training
 
-    async def _out(self, project: Project, rows: Sequence[ModelRow]) -> list[ModelOut]:
+    async def _out(self, session: AsyncSession, project: Project, rows: Sequence[ModelRow]) -> list[ModelOut]:
         trainings: dict[str, Finished] = {}
-        async with self._database.read() as session:
-            for training_id in {row.training_id for row in rows if row.training_id is not None}:
-                training = await self._trainings.finished(session, project.id, training_id)
-                if training is not None:
-                    trainings[training_id] = training
+        for training_id in {row.training_id for row in rows if row.training_id is not None}:
+            training = await self._trainings.finished(session, project.id, training_id)
+            if training is not None:
+                trainings[training_id] = training
         return [_model_out(row, project.app_key, trainings.get(row.training_id or "")) for row in rows]
 
 

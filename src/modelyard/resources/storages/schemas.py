@@ -33,3 +33,18 @@ class NasVolumeOne(Wire):
 
     header: Header = Header()
     nas_volume: NasVolumeOut
+
+
+class StorageAccountOut(Wire):
+    """The system account of the platform in the project's tenant, and where its own object store is."""
+
+    tenant_id: str
+    api_user_id: str
+    object_store_url: str
+
+
+class StorageAccountOne(Wire):
+    """`GET /storage-account`."""
+
+    header: Header = Header()
+    storage_account: StorageAccountOut

@@ -73,6 +73,10 @@ class Storages:
         for wanted in (Access.WRITE, Access.READ):
             await self._check_access(project, path, uri, wanted)
 
+    def object_store_url(self, project: Project) -> str:
+        """The project's account in the platform's own object store."""
+        return f"{self._door_url}/v1/AUTH_{project.tenant_id}"
+
     async def create_volume(self, caller: Caller, request: NasVolumeCreate) -> NasVolumeOut:
         """A new, empty volume."""
         now = utc_now()

@@ -23,6 +23,7 @@ from modelyard.resources.workloads.model import (
 
 _CRASH_BACKOFF = Backoff(base_seconds=1.0, limit_seconds=60.0)
 _STABLE_SECONDS = 120.0
+_PROBES_TO_MISS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,36 @@ def fresh_instances(workload: Workload, attempt: int) -> tuple[InstanceSeen, ...
     )
 
 
+def look(item: InstanceSeen, observation: Observation | None, is_ready: bool) -> InstanceSeen:
+    """Bring what we remember up to date with what is seen now."""
+    if observation is None or observation.phase is Phase.ABSENT:
+        if not item.is_launched or item.phase == Phase.EXITED:
+            return item
+        lost = ExitSeen(cause=Cause.LOST, message="it vanished with the machine it ran on")
+        return item.model_copy(update={"phase": Phase.EXITED.value, "exit": lost, "is_ready": False})
+    ended = observation.exit
+    is_running = observation.phase is Phase.RUNNING
+    # A server that is busy may answer late: one that was ready loses its requests only after several silent looks.
+    missed_probes = 0 if is_ready or not is_running else item.missed_probes + 1
+    return item.model_copy(
+        update={
+            "is_launched": True,
+            "phase": observation.phase.value,
+            "missed_probes": min(missed_probes, _PROBES_TO_MISS) if item.was_ready else 0,
+            "is_ready": is_running and (is_ready or (item.is_ready and missed_probes < _PROBES_TO_MISS)),
+            "was_ready": item.was_ready or is_ready,
+            "exit": None
+            if ended is None
+            else ExitSeen(cause=ended.cause, message=ended.message, code=ended.code, signal=ended.signal),
+            "started_at": observation.started_at,
+            "ended_at": observation.ended_at,
+            "report": dict(observation.report),
+            "address": next(iter(observation.sockets.values()), None),
+            "notes": observation.notes,
+        }
+    )
+
+
 def decide(
     workload: Workload, observations: Mapping[str, Observation], ready: Mapping[str, bool], now: datetime
 ) -> Decision:
@@ -66,32 +97,6 @@ def decide(
     if workload.spec.restart == "always":
         return _keep_up(workload, status, now)
     return _run_to_end(workload, status)
-
-
-def _look(item: InstanceSeen, observation: Observation | None, is_ready: bool) -> InstanceSeen:
-    """Bring what we remember up to date with what is seen now."""
-    if observation is None or observation.phase is Phase.ABSENT:
-        if not item.is_launched or item.phase == Phase.EXITED:
-            return item
-        lost = ExitSeen(cause=Cause.LOST, message="it vanished with the machine it ran on")
-        return item.model_copy(update={"phase": Phase.EXITED.value, "exit": lost, "is_ready": False})
-    ended = observation.exit
-    return item.model_copy(
-        update={
-            "is_launched": True,
-            "phase": observation.phase.value,
-            "is_ready": is_ready and observation.phase is Phase.RUNNING,
-            "was_ready": item.was_ready or is_ready,
-            "exit": None
-            if ended is None
-            else ExitSeen(cause=ended.cause, message=ended.message, code=ended.code, signal=ended.signal),
-            "started_at": observation.started_at,
-            "ended_at": observation.ended_at,
-            "report": dict(observation.report),
-            "address": next(iter(observation.sockets.values()), None),
-            "notes": observation.notes,
-        }
-    )
 
 
 def _wind_down(workload: Workload, status: WorkloadStatus) -> Decision:
@@ -204,7 +209,8 @@ def _has_failed(item: InstanceSeen) -> bool:
 
 
 def _is_lost(item: InstanceSeen) -> bool:
-    return item.exit is not None and item.exit.cause == Cause.LOST
+    """The machine went down, or the platform was shut down: in both cases nobody wanted this workload to end."""
+    return item.exit is not None and item.exit.cause in (Cause.LOST, Cause.STOPPED)
 
 
 def _all_succeeded(status: WorkloadStatus) -> bool:

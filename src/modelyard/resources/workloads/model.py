@@ -125,6 +125,7 @@ class InstanceSeen(_Frozen):
     phase: str = "ABSENT"
     is_ready: bool = False
     was_ready: bool = False
+    missed_probes: int = 0
     failures: int = 0
     retry_at: datetime | None = None
     exit: ExitSeen | None = None

@@ -39,6 +39,11 @@ async def live(session: AsyncSession) -> Sequence[WorkloadRow]:
     return (await session.scalars(select(WorkloadRow).where(WorkloadRow.state.in_(_LIVE)))).all()
 
 
+async def with_output_to_ship(session: AsyncSession) -> Sequence[WorkloadRow]:
+    """Those whose output is not all in the log store yet."""
+    return (await session.scalars(select(WorkloadRow).where(WorkloadRow.has_output_to_ship.is_(True)))).all()
+
+
 async def pending_ids(session: AsyncSession) -> Sequence[str]:
     """Those that wait for room, first come first."""
     statement = select(WorkloadRow.id).where(WorkloadRow.state == WorkloadState.PENDING.value)

@@ -86,6 +86,22 @@ class Workloads:
         async with self._database.read() as session:
             return [workload_of(row) for row in await repository.live(session)]
 
+    async def with_output_to_ship(self) -> list[Workload]:
+        """Those whose output goes to the log store and is not all there yet."""
+        async with self._database.read() as session:
+            return [workload_of(row) for row in await repository.with_output_to_ship(session)]
+
+    async def mark_shipped(self, workload_id: str) -> None:
+        """All output of a workload that has ended is in the log store."""
+        async with self._database.write() as session:
+            row = await repository.by_id(session, workload_id)
+            if row is not None:
+                row.has_output_to_ship = False
+
+    async def read_instance(self, instance: str, offset: int, limit_bytes: int) -> LogChunk:
+        """A piece of the output of one instance, by its id."""
+        return await self._compute.read_logs(instance, offset, limit_bytes)
+
     async def read_output(self, workload_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of an instance's newest attempt. An instance that has none yet answers an empty piece."""
         async with self._database.read() as session:
@@ -143,6 +159,7 @@ def _new_row(workload_id: str, project_id: str, spec: WorkloadSpec, actor: str) 
         owner_kind=spec.owner_kind,
         owner_id=spec.owner_id,
         role=spec.role,
+        has_output_to_ship=spec.log is not None,
         held_cpus=wanted.cpus,
         held_memory_bytes=wanted.memory_bytes,
         held_gpus=wanted.gpus,

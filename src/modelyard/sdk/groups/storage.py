@@ -225,7 +225,7 @@ class AsyncStorage:
                 incoming.discard()
                 if attempt == _TRIES:
                     raise TransferFailed(f"{url} could not be fetched whole: {error}") from error
-                await self._api.door.sleep(0.2 * 2**attempt)
+                await self._api.pause(attempt)
                 continue
             except BaseException:
                 incoming.discard()

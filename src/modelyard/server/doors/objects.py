@@ -174,4 +174,4 @@ async def _answer_object(request: DoorRequest) -> Answer:
         case "OPTIONS":
             return options(_OBJECT_METHODS)
         case _:
-            return method_not_allowed(_OBJECT_METHODS)
+            return method_not_allowed(_OBJECT_METHODS.removesuffix(", COPY"))

@@ -61,7 +61,9 @@ async def _copy(request: DoorRequest, source: _Place, target: _Place) -> Answer:
     status = unmet_condition(request.headers, tag, found.modified_at)
     if status is not None:
         headers = [("Etag", tag), ("Last-Modified", http_date(found.modified_at)), *found.headers.items()]
-        return Answer(status, [("Content-Type", found.content_type if status == 304 else HTML), *headers])
+        if status == 304:
+            return Answer(304, [("Content-Type", found.content_type), ("Accept-Ranges", "bytes"), *headers])
+        return Answer(status, [("Content-Type", HTML), *headers])
     new = _described(request, found, is_manifest=is_manifest)
     span = _span(request, content)
     if span is None and not content.is_large:

@@ -69,7 +69,7 @@ def object_headers(headers: Headers) -> dict[str, str]:
     found = metadata_headers(headers, "Object")
     for name in _KEPT:
         value = headers.get(name)
-        if value:
+        if value or (value is not None and name != "X-Object-Manifest"):
             found[name] = value
     manifest = found.get("X-Object-Manifest")
     if manifest is not None:

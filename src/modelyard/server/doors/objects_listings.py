@@ -17,6 +17,7 @@ _BY_PARAMETER = {"plain": "text/plain", "json": "application/json", "xml": "appl
 _TRUE = {"true", "1", "yes", "on", "t", "y"}
 _WORD = r"[^\s\x00-\x1f()<>@,;:\"/\[\]?={}]+"
 _MEDIA_RANGE = re.compile(rf"\s*({_WORD}/{_WORD})\s*((?:;[^,]*)?)\s*")
+_PARAMETER = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"|")+')
 _QUALITY = re.compile(r";\s*q\s*=\s*([0-9.]+)\s*(?:;|$)")
 
 
@@ -24,7 +25,7 @@ def listing_request(request: DoorRequest) -> ListingRequest:
     """The names that the parameters ask for."""
     limit = MAX_LISTING
     given = request.parameter("limit")
-    if re.fullmatch(r"\+?[0-9]{1,9}", given):
+    if re.fullmatch(r"[0-9]{1,9}", given):
         limit = int(given)
         if limit > MAX_LISTING:
             raise refuse(412, f"Maximum limit is {MAX_LISTING}")
@@ -116,7 +117,7 @@ def _object_entry(entry: StoredObject | Subdirectory) -> dict[str, object]:
         "bytes": entry.size,
         "hash": entry.etag,
         "name": entry.name,
-        "content_type": entry.content_type,
+        "content_type": _compact(entry.content_type),
         "last_modified": iso_time(entry.modified_at),
     }
     if entry.slo_etag is not None:
@@ -140,7 +141,7 @@ def _object_element(entry: StoredObject | Subdirectory) -> str:
         return f"<subdir name={_attribute(entry.name)}><name>{_text(entry.name)}</name></subdir>"
     return (
         f"<object><name>{_text(entry.name)}</name><hash>{entry.etag}</hash><bytes>{entry.size}</bytes>"
-        f"<content_type>{_text(entry.content_type)}</content_type>"
+        f"<content_type>{_text(_compact(entry.content_type))}</content_type>"
         f"<last_modified>{iso_time(entry.modified_at)}</last_modified></object>"
     )
 
@@ -165,6 +166,11 @@ def _text(text: str) -> str:
 
 def _attribute(text: str) -> str:
     return quoteattr(text, {'"': "&quot;", "\n": "&#10;", "\t": "&#09;", "\r": "&#13;"})
+
+
+def _compact(content_type: str) -> str:
+    # Listings show parameters without the spaces between them, as Swift's do.
+    return ";".join(part.strip() for part in _PARAMETER.findall(content_type))
 
 
 def _by_quality(accepted: str) -> list[str]:

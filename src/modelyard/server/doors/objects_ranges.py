@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import combinations, pairwise
 
 MAX_RANGES = 50
 MAX_OVERLAPS = 2
+MAX_UNORDERED_RANGES = 8
 
 Span = tuple[int, int]
 
@@ -45,9 +47,7 @@ def spans(ranges: Sequence[tuple[int | None, int | None]], size: int) -> list[Sp
                 found.append((max(size - last, 0), size))
         elif first < size:
             found.append((first, size if last is None else min(last + 1, size)))
-    if len(found) > MAX_RANGES or _overlap_count(found) > MAX_OVERLAPS:
-        return []
-    return found
+    return [] if _is_excessive(found) else found
 
 
 def multipart(
@@ -79,9 +79,15 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _overlap_count(parts: Sequence[Span]) -> int:
-    count = 0
-    for (start, end), (next_start, next_end) in zip(parts, parts[1:], strict=False):
-        if next_start < start < next_end or next_start < end < next_end:
-            count += 1
-    return count
+def _is_excessive(parts: Sequence[Span]) -> bool:
+    if len(parts) > MAX_RANGES:
+        return True
+    is_ascending = all(first[0] <= second[0] for first, second in pairwise(parts))
+    if not is_ascending and len(parts) >= MAX_UNORDERED_RANGES:
+        return True
+    return sum(1 for first, second in combinations(parts, 2) if _overlap(first, second)) > MAX_OVERLAPS
+
+
+def _overlap(first: Span, second: Span) -> bool:
+    # Equal spans don't count: Swift's comparison is strict on both sides.
+    return any(low < point < high for (low, high), points in ((first, second), (second, first)) for point in points)

@@ -178,21 +178,16 @@ async def _list(http: Request, path: ObsPath, remote: RemoteStore) -> Answer:
 
 
 def _entries(page: ObjectPage) -> list[dict[str, object]]:
-    found: list[tuple[bytes, dict[str, object]]] = [
-        (
-            stat.name.encode(),
-            {
-                "bytes": stat.size,
-                "hash": stat.etag,
-                "name": stat.name,
-                "content_type": stat.content_type,
-                "last_modified": iso_time(_ticks(stat)),
-            },
-        )
-        for stat in page.objects
-    ]
-    found += [(prefix.encode(), {"subdir": prefix}) for prefix in page.prefixes]
-    return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+    found: dict[str, dict[str, object]] = {prefix: {"subdir": prefix} for prefix in page.prefixes}
+    for stat in page.objects:
+        found[stat.name] = {
+            "bytes": stat.size,
+            "hash": stat.etag,
+            "name": stat.name,
+            "content_type": stat.content_type,
+            "last_modified": iso_time(_ticks(stat)),
+        }
+    return [found[name] for name in sorted(found, key=str.encode)]
 
 
 def _path(raw_path: bytes) -> ObsPath:

@@ -53,6 +53,8 @@ async def answer_put_manifest(request: DoorRequest) -> Answer:
         raise refuse(404)
     must_be_new = await check_precondition(request)
     new = described(request)
+    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        raise refuse(411)
     check_length(request, MAX_MANIFEST_BYTES)
     body = b"".join([piece async for piece in body_pieces(request, MAX_MANIFEST_BYTES)])
     wanted = _parsed(request, body)
@@ -62,7 +64,7 @@ async def answer_put_manifest(request: DoorRequest) -> Answer:
     entries = await _checked_entries(request, wanted, found)
     etag = manifest_etag(entries)
     expected = request.headers.get("etag")
-    if expected and expected.strip('"').lower() != etag:
+    if expected and expected.strip('"') != etag:
         raise refuse(422)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -115,11 +117,11 @@ def _parsed(request: DoorRequest, body: bytes) -> list[Entry]:
         fault = _entry_fault(entry, own, is_last=index == len(entries) - 1)
         if fault:
             faults.append(f"Index {index}: {fault}")
-    if entries and not any(isinstance(entry, dict) and "path" in entry for entry in entries):
-        inline = [entry for entry in entries if isinstance(entry, dict) and "data" in entry]
-        if inline:
-            faults.append("Inline data segments require at least one object-backed segment.")
-    if sum(1 for entry in entries if isinstance(entry, dict) and "path" in entry) > MAX_SEGMENTS:
+    mappings = [cast("Entry", entry) for entry in entries if isinstance(entry, dict)]
+    segment_count = sum(1 for entry in mappings if "path" in entry)
+    if not segment_count and any("data" in entry for entry in mappings):
+        faults.append("Inline data segments require at least one object-backed segment.")
+    if segment_count > MAX_SEGMENTS:
         raise refuse(413, f"Number of object-backed segments must be <= {MAX_SEGMENTS}")
     if faults:
         raise refuse(400, "".join(f"{fault}\n" for fault in faults), content_type=PLAIN)
@@ -210,7 +212,7 @@ def _segment_faults(entry: Entry, content: Content, *, is_last: bool) -> list[st
     faults: list[str] = []
     if entry.get("size_bytes") is not None and entry["size_bytes"] != content.size:
         faults.append("Size Mismatch")
-    if entry.get("etag") and entry["etag"].strip('"') != content.etag:
+    if entry.get("etag") and entry["etag"] != content.etag:
         faults.append("Etag Mismatch")
     if content.size < 1 and not is_last:
         faults.append("Too Small; each segment must be at least 1 byte.")
@@ -227,8 +229,9 @@ def _kept_entry(entry: Entry, segment: StoredObject, content: Content) -> Entry:
         "content_type": segment.content_type,
         "last_modified": iso_time(ticks_to_whole_seconds(segment.modified_at) * _TICKS_PER_SECOND),
     }
-    if entry.get("range"):
-        kept["range"] = entry["range"]
+    span = cut_range(entry["range"], content.size) if entry.get("range") else None
+    if span is not None:
+        kept["range"] = f"{span[0]}-{span[1] - 1}"
     if segment.slo_etag is not None:
         kept["sub_slo"] = True
     return kept

@@ -124,7 +124,7 @@ async def store_pieces(
         async for piece in pieces:
             await blob.write(piece)
         digest = await blob.finish() if blob.size else EMPTY_MD5
-        if etag and etag.strip('"').lower() != digest:
+        if etag and etag.strip('"') != digest:
             raise refuse(422)
     except BlobStoreFull:
         await blob.discard()

@@ -21,6 +21,10 @@ tf: Any = import_module("tensorflow")
 
 _TAG = "serve"
 _PREFERRED = "serving_default"
+_NO_VARIABLES = (
+    "the SavedModel's variables are missing: variables/variables.index and variables/variables.data-* must lie "
+    "beside saved_model.pb"
+)
 _RUN_IN_CALLERS_THREAD = -1  # RunOptions.inter_op_thread_pool
 
 
@@ -93,30 +97,30 @@ class SavedModel:
 def _load(session: Any, path: Path) -> Any:
     try:
         return tf.compat.v1.saved_model.load(session, [_TAG], str(path))
-    except tf.errors.NotFoundError as error:
-        text = str(error)
-        if "Op type not registered" in text:
-            raise LoadFailed(
-                f"the SavedModel uses an operation that this TensorFlow does not have: {_reason(error)}"
-            ) from error
-        raise LoadFailed(f"the SavedModel's variables are incomplete: {_reason(error)}") from error
-    except tf.errors.OpError as error:
-        raise LoadFailed(f"the SavedModel's variables can't be read: {_reason(error)}") from error
-    except RuntimeError as error:
-        if "MetaGraphDef" in str(error):
-            raise LoadFailed(f"the SavedModel has no graph for serving (tag '{_TAG}'): {_reason(error)}") from error
-        raise LoadFailed(f"the SavedModel can't be loaded: {_reason(error)}") from error
     except Exception as error:  # damaged files raise whatever the parser of the day raises
-        raise LoadFailed(f"the SavedModel is broken: {_reason(error)}") from error
+        raise LoadFailed(_load_fault(error)) from error
+
+
+def _load_fault(error: Exception) -> str:
+    reason = _reason(error)
+    if "Op type not registered" in reason:
+        return f"the SavedModel uses an operation that this TensorFlow does not have: {reason}"
+    if "valid checkpoint" in reason:
+        return _NO_VARIABLES
+    if isinstance(error, tf.errors.NotFoundError):
+        return f"the SavedModel lacks a file of its variables or assets: {reason}"
+    if isinstance(error, tf.errors.OpError):
+        return f"the SavedModel's variables can't be read: {reason}"
+    if "MetaGraphDef" in reason:
+        return f"the SavedModel has no graph for serving (tag '{_TAG}'): {reason}"
+    return f"the SavedModel is broken: {reason}"
 
 
 def _check_variables(path: Path) -> None:
-    """TensorFlow loads a graph without its variables and fails at the first prediction; better told now."""
+    """TensorFlow may load a graph without its variables and fail at the first prediction; better told now."""
     folder = path / "variables"
     if not (folder / "variables.index").is_file() or not any(folder.glob("variables.data-*")):
-        raise LoadFailed(
-            "the SavedModel's variables are missing: variables/variables.index and variables/variables.data-* must lie beside saved_model.pb"
-        )
+        raise LoadFailed(_NO_VARIABLES)
 
 
 def _is_dense(definition: Any) -> bool:

@@ -218,7 +218,7 @@ def _import_handler(name: str, folder: Path) -> tuple[Any, str]:
 
 
 def _handler_class(module: Any, function: str, name: str) -> Any:
-    values: list[Any] = list(vars(module).values())
+    values: list[Any] = list(module.__dict__.values())
     own = [value for value in values if inspect.isclass(value) and value.__module__ == module.__name__]
     named = [value for value in own if value.__name__ == function]
     able = named or [value for value in own if hasattr(value, "handle") or all(hasattr(value, step) for step in _STEPS)]

@@ -67,7 +67,7 @@ def only_module_class(module: Any, file_name: str) -> Any:
     """The one `torch.nn.Module` class that a file defines, as TorchServe wants it. Raises `LoadFailed`."""
     classes = [
         value
-        for value in cast("list[Any]", list(vars(module).values()))
+        for value in list(module.__dict__.values())
         if inspect.isclass(value) and issubclass(value, torch.nn.Module) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:

@@ -23,7 +23,7 @@ from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.backends.local.hints import HintListener
 from modelyard.compute.backends.local.identities import Identities
 from modelyard.compute.backends.local.isolation import find_isolation
-from modelyard.compute.backends.local.limits import GroupBases, find_bases, find_hierarchies
+from modelyard.compute.backends.local.limits import GroupBases, find_bases, find_hierarchies, remove_bases
 from modelyard.compute.backends.local.package_access import find_package_access
 from modelyard.compute.backends.local.planning import Machine
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
@@ -131,6 +131,7 @@ class LocalCompute:
             for instance_id in left:
                 await self._run(self._kill_supervisor, instance_id)
             await self._until_ended(left, _LAST_SECONDS)
+        await self._run(self._forget_machine)
         return len(running)
 
     def close(self) -> None:
@@ -173,6 +174,12 @@ class LocalCompute:
         isolation, note = find_isolation(machine, os.geteuid() == 0, self._launch_probe, self._remove_probe)
         self._notes = (*([note] if note else []), *groups.notes())
         return replace(machine, isolation=isolation)
+
+    def _forget_machine(self) -> None:
+        """Nothing runs any more: take the groups away. A launch that comes all the same makes them again."""
+        with self._machine_lock:
+            if self._machine is not None and remove_bases(self._machine.groups):
+                self._machine = None
 
     def _launch_probe(self, instance: Instance, machine: Machine) -> Path:
         directory = self._directory(instance.id)

@@ -35,7 +35,7 @@ from modelyard.compute.backends.local.environments import (
     read_spec,
 )
 from modelyard.compute.backends.local.interpreters import Interpreter, obtain_interpreter
-from modelyard.compute.backends.local.package_sources import tool_environment, uv_binary
+from modelyard.compute.backends.local.package_sources import read_package_sources, tool_environment, uv_binary
 from modelyard.compute.backends.local.packages import Resolution, Tool, ToolFailed, install, resolve
 from modelyard.compute.backends.local.scripts import make_scripts_relocatable
 from modelyard.compute.port import Environment
@@ -127,7 +127,7 @@ def _build(environment: Environment, root: Path, lock: int, report: Report, say:
         place = Path(stack.enter_context(_temporary(root, f".building-{environment.digest}-")))
         work = Path(stack.enter_context(_temporary(root, f".building-{environment.digest}-work-")))
         steps = _Steps(report, started)
-        tool = Tool(work, lock, say, steps.tick)
+        tool = Tool(read_package_sources(), work, lock, say, steps.tick)
         try:
             resolution = _install(environment, interpreter, place, tool, steps)
         except ToolFailed as failure:

@@ -63,6 +63,8 @@ def explain(output: str, *, name: str, python: str, machine: str, root: Path) ->
     absent = _ABSENT.search(text)
     if absent:
         wanted = next(group for group in absent.groups() if group)
+        required = re.search(rf"you require ({re.escape(wanted)}[^,\s]*)", text)
+        wanted = required.group(1) if required else wanted
         return (
             f"No package index configured here offers {wanted.strip('`.,')} for Python {python} on {machine}: "
             f"correct the requirements of '{name}', or add an index to pip's or uv's configuration."

@@ -109,7 +109,7 @@ def _execute(plan: Plan, cgroups: Cgroups, parent: int, output: int, status: int
     # Bubblewrap itself starts with nothing of the user's environment: LD_PRELOAD would run code outside the sandbox.
     environment = {} if plan["sandbox_arguments"] else plan["env"]
     os.chdir("/" if plan["sandbox_arguments"] else plan["cwd"])
-    os.execvpe(plan["argv"][0], plan["argv"], environment)
+    os.execvpe(plan["argv"][0], plan["argv"], environment)  # noqa: S606 - no shell is wanted
 
 
 def _set_process_limits(plan: Plan, cgroups: Cgroups) -> None:

@@ -122,6 +122,14 @@ def find_bases(hierarchies: Hierarchies, name: str) -> GroupBases:
     return GroupBases(v1, v2, v2_controllers)
 
 
+def remove_bases(bases: GroupBases) -> bool:
+    """Take the directories away; those in which an instance still is stay. Returns whether all are gone."""
+    for directory in dict.fromkeys([*bases.v1.values(), *([bases.v2] if bases.v2 else [])]):
+        with suppress(OSError):
+            Path(directory).rmdir()
+    return not any(Path(directory).exists() for directory in bases.v1.values())
+
+
 def _v2_base(place: Place, name: str) -> tuple[str | None, tuple[str, ...]]:
     is_limited = _smallest(place, "memory.max") is not None
     parents = [place.own] if is_limited or os.geteuid() != 0 else [place.top, place.own]

@@ -56,8 +56,9 @@ def read_facts(directory: Path) -> InstanceFacts | None:
     if fields is None:
         return None
     try:
-        lists = {name: tuple(fields[name]) for name in ("notes", "cgroup_v2_controllers", "gpu_devices")}
-        return InstanceFacts(**(fields | lists))
+        for name in ("notes", "cgroup_v2_controllers", "gpu_devices"):
+            fields[name] = tuple(fields[name])
+        return InstanceFacts(**fields)
     except (KeyError, TypeError):
         return None
 

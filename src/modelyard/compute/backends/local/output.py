@@ -23,7 +23,7 @@ _TURN_BYTES = 32 << 20
 def open_pipe() -> tuple[int, int]:
     """A pipe (read end, write end), roomy where the system allows, whose read end never blocks."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    try:
+    try:  # noqa: SIM105 - contextlib is too slow to load here
         fcntl.fcntl(write_end, _F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
         pass  # An unprivileged user's share of pipe memory is used up: the usual 64 KiB works as well.
@@ -83,7 +83,7 @@ class Recorder:
         """Make what was written durable."""
         if self._file == -1:
             return
-        try:
+        try:  # noqa: SIM105 - as above
             os.fdatasync(self._file)
         except OSError:
             pass  # A full disk: what could be kept is kept.

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import dataclass
 
 import uv
 
@@ -20,6 +20,8 @@ from modelyard.compute.backends.local.build_errors import BuildFailed, last_line
 
 _SECTIONS = ("global", "install", ":env:")
 """In pip's order: a later one replaces the value of an earlier one."""
+
+_PLACES = ("index-url", "extra-index-url", "find-links")
 
 _DROPPED = (
     "PYTHONDONTWRITEBYTECODE",  # environments are compiled once; with this, TensorFlow imports in 11 s instead of 3
@@ -50,22 +52,50 @@ def tool_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in _DROPPED}
 
 
-def uv_environment() -> dict[str, str]:
-    """The variables for uv, with pip's places added. What the user told uv itself wins."""
-    environment = tool_environment()
-    for name, value in as_uv_variables(pip_configuration()).items():
-        environment.setdefault(name, value)
-    if environment.get("UV_LINK_MODE") == "symlink":
-        del environment["UV_LINK_MODE"]  # a sandbox sees the environment, not uv's cache
-    return environment
+@dataclass(frozen=True, slots=True)
+class PackageSources:
+    """What is in force for `pip install`: option → value, e.g. `{"find-links": "/srv/wheels"}`."""
+
+    configuration: Mapping[str, str]
+
+    @property
+    def has_places(self) -> bool:
+        """Whether pip was told of any place of its own."""
+        return any(self.configuration.get(place) for place in _PLACES)
+
+    def uv_environment(self) -> dict[str, str]:
+        """The variables for uv, with pip's places added. What the user told uv itself wins."""
+        environment = tool_environment()
+        for name, value in as_uv_variables(self.configuration).items():
+            environment.setdefault(name, value)
+        if environment.get("UV_LINK_MODE") == "symlink":
+            del environment["UV_LINK_MODE"]  # a sandbox sees the environment, not uv's cache
+        return environment
+
+    def uv_options(self) -> tuple[str, ...]:
+        """What uv takes on its command line alone (nothing secret)."""
+        is_closed = self.configuration.get("no-index", "").lower() in {"1", "true", "yes", "on"}
+        return ("--no-index",) if is_closed else ()
+
+
+def read_package_sources() -> PackageSources:
+    """Ask pip how it is configured (half a second). Raises `BuildFailed` as `pip_configuration` does."""
+    return PackageSources(pip_configuration())
 
 
 def pip_configuration() -> Mapping[str, str]:
-    """What is in force for `pip install`: option → value, e.g. `{"find-links": "/srv/wheels"}`.
-
-    Raises `BuildFailed` where pip itself can't read it.
-    """
-    return _pip_configuration(tuple(sorted(tool_environment().items())))
+    """pip's options that are in force. Raises `BuildFailed` where pip itself can't read its configuration."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    try:
+        done = subprocess.run(
+            command, env=tool_environment(), cwd="/", capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildFailed("pip does not say how it is configured: `pip config list` took more than a minute.") from None
+    if done.returncode != 0:
+        # Going on without it could fetch from the wrong place, or gigabytes of the wrong build.
+        raise BuildFailed(f"pip's configuration can't be read: {last_line(done.stderr)}")
+    return parse_pip_configuration(done.stdout)
 
 
 def as_uv_variables(configuration: Mapping[str, str]) -> dict[str, str]:
@@ -75,8 +105,6 @@ def as_uv_variables(configuration: Mapping[str, str]) -> dict[str, str]:
         value = configuration.get(option, "")
         if value.split():
             variables[name] = separator.join(value.split())
-    if configuration.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
-        variables["UV_NO_INDEX"] = "1"
     if "UV_INDEX" in variables or "UV_FIND_LINKS" in variables:
         # pip takes the best version that any place offers; uv would stop at the first index that knows the name.
         variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
@@ -94,21 +122,6 @@ _COUNTERPARTS: Mapping[str, tuple[str, str]] = {
     "default-timeout": ("UV_HTTP_TIMEOUT", " "),
     "timeout": ("UV_HTTP_TIMEOUT", " "),
 }
-
-
-@cache
-def _pip_configuration(environment: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    try:
-        done = subprocess.run(
-            command, env=dict(environment), cwd="/", capture_output=True, text=True, timeout=60, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise BuildFailed("pip does not say how it is configured: `pip config list` took more than a minute.") from None
-    if done.returncode != 0:
-        # Going on without it could fetch from the wrong place, or gigabytes of the wrong build.
-        raise BuildFailed(f"pip's configuration can't be read: {last_line(done.stderr)}")
-    return parse_pip_configuration(done.stdout)
 
 
 def parse_pip_configuration(listing: str) -> dict[str, str]:

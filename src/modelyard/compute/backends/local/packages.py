@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,18 +24,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelyard.compute.backends.local.build_errors import mask_credentials
-from modelyard.compute.backends.local.package_sources import (
-    pip_configuration,
-    tool_environment,
-    uv_binary,
-    uv_environment,
-)
+from modelyard.compute.backends.local.package_sources import PackageSources, tool_environment, uv_binary
 from modelyard.compute.port import Environment
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
 _KEPT_OUTPUT_CHARACTERS = 200_000
-_PLACES = ("index-url", "extra-index-url", "find-links")
 _UNIT_BYTES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _DOWNLOAD = re.compile(
     r"^\s*(?P<verb>Downloading|Downloaded)\s+(?P<name>\S+)(?:\s+\((?P<size>[\d.]+)\s*(?P<unit>[kKMG]i?B)\))?"
@@ -75,11 +69,13 @@ class Tool:
     """Runs uv and pip for one build: where they work, what they hold, where their lines go.
 
     Attributes:
+        sources: where packages come from.
         directory: an empty directory to work in, so that no project's own configuration counts.
         lock: a descriptor that the children hold as well (`environment_lock`).
         say: gets each line printed. `tick` is called about once a second while a tool runs.
     """
 
+    sources: PackageSources
     directory: Path
     lock: int
     say: Say
@@ -150,7 +146,7 @@ def resolve(environment: Environment, python: Path, tool: Tool) -> Resolution:
     try:
         packages = _resolve_by_uv(requirements, python, tool, {})
     except ToolFailed as failure:
-        if not any(pip_configuration().get(place) for place in _PLACES):
+        if not tool.sources.has_places:
             raise
         tool.say("uv finds no solution in the places that pip is configured for; asking pip itself")
         with contextlib.suppress(ToolFailed):
@@ -177,8 +173,18 @@ def install(resolution: Resolution, python: Path, tool: Tool, on_download: Calla
             tool.say(line)
 
     if resolution.installer == "uv":
-        command = [uv_binary(), "pip", "install", "--no-deps", "--python", str(python), "-r", str(listing)]
-        tool.run(command, uv_environment() | dict(resolution.variables), follow)
+        command = [
+            uv_binary(),
+            "pip",
+            "install",
+            *tool.sources.uv_options(),
+            "--no-deps",
+            "--python",
+            str(python),
+            "-r",
+            str(listing),
+        ]
+        tool.run(command, tool.sources.uv_environment() | dict(resolution.variables), follow)
         return
     command = [*_pip(python), "install", "--no-deps", "--no-compile", "--progress-bar", "off", "-r", str(listing)]
     tool.run(command, tool_environment(), follow)
@@ -222,7 +228,10 @@ def _resolve_by_uv(requirements: Path, python: Path, tool: Tool, variables: Mapp
         "-o",
         str(resolved),
     ]
-    tool.run([uv_binary(), "pip", "compile", *options, str(requirements)], uv_environment() | dict(variables))
+    tool.run(
+        [uv_binary(), "pip", "compile", *tool.sources.uv_options(), *options, str(requirements)],
+        tool.sources.uv_environment() | dict(variables),
+    )
     return tuple(
         line.strip() for line in resolved.read_text().splitlines() if line.strip() and not line.startswith("#")
     )
@@ -232,13 +241,17 @@ def _resolve_cpu_build(requirements: Path, python: Path, tool: Tool) -> Resoluti
     """PyTorch's own index of CPU builds, which uv knows by name. None where it can't be reached or has no such build."""
     tool.say("the configured indexes offer only a CUDA build of torch; looking for its CPU build")
     variables = {"UV_TORCH_BACKEND": "cpu"}
-    quiet = Tool(tool.directory, tool.lock, lambda _: None, tool.tick)
+    quiet = replace(tool, say=_silence)
     try:
         packages = _resolve_by_uv(requirements, python, quiet, variables)
     except ToolFailed:
         tool.say("the CPU build of torch is not to be had from here")
         return None
     return None if cuda_packages(packages) else Resolution(packages, "uv", variables)
+
+
+def _silence(_line: str) -> None:
+    """For a try whose failure is no news."""
 
 
 def _resolve_by_pip(requirements: Path, python: Path, tool: Tool, environment: Environment) -> Resolution:

@@ -130,14 +130,12 @@ def check(instance: Instance, machine: Machine, gpu_count: int) -> None:
         faults.append("limits must be greater than zero")
     if limits.gpus > gpu_count:
         faults.append(f"it asks for {limits.gpus} GPUs and this machine has {gpu_count}")
-    for name in instance.sockets:
-        if not _SOCKET.fullmatch(name):
-            faults.append(f"'{name}' can't be a socket's name")
-    for path in machine.sockets(instance).values():
-        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES:
-            faults.append(
-                f"the socket's path {path} is longer than {_MAX_ADDRESS_BYTES} bytes: choose a shorter home directory"
-            )
+    faults += [f"'{name}' can't be a socket's name" for name in instance.sockets if not _SOCKET.fullmatch(name)]
+    faults += [
+        f"the socket's path {path} is longer than {_MAX_ADDRESS_BYTES} bytes: choose a shorter home directory"
+        for path in machine.sockets(instance).values()
+        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES
+    ]
     faults += [fault for mount in instance.mounts if (fault := _mount_fault(mount.source, mount.target))]
     if isinstance(instance.task, Command):
         faults += _command_faults(instance.task, instance)

@@ -31,7 +31,7 @@ def empty(trash: Path) -> None:
         return
     kept: set[str] = set()
     try:
-        while pending := [name for name in os.listdir(top) if name not in kept]:
+        while pending := [name for name in os.listdir(top) if name not in kept]:  # noqa: PTH208 - of a descriptor
             for name in pending:
                 if not _deleted(top, name):
                     kept.add(name)
@@ -61,7 +61,7 @@ def _emptied(top: int, name: str) -> bool:
     except OSError:
         return False
     try:
-        for entry in os.listdir(directory):
+        for entry in os.listdir(directory):  # noqa: PTH208 - of a descriptor
             try:
                 os.unlink(entry, dir_fd=directory)
             except IsADirectoryError:

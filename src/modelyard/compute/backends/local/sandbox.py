@@ -55,7 +55,7 @@ def system_arguments(system_directories: Sequence[str]) -> list[str]:
     arguments = ["--ro-bind", "/usr", "/usr"]
     for directory in system_directories:
         if Path(directory).is_symlink():
-            arguments += ["--symlink", os.readlink(directory), directory]
+            arguments += ["--symlink", str(Path(directory).readlink()), directory]
         elif Path(directory).is_dir():
             arguments += ["--ro-bind", directory, directory]
     arguments += ["--perms", "0755", "--dir", "/etc"]
@@ -73,7 +73,7 @@ def system_arguments(system_directories: Sequence[str]) -> list[str]:
         "/sys/devices/system",
         "/sys/devices/system",
     ]
-    arguments += ["--dir", "/run", "--symlink", "../run", "/var/run", "--symlink", "../tmp", "/var/tmp"]
+    arguments += ["--dir", "/run", "--symlink", "../run", "/var/run", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - the inside's
     return arguments
 
 

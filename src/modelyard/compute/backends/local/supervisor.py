@@ -44,10 +44,10 @@ def main(directory: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.write(1, TAKEN)
+        _answer(TAKEN)
         return 0
     if os.path.exists(f"{directory}/{records.SUPERVISOR}"):
-        os.write(1, TAKEN)
+        _answer(TAKEN)
         return 0
     Supervisor(directory).run()
     return 0
@@ -100,7 +100,7 @@ class Supervisor:
         pid = os.getpid()
         record = {"pid": pid, "start_ticks": processes.start_ticks(pid), "boot_id": processes.boot_id()}
         records.write_record(f"{self._directory}/{records.SUPERVISOR}", {**record}, is_durable=False)
-        os.write(1, READY)
+        _answer(READY)
         nothing = os.open("/dev/null", os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
@@ -180,8 +180,7 @@ class Supervisor:
             moments.append(self._kill_at)
         if self._plan["timeout_seconds"] is not None and not self._ending.is_begun:
             moments.append(self._began + self._plan["timeout_seconds"])
-        if self._quiet_until is not None:
-            moments.append(self._quiet_until)
+        moments += [moment for moment in (self._quiet_until, self._gauge.due_at) if moment is not None]
         return max(int((min(moments) - now) * 1000) + 1, 0)
 
     def _look(self) -> None:
@@ -363,6 +362,13 @@ class Supervisor:
         if printed and first >= 0:
             self._ending.message += f" {printed.splitlines()[-1]}"
         self._output.write(f"{self._ending.message}\n")
+
+
+def _answer(word: bytes) -> None:
+    try:
+        os.write(1, word)
+    except OSError:
+        return  # The server was killed meanwhile; nothing depends on it.
 
 
 def _rest(descriptor: int) -> str:

@@ -87,5 +87,5 @@ def _step(parent: int, name: str, is_made: bool, gid: int | None) -> int:
     descriptor = os.open(name, flags, dir_fd=parent)
     if gid is not None:
         os.chown(f"/proc/self/fd/{descriptor}", -1, gid)
-        os.chmod(f"/proc/self/fd/{descriptor}", 0o2770)
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o2770)  # noqa: S103 - the group is the point
     return descriptor

@@ -32,9 +32,14 @@ class StorageGauge:
         """Whether the last look found more than the limit."""
         return self._limit_bytes is not None and self.used_bytes > self._limit_bytes
 
+    @property
+    def due_at(self) -> float | None:
+        """The moment (`time.monotonic`) of the next look, None while one goes on or none is wanted."""
+        return None if self._limit_bytes is None or self.descriptor != -1 else self._due_at
+
     def is_due(self, now: float) -> bool:
         """Whether it is time to look again."""
-        return self._limit_bytes is not None and self.descriptor == -1 and now >= self._due_at
+        return self.due_at is not None and now >= self.due_at
 
     def start(self) -> int:
         """Begin to look; answers a descriptor that becomes readable when the answer is there."""

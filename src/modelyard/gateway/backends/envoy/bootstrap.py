@@ -111,6 +111,8 @@ def _front_door(settings: EnvoySettings) -> Json:
         "append_x_forwarded_port": True,
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
+        # The target answers `Expect: 100-continue`, so that it can refuse an upload before the first byte of it.
+        "proxy_100_continue": True,
         "server_header_transformation": "PASS_THROUGH",
         "max_request_headers_kb": _MAX_HEADERS_KIBIBYTES,
         "common_http_protocol_options": {"idle_timeout": _IDLE_CONNECTION},

@@ -182,8 +182,11 @@ class Deployment:
         delay, reason = _POLL_SECONDS, "it still has the configuration from before"
         while True:
             try:
-                if await is_done():
-                    return
+                async with asyncio.timeout(max(deadline - time.monotonic(), _SLOWEST_POLL_SECONDS)):
+                    if await is_done():
+                        return
+            except TimeoutError:
+                reason = "it does not answer"
             except (ProbeFailed, AdminUnreachable) as failure:
                 reason = str(failure)
             if refusal := _refusal_in(self._files.log, log_size):

@@ -130,7 +130,7 @@ async def start_envoy(settings: EnvoySettings, bootstrap: bytes) -> EnvoyProcess
     ticks = _started_ticks(child.pid)
     if ticks is None:
         child.wait()
-        raise EnvoyFailed(f"Envoy ended at once: {failure_in_log(files.log)}")
+        raise EnvoyFailed(f"Envoy ended at its start: {failure_in_log(files.log)}")
     identity = Identity(child.pid, ticks, _boot(), bootstrap_digest(settings, bootstrap))
     replace_file(files.process, orjson.dumps(asdict(identity)))
     return EnvoyProcess(identity, child)
@@ -176,7 +176,7 @@ def _arguments(settings: EnvoySettings) -> Sequence[str]:
 
 
 def _spawn(command: Sequence[str], files: Files) -> subprocess.Popen[bytes]:
-    with files.log.open("ab") as log:
+    with open(files.log, "ab", opener=_for_owner) as log:  # noqa: PTH123  # Path.open takes no opener
         child = subprocess.Popen(
             command,
             cwd=files.directory,
@@ -192,6 +192,10 @@ def _spawn(command: Sequence[str], files: Files) -> subprocess.Popen[bytes]:
     with contextlib.suppress(OSError, ValueError):
         resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, most))
     return child
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 async def _free_ports(settings: EnvoySettings) -> None:

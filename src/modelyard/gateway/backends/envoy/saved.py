@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 def saved_routes(path: Path) -> Iterator[Route]:
     """The routes in the file; none when there is no file or it can't be read."""
     try:
-        entries: list[dict[str, Any]] = orjson.loads(path.read_bytes())["routes"]
+        entries: list[dict[str, Any]] = list(orjson.loads(path.read_bytes())["routes"])
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as cause:

@@ -17,6 +17,7 @@ import struct
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import orjson
 import tantivy
@@ -27,7 +28,9 @@ from modelyard.logstore.port import LogLine
 LAYOUT = "1"
 
 # Hangul (jamo, compatibility jamo, syllables), kana, Han with its extensions. The same ranges cut bodies (in tantivy) and patterns (here).
-SYLLABLES = "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+SYLLABLES = (
+    "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+)
 MAX_WORD_BYTES = 250
 MAX_VALUE_CHARACTERS = 512
 MAX_POSITION = 2**63 - 1
@@ -141,13 +144,17 @@ def _tags(line: LogLine) -> Iterator[str]:
     """The tags of all fields but the body; the guide's own win over a sender's field of the same name."""
     own = {"category": line.category, "logLevel": line.level, "logType": line.log_type}
     for name, value in {**line.fields, **own}.items():
-        key = tag_name(name)
-        text = tag_value(value)
-        yield f"{key}{TEXT_MARK}{text}"
-        yield f"{key}{PRESENCE_MARK}"
-        number = number_of(text)
-        if number is not None:
-            yield f"{key}{NUMBER_MARK}{sortable(number)}"
+        yield from _tags_of(name, value)
+
+
+@lru_cache(maxsize=4096)
+def _tags_of(name: str, value: str) -> tuple[str, ...]:
+    """The tags of one field. Most fields repeat from line to line, so they are remembered."""
+    key = tag_name(name)
+    text = tag_value(value)
+    tags = (f"{key}{TEXT_MARK}{text}", f"{key}{PRESENCE_MARK}")
+    number = number_of(text)
+    return tags if number is None else (*tags, f"{key}{NUMBER_MARK}{sortable(number)}")
 
 
 def _wire(line: LogLine) -> bytes:

@@ -7,7 +7,7 @@ alive; without a mark, a shipper that asks after them would send the whole file 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,14 +32,16 @@ class Marks:
     def raise_to(self, positions: Mapping[str, int]) -> None:
         """Set marks; none ever goes down. Durable on return."""
         with self._connection() as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS marks (source TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS marks (source TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID"
+            )
             connection.executemany(
                 "INSERT INTO marks VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = max(position, excluded.position)",
                 positions.items(),
             )
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Generator[sqlite3.Connection, None, None]:
         connection = sqlite3.connect(self._path)
         try:
             connection.execute("PRAGMA synchronous = FULL")

@@ -16,7 +16,8 @@ EXPECTED = "a time such as 2026-01-01, 2026-01-01T09:30:00Z, 2026-01-01T09:30:00
 _NOW = re.compile(r"now(?:([+-]\d{1,6})([smhdw]))?", re.ASCII)
 _EPOCH_MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
 _TIME = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}))?(?:[.,](\d{1,6}))?)?(Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
+    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(?::(\d{2}))?(?:[.,](\d{1,6}))?)?(Z|[+-]\d{2}:?\d{2})?",
+    re.ASCII | re.IGNORECASE,
 )
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -45,7 +46,9 @@ def read_span(text: str, now: datetime) -> Span | None:
         return None
     zone = "+00:00" if offset is None or offset in "Zz" else offset
     try:
-        time = datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}.{(fraction or '').ljust(6, '0')}{zone}")
+        time = datetime.fromisoformat(
+            f"{day}T{minute or '00:00'}:{second or '00'}.{(fraction or '').ljust(6, '0')}{zone}"
+        )
     except ValueError:
         return None
     begin = microseconds(time)

@@ -7,6 +7,8 @@ and therefore whole or not at all; and the names sort in the order of arrival. D
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -20,6 +22,9 @@ from modelyard.logstore.backends.tantivy import layout
 
 _META = "meta.json"
 _DOOMED = ".removed"
+_BROKEN = ".broken"
+_NAME = re.compile(r"\d{4}-\d{2}-\d{2}\.\d{6}", re.ASCII)
+_log = logging.getLogger(__name__)
 
 
 class Partition:
@@ -42,6 +47,12 @@ class Partition:
     def ended_at(self) -> datetime:
         """The end of the day (UTC) on which the partition was begun: no line arrived much later."""
         return datetime.fromisoformat(self.name.partition(".")[0]).replace(tzinfo=UTC) + timedelta(days=1)
+
+    def create(self) -> None:
+        """Make the directory and the empty index in it."""
+        self.path.mkdir(mode=0o700)
+        with self._lock:
+            self._use(tantivy.Index(self._schema, str(self.path)))
 
     def searcher(self) -> tantivy.Searcher:
         """A view of what is committed now."""
@@ -76,16 +87,14 @@ class Partition:
         return int(found.hits[0][0]) if found.hits else None
 
     def _opened(self) -> tantivy.Index:
-        if self._index is None:
-            is_new = not (self.path / _META).exists()
-            if is_new:
-                self.path.mkdir(mode=0o700, exist_ok=True)
-            index = tantivy.Index(self._schema, str(self.path)) if is_new else tantivy.Index.open(str(self.path))
-            index.register_tokenizer("words", self._analyzer)
-            # "manual" keeps tantivy from starting a thread that watches the directory.
-            index.config_reader("manual", 0)
-            self._index = index
-        return self._index
+        return self._index or self._use(tantivy.Index.open(str(self.path)))
+
+    def _use(self, index: tantivy.Index) -> tantivy.Index:
+        index.register_tokenizer("words", self._analyzer)
+        # "manual" keeps tantivy from starting a thread that watches the directory.
+        index.config_reader("manual", 0)
+        self._index = index
+        return index
 
 
 class Partitions:
@@ -99,16 +108,23 @@ class Partitions:
         self._known: dict[str, Partition] = {}
 
     def tidy(self) -> None:
-        """Remove what a crash left half made or half removed. For the writing process only."""
+        """Remove what a crash left half made or half removed, and set aside what can't be read. For the writing process only."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._directory.iterdir():
-            if path.name.endswith(_DOOMED) or not (path / _META).exists():
+            is_half_made = _NAME.fullmatch(path.name) and not (path / _META).exists()
+            if is_half_made or path.name.endswith(_DOOMED):
                 shutil.rmtree(path, ignore_errors=True)
+        for name in self._names():
+            try:
+                self._partition(name).searcher()
+            except (ValueError, OSError) as error:
+                _log.error("Log partition %s is damaged and was set aside as %s%s: %s", name, name, _BROKEN, error)
+                (self._directory / name).rename(self._directory / (name + _BROKEN))
 
     def all(self) -> Sequence[Partition]:
         """The partitions that exist now, oldest first."""
-        names = self._names()
         with self._lock:
+            names = self._names()
             for name in self._known.keys() - set(names):
                 del self._known[name]
             return [self._known.setdefault(name, self._partition(name)) for name in names]
@@ -127,8 +143,9 @@ class Partitions:
             last_day, _, counter = last.name.partition(".")
             if last_day >= day:
                 day, number = last_day, int(counter) + 1
-        partition = self._partition(f"{day}.{number:06d}")
         with self._lock:
+            partition = self._partition(f"{day}.{number:06d}")
+            partition.create()
             self._known[partition.name] = partition
         return partition
 
@@ -142,13 +159,10 @@ class Partitions:
 
     def _names(self) -> list[str]:
         try:
-            return sorted(
-                path.name
-                for path in self._directory.iterdir()
-                if not path.name.endswith(_DOOMED) and (path / _META).exists()
-            )
+            paths = [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
         except FileNotFoundError:
             return []
+        return sorted(path.name for path in paths if (path / _META).exists())
 
     def _partition(self, name: str) -> Partition:
         return Partition(self._directory / name, self._schema, self._analyzer)
@@ -158,6 +172,12 @@ def open_partitions(directory: Path) -> tuple[Partitions, tantivy.Schema, tantiv
     """The partitions of a directory with the schema and the analyzer that they share."""
     schema, analyzer = layout.build_schema(), layout.build_analyzer()
     return Partitions(directory, schema, analyzer), schema, analyzer
+
+
+def found_count(found: tantivy.SearchResult) -> int:
+    """How many lines a search found in all; 0 if it was told not to count. (The attribute is missing in tantivy's types.)"""
+    count: int | None = getattr(found, "count", None)
+    return count or 0
 
 
 def _size_bytes(path: Path) -> int:

@@ -8,12 +8,14 @@ slashes are refused: wildcards do what people use them for, and are bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
+from typing import Any
 
-import luqum.thread
-import luqum.tree as tree
-from luqum.exceptions import ParseError
+import luqum.thread  # pyright: ignore[reportMissingTypeStubs]  luqum ships no types
+import luqum.tree as tree  # pyright: ignore[reportMissingTypeStubs]  luqum ships no types
+from luqum.exceptions import ParseError  # pyright: ignore[reportMissingTypeStubs]  luqum ships no types
 from tantivy import Occur, Query
 
 from modelyard.logstore.backends.tantivy import layout, matching
@@ -31,6 +33,13 @@ MAX_SLOP = 100
 _POSITION = re.compile(r"at position (\d+)")
 _OPERATIONS = (tree.AndOperation, tree.OrOperation, tree.UnknownOperation)
 
+# luqum's attributes have no types; they are read here, and only here.
+_parse: Callable[[str], tree.Item] = getattr(luqum.thread, "parse")  # noqa: B009  untyped parameters, see above
+_value: Callable[[Any], str] = attrgetter("value")
+_name: Callable[[Any], str] = attrgetter("name")
+_degree: Callable[[Any], float] = attrgetter("degree")
+_pos: Callable[[Any], int | None] = attrgetter("pos")
+
 
 def read_query(text: str, matcher: Matcher, now: datetime) -> Query:
     """The query that the text writes; an empty text finds all. Raises `BadQuery` with the position and what was expected."""
@@ -38,7 +47,7 @@ def read_query(text: str, matcher: Matcher, now: datetime) -> Query:
         return matching.everything()
     wording = read_wording(text)
     try:
-        root = luqum.thread.parse(wording.text)
+        root = _parse(wording.text)
     except ParseError as error:
         raise BadQuery(_complaint(text, wording, str(error))) from None
     except (ArithmeticError, ValueError):
@@ -68,12 +77,17 @@ class _Reading:
             return self.query(node.children[0], field, depth + 1)
         if isinstance(node, tree.SearchField):
             if field is not None:
-                raise self._bad(node, f"a field inside the field {field!r}; expected a value (write \\: for a colon that belongs to it)")
+                raise self._bad(
+                    node,
+                    f"a field inside the field {field!r}; expected a value (write \\: for a colon that belongs to it)",
+                )
             return self.query(node.children[0], self._field(node), depth + 1)
         try:
             return self._leaf(node, field)
         except PatternTooLarge:
-            raise self._bad(node, "this pattern matches in too many ways; expected fewer or shorter wildcards") from None
+            raise self._bad(
+                node, "this pattern matches in too many ways; expected fewer or shorter wildcards"
+            ) from None
 
     def _operation(self, node: tree.Item, field: str | None, depth: int) -> Query:
         is_conjunction = isinstance(node, tree.AndOperation)
@@ -92,9 +106,9 @@ class _Reading:
         if self._clauses > MAX_CLAUSES:
             raise self._bad(node, f"the query has more than {MAX_CLAUSES} parts")
         if isinstance(node, tree.Word):
-            return self._text(node, field, unescape(str(node.value)))
+            return self._text(node, field, unescape(_value(node)))
         if isinstance(node, tree.Phrase):
-            return self._text(node, field, unquote(str(node.value)))
+            return self._text(node, field, unquote(_value(node)))
         if isinstance(node, tree.Range):
             low, high = node.children
             return self._range(node, field, low, high, bool(node.include_low), bool(node.include_high))
@@ -107,7 +121,10 @@ class _Reading:
         if isinstance(node, tree.Proximity):
             return self._near(node, field)
         if isinstance(node, tree.Regex):
-            raise self._bad(node, "regular expressions are not supported; expected a word (wildcards are * and ?; write \\/ for a slash)")
+            raise self._bad(
+                node,
+                "regular expressions are not supported; expected a word (wildcards are * and ?; write \\/ for a slash)",
+            )
         raise self._bad(node, "this can't be searched for; expected a word, a phrase or a range")
 
     def _text(self, node: tree.Item, field: str | None, text: str) -> Query:
@@ -136,7 +153,13 @@ class _Reading:
         return matching.everything() if field in has_always else self._matcher.presence(field)
 
     def _range(
-        self, node: tree.Item, field: str | None, low: tree.Item | None, high: tree.Item | None, has_low: bool, has_high: bool
+        self,
+        node: tree.Item,
+        field: str | None,
+        low: tree.Item | None,
+        high: tree.Item | None,
+        has_low: bool,
+        has_high: bool,
     ) -> Query:
         first, last = self._bound(low), self._bound(high)
         if field is None:
@@ -162,28 +185,30 @@ class _Reading:
         if isinstance(node, tree.Prohibit):
             inner = self._bound(node.children[0])
             return None if inner is None else f"-{inner}"
-        text = str(getattr(node, "value", ""))
+        text = _value(node)
         if text == "*":
             return None
         return unquote(text) if isinstance(node, tree.Phrase) else unescape(text)
 
     def _similar(self, node: tree.Fuzzy, field: str | None) -> Query:
         # Lucene's old form gives a similarity below 1 (0.5 where none is written); the new one gives a distance.
-        degree = float(node.degree)
+        degree = _degree(node)
         distance = 2 if degree < 1 else int(degree)
-        text = unescape(str(node.term.value))
+        text = unescape(_value(node.term))
         if field not in {None, "body"} or distance > 2 or any(mark in text for mark in WILDCARDS):
-            raise self._bad(node, "similar words (~) are searched in the body, at most 2 letters away and without wildcards")
+            raise self._bad(
+                node, "similar words (~) are searched in the body, at most 2 letters away and without wildcards"
+            )
         found = self._matcher.similar(text, distance)
         if found is None:
-            raise self._bad(node, "expected exactly one word before ~ (for words near each other, write \"one two\"~3)")
+            raise self._bad(node, 'expected exactly one word before ~ (for words near each other, write "one two"~3)')
         return found
 
     def _near(self, node: tree.Proximity, field: str | None) -> Query:
-        slop = int(float(node.degree))
+        slop = int(_degree(node))
         if field not in {None, "body"} or slop > MAX_SLOP:
             raise self._bad(node, f"words near each other (~) are searched in the body, at most {MAX_SLOP} words apart")
-        found = self._matcher.body(unquote(str(node.term.value)), slop)
+        found = self._matcher.body(unquote(_value(node.term)), slop)
         if found is None:
             raise self._bad(node, "there is nothing to search for in this; expected at least one letter or digit")
         return found
@@ -195,7 +220,7 @@ class _Reading:
         return span
 
     def _field(self, node: tree.SearchField) -> str:
-        name = unescape(str(node.name))
+        name = unescape(_name(node))
         self._count_wildcards(node, "" if name == STAR else name)
         return name
 
@@ -209,7 +234,7 @@ class _Reading:
             raise self._bad(node, f"a word with wildcards has at most {MAX_PATTERN_CHARACTERS} characters")
 
     def _bad(self, node: tree.Item, sentence: str) -> BadQuery:
-        return BadQuery(f"Position {self._wording.origin(node.pos or 0)}: {sentence}.")
+        return BadQuery(f"Position {self._wording.origin(_pos(node) or 0)}: {sentence}.")
 
 
 def _boolean(clauses: Sequence[tuple[Occur, Query]]) -> Query:

@@ -64,11 +64,12 @@ def read_wording(text: str) -> Wording:
     for match in _PIECE.finditer(text):
         kind = match.lastgroup or "other"
         if kind == "quote":
-            raise BadQuery(f"Position {match.start()}: this quotation mark is never closed; expected another \".")
+            raise BadQuery(f'Position {match.start()}: this quotation mark is never closed; expected another ".')
         _track_brackets(opened, match, kind)
         piece = _rewritten(match, kind)
         pieces.append(piece)
-        origins.extend(min(match.start() + index, match.end() - 1) for index in range(len(piece)))
+        is_rewritten = piece != match[0]
+        origins.extend(match.start() + (0 if is_rewritten else index) for index in range(len(piece)))
     if opened:
         bracket, position = opened[-1]
         raise BadQuery(f"Position {position}: '{bracket}' is never closed; expected its partner before the end.")
@@ -102,7 +103,9 @@ def _track_brackets(opened: list[tuple[str, int]], match: re.Match[str], kind: s
             raise BadQuery(f"Position {match.start()}: brackets are nested deeper than {MAX_BRACKETS}.")
     elif kind == "close":
         if not opened or opened[-1][0] not in _PARTNER[match[0]]:
-            raise BadQuery(f"Position {match.start()}: '{match[0]}' closes nothing; expected a word, a phrase or an operator.")
+            raise BadQuery(
+                f"Position {match.start()}: '{match[0]}' closes nothing; expected a word, a phrase or an operator."
+            )
         opened.pop()
 
 

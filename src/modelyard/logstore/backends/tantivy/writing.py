@@ -6,6 +6,7 @@ lines come in.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from modelyard.logstore.backends.tantivy import layout
 from modelyard.logstore.backends.tantivy.errors import LogsNotKept
 from modelyard.logstore.backends.tantivy.marks import ARRIVALS, Marks
 from modelyard.logstore.backends.tantivy.matching import Matcher
-from modelyard.logstore.backends.tantivy.partitions import Partition, Partitions
+from modelyard.logstore.backends.tantivy.partitions import Partition, Partitions, found_count
 from modelyard.logstore.port import LogLine
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class LineWriter:
 
     def position(self, source: str) -> int | None:
         """The highest position of a source that was ever kept, or None."""
-        position, _ = self._mark(source)
+        position, _ = self._mark(source, self._partitions.all())
         return None if position == _BEFORE_ALL else position
 
     def remove_before(self, time: datetime) -> int:
@@ -74,13 +75,16 @@ class LineWriter:
         writer, self._writer, self._partition = self._writer, None, None
         if writer is not None:
             writer.wait_merging_threads()
+            del writer
+            _give_back_memory()
 
     def _fresh(self, lines: Sequence[LogLine]) -> list[tuple[LogLine, int, int]]:
         """The lines that are not kept yet, with their order and arrival, each source's in the order of its positions."""
         arrival = self._next_arrival()
+        partitions = self._partitions.all()
         fresh: list[tuple[LogLine, int, int]] = []
-        for line in sorted(lines, key=attrgetter("position")) if len(lines) > 1 else lines:
-            last_position, last_order = self._mark(line.source)
+        for line in _in_order(lines):
+            last_position, last_order = self._mark(line.source, partitions)
             if line.position <= last_position:
                 continue
             order = layout.natural_order(line, arrival)
@@ -115,21 +119,21 @@ class LineWriter:
             self._partition = partition
         return partition, self._writer
 
-    def _mark(self, source: str) -> tuple[int, int]:
+    def _mark(self, source: str, partitions: Sequence[Partition]) -> tuple[int, int]:
         """Position and order of the source's last line."""
         known = self._sources.get(source)
         if known is not None:
             self._sources.move_to_end(source)
             return known
-        found = self._indexed_mark(source)
+        found = self._indexed_mark(source, partitions)
         dropped = self._marks.position(source)
         mark = (max(found[0], _BEFORE_ALL if dropped is None else dropped), found[1])
         self._sources[source] = mark
         return mark
 
-    def _indexed_mark(self, source: str) -> tuple[int, int]:
+    def _indexed_mark(self, source: str, partitions: Sequence[Partition]) -> tuple[int, int]:
         query = self._matcher.source(source)
-        for partition in reversed(self._partitions.all()):
+        for partition in reversed(partitions):
             position = partition.top("position", query)
             if position is not None:
                 return position, partition.top("order", query) or 0
@@ -138,9 +142,9 @@ class LineWriter:
     def _next_arrival(self) -> int:
         if self._arrival is None:
             tops = (partition.top("arrival") for partition in reversed(self._partitions.all()))
-            top = next((top for top in tops if top is not None), _BEFORE_ALL)
-            dropped = self._marks.position(ARRIVALS)
-            self._arrival = max(top, _BEFORE_ALL if dropped is None else dropped) + 1
+            top = next((top for top in tops if top is not None), 0)
+            # Counted from 1, so that a follower who has seen nothing stands at 0.
+            self._arrival = max(top, self._marks.position(ARRIVALS) or 0) + 1
         return self._arrival
 
     def _forget(self) -> None:
@@ -150,10 +154,12 @@ class LineWriter:
         self._arrival = None
         if writer is None:
             return
-        try:
-            writer.rollback()
-        except (ValueError, OSError, RuntimeError) as error:
-            _log.warning("The log store's writer could not roll back (%s); it is made anew.", error)
+        # Ended by name: the error at hand holds the writer alive, and with it tantivy's lock on the partition.
+        for step in (writer.rollback, writer.wait_merging_threads):
+            try:
+                step()
+            except (ValueError, OSError, RuntimeError) as error:
+                _log.warning("The log store's writer failed while it was given up (%s); it is made anew.", error)
 
     def _trim(self, partition: Partition, time: datetime, cut: int) -> int:
         newest = partition.top("at")
@@ -163,7 +169,7 @@ class LineWriter:
         if oldest is None or oldest >= cut:
             return 0
         old = self._matcher.between(None, cut)
-        count = int(partition.searcher().search(old, 1).count or 0)
+        count = found_count(partition.searcher().search(old, 1))
         self._remember(partition)
         self.rest()
         writer = partition.writer(self._heap_bytes)
@@ -199,5 +205,26 @@ class LineWriter:
             if excess <= 0:
                 return
             count = self._drop(partition)
-            _log.info("Log partition %s (%d lines) was dropped: the log store has reached its size.", partition.name, count)
+            _log.info(
+                "Log partition %s (%d lines) was dropped: the log store has reached its size.", partition.name, count
+            )
             excess -= size
+
+
+def _in_order(lines: Sequence[LogLine]) -> Sequence[LogLine]:
+    """The lines as they came, unless that turns the lines of a source around."""
+    last: dict[str, int] = {}
+    for line in lines:
+        if line.position < last.get(line.source, _BEFORE_ALL):
+            return sorted(lines, key=attrgetter("position"))
+        last[line.source] = line.position
+    return lines
+
+
+def _give_back_memory() -> None:
+    """Return what the writer has freed to the system; glibc keeps it otherwise, and an idle platform's memory is counted."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        # Another C library, which has its own ways.
+        return

@@ -124,7 +124,7 @@ async def _fold(scan: Scan, request: ListingRequest) -> list[Any]:
                     directory = None
             elif directory is None:
                 found.append(row)
-            elif directory != request.marker:
+            elif directory not in (request.marker, request.end_marker):
                 found.append(Subdirectory(directory))
         if len(rows) < count:
             return found

@@ -124,7 +124,7 @@ def _content(row: Any) -> Any:
         fields = cast("dict[str, Any]", row)
         data = fields.get("data")
         row = fields.get("body") if data is None else data
-    return cast("Any", row).tolist() if isinstance(row, torch.Tensor) else row
+    return row.tolist() if isinstance(row, torch.Tensor) else row
 
 
 def _like_weights(data: Any, model: Any) -> Any:

@@ -50,7 +50,7 @@ def map_class_to_label(
 
 def list_classes_from_module(module: Any, parent_class: type | None = None) -> list[type]:
     """The classes that a module defines itself; with `parent_class`, those below it."""
-    values: list[Any] = list(vars(module).values())
+    values: list[Any] = list(module.__dict__.values())
     classes = [value for value in values if isinstance(value, type) and value.__module__ == module.__name__]
     return [found for found in classes if parent_class is None or issubclass(found, parent_class)]
 

@@ -1,0 +1,162 @@
+"""`modelyard endpoint …` and predictions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelyard.cli import options
+from modelyard.cli.options import names_of, pairs
+from modelyard.cli.session import Session, say, session_of
+from modelyard.cli.trainings import EVENT_COLUMNS
+
+if TYPE_CHECKING:
+    from modelyard.resources.endpoints.schemas import EndpointOut
+
+app = typer.Typer(help="Endpoints: models behind a URL.", no_args_is_help=True)
+
+COLUMNS = (
+    ("ID", "endpointId"),
+    ("NAME", "endpointName"),
+    ("STATE", "endpointStatusCode"),
+    ("GATEWAY", "apigwStatusCode"),
+    ("STAGES", "endpointStageList"),
+    ("URL", "defaultStageUrl"),
+    ("CREATED", "createdDatetime"),
+)
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        metavar="MODEL[=PATH]",
+        help="Model (name or id) and the path that it answers on, e.g. iris=/inference; may be repeated.",
+        autocompletion=names_of("models"),
+    ),
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, max=10, help="How many model servers share the requests.")]
+Log = Annotated[bool, typer.Option("--log", help="Keep requests and answers searchable in the log service.")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: options.Name,
+    model: Models,
+    flavor: options.Flavor,
+    nodes: Nodes = 1,
+    log: Log = False,
+    description: options.Description = None,
+    tag: options.Tags = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Create an endpoint with its default stage."""
+    session = session_of(context)
+    made = session.client.endpoints.create(
+        name,
+        models=models_of(model),
+        flavor=flavor,
+        node_count=nodes,
+        use_log=log,
+        description=description,
+        tags=pairs(tag, "--tag"),
+    )
+    session.show_one(_waited(session, made.id, name, timeout) if wait else made)
+
+
+@app.command("list")
+def list_(context: typer.Context, page: options.Page = 1, limit: options.Limit = None) -> None:
+    """List endpoints, newest first."""
+    session = session_of(context)
+    session.show_many(session.client.endpoints.list(page=page, limit=limit), COLUMNS)
+
+
+@app.command()
+def get(context: typer.Context, endpoint: options.Endpoint) -> None:
+    """Show an endpoint."""
+    session = session_of(context)
+    session.show_one(session.client.endpoints.get(endpoint))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    name: options.NewName = None,
+    description: options.Description = None,
+    tag: options.Tags = None,
+) -> None:
+    """Change name, description or tags."""
+    session = session_of(context)
+    tags = pairs(tag, "--tag")
+    session.show_one(session.client.endpoints.update(endpoint, name=name, description=description, tags=tags))
+
+
+@app.command()
+def delete(context: typer.Context, endpoint: options.Endpoint) -> None:
+    """Delete an endpoint that has only its default stage."""
+    session_of(context).client.endpoints.delete(endpoint)
+    say(f"endpoint '{endpoint}' is being deleted")
+
+
+@app.command()
+def wait(context: typer.Context, endpoint: options.Endpoint, timeout: options.Timeout = None) -> None:
+    """Wait until an endpoint and its default stage are ACTIVE."""
+    session = session_of(context)
+    session.show_one(_waited(session, endpoint, endpoint, timeout))
+
+
+@app.command()
+def events(context: typer.Context, endpoint: options.Endpoint) -> None:
+    """Show how an endpoint came to its state."""
+    session = session_of(context)
+    session.show_many(session.client.endpoints.events(endpoint), EVENT_COLUMNS)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    data: Annotated[str, typer.Option("--data", "-d", help="The request: JSON, @FILE, or - for stdin.")],
+    stage: Annotated[str | None, typer.Option(help="Another stage than the default one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which model, where the stage has several.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 60.0,
+) -> None:
+    """Call a model, e.g. --data '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'."""
+    session = session_of(context)
+    body = _request_of(data)
+    answer = session.client.endpoints.predict(endpoint, body, stage=stage, model=model, timeout_seconds=timeout)
+    session.show_json(answer)
+
+
+def models_of(values: list[str]) -> dict[str, str | None]:
+    """Read `--model MODEL[=PATH]` options."""
+    found: dict[str, str | None] = {}
+    for value in values:
+        name, sign, path = value.partition("=")
+        if not name or name in found:
+            raise typer.BadParameter(f"'{value}' names no model, or one that was named before", param_hint="--model")
+        found[name] = path if sign else None
+    return found
+
+
+def _request_of(data: str) -> Any:
+    try:
+        if data == "-":
+            return json.loads(sys.stdin.buffer.read())
+        return json.loads(Path(data[1:]).read_bytes() if data.startswith("@") else data)
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint="--data") from None
+
+
+def _waited(session: Session, key: str, name: str, timeout: float | None) -> EndpointOut:
+    def state(endpoint: EndpointOut) -> str:
+        stages = [stage.endpoint_stage_status_code for stage in endpoint.endpoint_stage_list if stage.is_default_stage]
+        return ", default stage ".join([endpoint.endpoint_status_code, *stages])
+
+    with session.waiting(f"endpoint '{name}'", state) as tell:
+        return session.client.endpoints.wait(key, timeout_seconds=timeout, progress=tell)

@@ -1,0 +1,96 @@
+"""`modelyard experiment …`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from modelyard.cli import options
+from modelyard.cli.options import pairs
+from modelyard.cli.session import Session, say, session_of
+
+if TYPE_CHECKING:
+    from modelyard.resources.experiments.schemas import ExperimentOut
+
+app = typer.Typer(help="Experiments: what groups trainings.", no_args_is_help=True)
+
+COLUMNS = (
+    ("ID", "experimentId"),
+    ("NAME", "experimentName"),
+    ("STATE", "experimentStatusCode"),
+    ("DESCRIPTION", "description"),
+    ("CREATED", "createdDatetime"),
+)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: options.Name,
+    description: options.Description = None,
+    tag: options.Tags = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Create an experiment."""
+    session = session_of(context)
+    made = session.client.experiments.create(name, description=description, tags=pairs(tag, "--tag"))
+    session.show_one(_waited(session, made.id, name, timeout) if wait else made)
+
+
+@app.command("list")
+def list_(context: typer.Context, page: options.Page = 1, limit: options.Limit = None) -> None:
+    """List experiments, newest first."""
+    session = session_of(context)
+    session.show_many(session.client.experiments.list(page=page, limit=limit), COLUMNS)
+
+
+@app.command()
+def get(context: typer.Context, experiment: options.Experiment) -> None:
+    """Show an experiment."""
+    session = session_of(context)
+    session.show_one(session.client.experiments.get(experiment))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    experiment: options.Experiment,
+    name: options.NewName = None,
+    description: options.Description = None,
+    tag: options.Tags = None,
+) -> None:
+    """Change name, description or tags."""
+    session = session_of(context)
+    tags = pairs(tag, "--tag")
+    session.show_one(session.client.experiments.update(experiment, name=name, description=description, tags=tags))
+
+
+@app.command()
+def retry(context: typer.Context, experiment: options.Experiment) -> None:
+    """Try again to create an experiment that has failed."""
+    session = session_of(context)
+    session.show_one(session.client.experiments.retry(experiment))
+
+
+@app.command()
+def delete(context: typer.Context, experiment: options.Experiment) -> None:
+    """Delete an experiment that has no trainings."""
+    session_of(context).client.experiments.delete(experiment)
+    say(f"experiment '{experiment}' is deleted")
+
+
+@app.command()
+def wait(context: typer.Context, experiment: options.Experiment, timeout: options.Timeout = None) -> None:
+    """Wait until an experiment is ACTIVE."""
+    session = session_of(context)
+    session.show_one(_waited(session, experiment, experiment, timeout))
+
+
+def _waited(session: Session, key: str, name: str, timeout: float | None) -> ExperimentOut:
+    def state(experiment: ExperimentOut) -> str:
+        return experiment.experiment_status_code
+
+    with session.waiting(f"experiment '{name}'", state) as tell:
+        return session.client.experiments.wait(key, timeout_seconds=timeout, progress=tell)

@@ -1,0 +1,126 @@
+"""The command `modelyard`: its groups, the global options, and how errors end it.
+
+Global options may stand anywhere in a command line of the resource groups (`modelyard training list --output json`): they are moved to the
+front before the line is read. The platform's own commands (`up`, `credentials` …) are left alone, since they have options of the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from modelyard import __version__
+from modelyard.cli import catalogue, endpoints, experiments, logs, models, nas, stages, storage, trainings
+from modelyard.cli.exits import Code, report
+from modelyard.cli.platform import platform
+from modelyard.cli.session import Output, Session, Settings
+
+_GROUPS = {
+    "training": trainings.app,
+    "experiment": experiments.app,
+    "model": models.app,
+    "endpoint": endpoints.app,
+    "stage": stages.app,
+    "image": catalogue.images,
+    "flavor": catalogue.flavors,
+    "nas": nas.app,
+    "storage": storage.app,
+    "logs": logs.app,
+}
+_WITH_VALUE = ("--home", "--api-url", "--app-key", "--token", "--ca-file", "--output")
+_WITHOUT_VALUE = ("--traceback",)
+_OWN_OPTIONS = ("up", "down", "status", "doctor", "credentials")
+_EPILOG = "The options of `modelyard --help` (--output, --home …) may stand anywhere."
+
+
+class Root(TyperGroup):
+    """The root group: moves global options to the front, and ends every error in one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        return super().parse_args(ctx, gathered(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click."""
+        with_traceback = bool(ctx.params.get("traceback"))
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(Code.INTERRUPTED) from None
+        except (BrokenPipeError, typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if _is_usage_error(error):
+                raise
+            raise typer.Exit(report(error, with_traceback=with_traceback)) from None
+
+
+app = typer.Typer(
+    name="modelyard",
+    cls=Root,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: Rich would take longer to load than all the rest
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(platform)
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name, epilog=_EPILOG)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Home of a platform on this machine [MODELYARD_HOME].")] = None,
+    api_url: Annotated[str | None, typer.Option(help="Where the platform is [MODELYARD_API_URL].")] = None,
+    app_key: Annotated[str | None, typer.Option(help="Which project [MODELYARD_APP_KEY].")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token [MODELYARD_ACCESS_TOKEN].")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="CA certificate to trust [MODELYARD_CA_FILE].")] = None,
+    output: Annotated[Output, typer.Option(help="How data is printed.")] = Output.TABLE,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show Python's traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Modelyard: notebooks, training, models and endpoints on your own machines."""
+    if version:
+        typer.echo(f"modelyard {__version__}")
+        raise typer.Exit
+    session = Session(Settings(home, api_url, app_key, token, ca_file, output, traceback))
+    context.obj = session
+    context.call_on_close(session.close)
+    # The platform's own commands have these options themselves: what stands before the command counts for them too.
+    given = {"home": home and str(home), "output": None if output is Output.TABLE else output.value}
+    context.default_map = {command: {name: value for name, value in given.items() if value} for command in _OWN_OPTIONS}
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def gathered(args: Sequence[str]) -> list[str]:
+    """The command line with the global options in front, where its command is one of the resource groups."""
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        name, sign, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif name in _WITH_VALUE and not sign:
+            front += [word, *[value for value in [next(words, None)] if value is not None]]
+        elif name in _WITH_VALUE or word in _WITHOUT_VALUE:
+            front.append(word)
+        else:
+            rest.append(word)
+    command = next((word for word in rest if not word.startswith("-")), None)
+    return [*front, *rest] if command in _GROUPS else list(args)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether the framework itself knows how to end with this error (its classes are not public under one name in all versions)."""
+    return hasattr(error, "exit_code") and hasattr(error, "format_message")

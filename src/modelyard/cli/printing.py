@@ -1,0 +1,108 @@
+"""Data on stdout: tables for people, JSON and YAML for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from modelyard.cli.session import Columns, Output
+
+_WIDE = 10_000
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SHOWN_ELSEWHERE = {"appKey", "defaultStage", "modelTypeCode", "frameworkCode"}
+
+
+def show_many(resources: Sequence[BaseModel | Mapping[str, Any]], columns: Columns, output: Output) -> None:
+    """Print a list."""
+    rows = [_plain(resource) for resource in resources]
+    if output is not Output.TABLE:
+        show_json(rows, output)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading, _ in columns:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(_at(row, path)) for _, path in columns))
+    _print(table)
+
+
+def show_one(resource: BaseModel | Mapping[str, Any], output: Output) -> None:
+    """Print one resource: its fields one below the other."""
+    row = _plain(resource)
+    if output is not Output.TABLE:
+        show_json(row, output)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in row.items():
+        is_repeated = (
+            name not in {"id", "name"} and name.endswith(("Id", "Name")) and value in {row.get("id"), row.get("name")}
+        )
+        if not is_repeated and name not in _SHOWN_ELSEWHERE and value not in (None, [], ""):
+            table.add_row(_label(name), _shown(value))
+    _print(table)
+
+
+def show_json(value: Any, output: Output) -> None:
+    """Print a value as it is."""
+    if output is Output.YAML:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=_WIDE)
+        sys.stdout.write(text.removesuffix("...\n"))
+        return
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(resource: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(resource, BaseModel):
+        return resource.model_dump(mode="json", by_alias=True)
+    return dict(resource)
+
+
+def _at(row: Mapping[str, Any], path: str) -> Any:
+    value: Any = row
+    for part in path.split("."):
+        value = cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "\n".join(_shown(item) for item in cast(list[Any], value)) or "-"
+    if isinstance(value, dict):
+        return _shown_object(cast(dict[str, Any], value))
+    return str(value)
+
+
+def _shown_object(item: dict[str, Any]) -> str:
+    if "name" in item:
+        state = next((str(value) for key, value in item.items() if key.endswith("StatusCode")), "")
+        return f"{item['name']} ({state})" if state else str(item["name"])
+    return " = ".join(_shown(value) for value in item.values())
+
+
+def _label(name: str) -> str:
+    return _WORD.sub(" ", name).lower().replace("status code", "status").capitalize()
+
+
+def _print(table: Table) -> None:
+    # What is piped on is never cut, folded or padded; names are never read as markup.
+    if sys.stdout.isatty():
+        Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(table)
+        return
+    text = StringIO()
+    Console(file=text, width=_WIDE, markup=False, highlight=False, emoji=False).print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())

@@ -1,0 +1,126 @@
+"""One run of the command: where the platform is, how to print, and the client, made when it is first needed.
+
+The commands import neither an HTTP client nor Rich, so that help and completion answer at once; this module loads them when there is work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from modelyard.sdk.client import Client
+    from modelyard.sdk.transfers import Progress
+
+R = TypeVar("R")
+
+Columns = Sequence[tuple[str, str]]
+"""Headings with where their values stand in the resource's JSON (`training.experiment.name` style paths)."""
+
+
+class Output(StrEnum):
+    """How data is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options."""
+
+    home: Path | None = None
+    api_url: str | None = None
+    app_key: str | None = None
+    token: str | None = None
+    ca_file: Path | None = None
+    output: Output = Output.TABLE
+    with_traceback: bool = False
+
+
+class Session:
+    """The global options at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client. Raises `NotConfigured`."""
+        if self._client is None:
+            from modelyard.sdk.client import Client  # noqa: PLC0415 - loading httpx and pydantic takes longer than --help may
+            from modelyard.sdk.connection import Connection  # noqa: PLC0415 - as above
+
+            settings = self.settings
+            self._client = Client(
+                Connection.find(
+                    api_url=settings.api_url,
+                    app_key=settings.app_key,
+                    access_token=settings.token,
+                    ca_file=settings.ca_file,
+                    home=settings.home,
+                )
+            )
+        return self._client
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client.close()
+
+    def show_many(self, resources: Sequence[BaseModel | Mapping[str, Any]], columns: Columns) -> None:
+        """Print a list: a table with these columns, or all that is known as JSON or YAML."""
+        from modelyard.cli import printing  # noqa: PLC0415 - Rich and YAML only where something is printed
+
+        printing.show_many(resources, columns, self.settings.output)
+
+    def show_one(self, resource: BaseModel | Mapping[str, Any]) -> None:
+        """Print one resource."""
+        from modelyard.cli import printing  # noqa: PLC0415 - as above
+
+        printing.show_one(resource, self.settings.output)
+
+    def show_json(self, value: Any) -> None:
+        """Print an answer whose form is the user's model's own: JSON, or YAML where asked for."""
+        from modelyard.cli import printing  # noqa: PLC0415 - as above
+
+        printing.show_json(value, self.settings.output)
+
+    @contextmanager
+    def waiting(self, what: str, state: Callable[[R], str]) -> Generator[Callable[[R], None], None, None]:
+        """Show on stderr what is waited for; gives the callback for a wait's `progress`."""
+        from modelyard.cli import progress  # noqa: PLC0415 - as above
+
+        with progress.waiting(what, state) as tell:
+            yield tell
+
+    @contextmanager
+    def moving(self, what: str) -> Generator[Callable[[Progress], None], None, None]:
+        """Show a transfer on stderr; gives the callback for its `progress`."""
+        from modelyard.cli import progress  # noqa: PLC0415 - as above
+
+        with progress.moving(what) as tell:
+            yield tell
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session of this run."""
+    found = context.find_object(Session)
+    if found is None:
+        raise RuntimeError("the root command has not run")
+    return found
+
+
+def say(text: str) -> None:
+    """A word to the user on stderr; stdout is for data."""
+    typer.echo(text, err=True)

@@ -1,0 +1,135 @@
+"""`modelyard stage …`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard.cli import options
+from modelyard.cli.endpoints import Log, Models, Nodes, models_of
+from modelyard.cli.options import names_of, pairs
+from modelyard.cli.session import Session, say, session_of
+from modelyard.cli.trainings import EVENT_COLUMNS
+
+if TYPE_CHECKING:
+    from modelyard.resources.endpoints.schemas import EndpointStageOut
+
+app = typer.Typer(help="Stages of endpoints.", no_args_is_help=True)
+
+COLUMNS = (
+    ("ID", "endpointStageId"),
+    ("NAME", "apigwStageName"),
+    ("STATE", "endpointStageStatusCode"),
+    ("GATEWAY", "deployStatus"),
+    ("DEFAULT", "isDefaultStage"),
+    ("FLAVOR", "flavor.name"),
+    ("RUNNING", "runningPodCount"),
+    ("URL", "apigwStageUrl"),
+)
+MODEL_COLUMNS = (
+    ("ID", "endpointModelId"),
+    ("MODEL", "model.modelName"),
+    ("STATE", "endpointModelStatusCode"),
+    ("RUNNING", "runningPodCount"),
+    ("URL", "apigwEndpointUri"),
+)
+OfEndpoint = Annotated[str, typer.Option("--endpoint", help="Name or id.", autocompletion=names_of("endpoints"))]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Its name: up to 30 characters of a-z, 0-9 and '-'.")],
+    endpoint: OfEndpoint,
+    model: Models,
+    flavor: options.Flavor,
+    nodes: Nodes = 1,
+    log: Log = False,
+    description: options.Description = None,
+    tag: options.Tags = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Add a stage to an endpoint."""
+    session = session_of(context)
+    made = session.client.stages.create(
+        name,
+        endpoint=endpoint,
+        models=models_of(model),
+        flavor=flavor,
+        node_count=nodes,
+        use_log=log,
+        description=description,
+        tags=pairs(tag, "--tag"),
+    )
+    session.show_one(_waited(session, made.id, name, timeout) if wait else made)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Only of this endpoint.", autocompletion=names_of("endpoints"))
+    ] = None,
+) -> None:
+    """List stages."""
+    session = session_of(context)
+    session.show_many(session.client.stages.list(endpoint=endpoint), COLUMNS)
+
+
+@app.command()
+def get(context: typer.Context, stage: options.Stage) -> None:
+    """Show a stage."""
+    session = session_of(context)
+    session.show_one(session.client.stages.get(stage))
+
+
+@app.command()
+def delete(context: typer.Context, stage: options.Stage) -> None:
+    """Delete a stage other than the default one."""
+    session_of(context).client.stages.delete(stage)
+    say(f"stage '{stage}' is being deleted")
+
+
+@app.command()
+def wait(context: typer.Context, stage: options.Stage, timeout: options.Timeout = None) -> None:
+    """Wait until a stage is ACTIVE."""
+    session = session_of(context)
+    session.show_one(_waited(session, stage, stage, timeout))
+
+
+@app.command()
+def events(context: typer.Context, stage: options.Stage) -> None:
+    """Show how a stage came to its state."""
+    session = session_of(context)
+    session.show_many(session.client.stages.events(stage), EVENT_COLUMNS)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    stage: options.Stage,
+    follow: options.Follow = False,
+    instance: options.Instance = 0,
+) -> None:
+    """Print a model server's output."""
+    for text in session_of(context).client.stages.logs(stage, instance=instance, follow=follow):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@app.command()
+def models(context: typer.Context, stage: options.Stage) -> None:
+    """List the models on a stage, with their URLs."""
+    session = session_of(context)
+    session.show_many(session.client.stages.models(stage=stage), MODEL_COLUMNS)
+
+
+def _waited(session: Session, key: str, name: str, timeout: float | None) -> EndpointStageOut:
+    def state(stage: EndpointStageOut) -> str:
+        return stage.endpoint_stage_status_code
+
+    with session.waiting(f"stage '{name}'", state) as tell:
+        return session.client.stages.wait(key, timeout_seconds=timeout, progress=tell)

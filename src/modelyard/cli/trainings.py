@@ -1,0 +1,181 @@
+"""`modelyard training …`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard.cli import options
+from modelyard.cli.options import names_of, pairs
+from modelyard.cli.session import Session, say, session_of
+
+if TYPE_CHECKING:
+    from modelyard.resources.trainings.schemas import TrainingOut
+
+app = typer.Typer(help="Trainings: run a script on an image, with data, and keep what it makes.", no_args_is_help=True)
+
+COLUMNS = (
+    ("ID", "trainingId"),
+    ("NAME", "trainingName"),
+    ("STATE", "trainingStatusCode"),
+    ("EXPERIMENT", "experiment.experimentName"),
+    ("IMAGE", "image.imageName"),
+    ("FLAVOR", "flavor.name"),
+    ("SECONDS", "elapsedTimeSeconds"),
+    ("CREATED", "createdDatetime"),
+)
+EVENT_COLUMNS = (
+    ("TIME", "time"),
+    ("ACTOR", "actor"),
+    ("FROM", "oldStatusCode"),
+    ("TO", "newStatusCode"),
+    ("REASON", "statusReason"),
+    ("MESSAGE", "statusMessage"),
+)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: options.Name,
+    image: Annotated[str, typer.Option(help="Image: name or id.", autocompletion=names_of("images"))],
+    flavor: options.Flavor,
+    source: Annotated[str, typer.Option(help="Directory of the algorithm: obs://…, nas://… or CONTAINER/PATH.")],
+    entry_point: Annotated[str, typer.Option(help="The script in it.")],
+    model_upload: Annotated[str, typer.Option(help="Where the output goes.")],
+    experiment: Annotated[
+        str | None, typer.Option(help="Experiment: name or id.", autocompletion=names_of("experiments"))
+    ] = None,
+    new_experiment: Annotated[str | None, typer.Option(help="Create this experiment in place.")] = None,
+    hyperparameter: Annotated[
+        list[str] | None, typer.Option("--hyperparameter", "-p", metavar="KEY=VALUE", help="May be repeated.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", metavar="NAME=PATH", help="May be repeated, up to 10.")
+    ] = None,
+    checkpoint_upload: Annotated[str | None, typer.Option(help="Kept in step with EM_CHECKPOINT_DIR.")] = None,
+    checkpoint_input: Annotated[str | None, typer.Option(help="Checkpoints to resume from.")] = None,
+    instances: Annotated[int, typer.Option(min=1, max=10, help="How many instances train together.")] = 1,
+    data_storage: Annotated[int | None, typer.Option(min=1, help="Data storage, in GB.")] = None,
+    max_minutes: Annotated[int | None, typer.Option(min=1, help="End the run after so many minutes.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Keep the output searchable in the log service.")] = False,
+    torchrun: Annotated[bool, typer.Option("--torchrun", help="Start the script with torchrun.")] = False,
+    processes_per_node: Annotated[int | None, typer.Option(min=1, help="With --torchrun.")] = None,
+    description: options.Description = None,
+    tag: options.Tags = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Create a training; it starts by itself."""
+    session = session_of(context)
+    made = session.client.trainings.create(
+        name,
+        image=image,
+        flavor=flavor,
+        source=source,
+        entry_point=entry_point,
+        model_upload=model_upload,
+        experiment=experiment,
+        new_experiment=new_experiment,
+        hyperparameters=pairs(hyperparameter, "--hyperparameter"),
+        datasets=pairs(dataset, "--dataset"),
+        checkpoint_upload=checkpoint_upload,
+        checkpoint_input=checkpoint_input,
+        instance_count=instances,
+        data_storage_size=data_storage,
+        timeout_minutes=max_minutes,
+        use_log=log,
+        use_torchrun=torchrun,
+        nproc_per_node=processes_per_node,
+        description=description,
+        tags=pairs(tag, "--tag"),
+    )
+    session.show_one(_waited(session, made.id, name, timeout) if wait else made)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    experiment: Annotated[
+        str | None, typer.Option(help="Only of this experiment.", autocompletion=names_of("experiments"))
+    ] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state, e.g. RUNNING; may be repeated.")] = None,
+    page: options.Page = 1,
+    limit: options.Limit = None,
+) -> None:
+    """List trainings, newest first."""
+    session = session_of(context)
+    found = session.client.trainings.list(experiment=experiment, state=state, page=page, limit=limit)
+    session.show_many(found, COLUMNS)
+
+
+@app.command()
+def get(context: typer.Context, training: options.Training) -> None:
+    """Show a training."""
+    session = session_of(context)
+    session.show_one(session.client.trainings.get(training))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    training: options.Training,
+    name: options.NewName = None,
+    description: options.Description = None,
+    tag: options.Tags = None,
+) -> None:
+    """Change name, description or tags."""
+    session = session_of(context)
+    tags = pairs(tag, "--tag")
+    session.show_one(session.client.trainings.update(training, name=name, description=description, tags=tags))
+
+
+@app.command()
+def stop(context: typer.Context, training: options.Training) -> None:
+    """Stop a training."""
+    session_of(context).client.trainings.stop(training)
+    say(f"training '{training}' is stopping")
+
+
+@app.command()
+def delete(context: typer.Context, training: options.Training) -> None:
+    """Delete a training that doesn't run. Its files in the object store stay."""
+    session_of(context).client.trainings.delete(training)
+    say(f"training '{training}' is deleted")
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    training: options.Training,
+    follow: options.Follow = False,
+    instance: options.Instance = 0,
+) -> None:
+    """Print a training's output."""
+    for text in session_of(context).client.trainings.logs(training, instance=instance, follow=follow):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@app.command()
+def wait(context: typer.Context, training: options.Training, timeout: options.Timeout = None) -> None:
+    """Wait until a training is COMPLETE. Exit code 4 when it ends otherwise, 7 when the time is over."""
+    session = session_of(context)
+    session.show_one(_waited(session, training, training, timeout))
+
+
+@app.command()
+def events(context: typer.Context, training: options.Training) -> None:
+    """Show how a training came to its state."""
+    session = session_of(context)
+    session.show_many(session.client.trainings.events(training), EVENT_COLUMNS)
+
+
+def _waited(session: Session, key: str, name: str, timeout: float | None) -> TrainingOut:
+    def state(training: TrainingOut) -> str:
+        return training.training_status_code
+
+    with session.waiting(f"training '{name}'", state) as tell:
+        return session.client.trainings.wait(key, timeout_seconds=timeout, progress=tell)

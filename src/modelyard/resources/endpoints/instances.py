@@ -1,0 +1,149 @@
+"""How a model on a stage becomes a workload, and a stage a route. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from modelyard.compute.port import CACHE, LIBRARY, RUN, WORKSPACE
+from modelyard.resources.endpoints.model import DEFAULT_RESOURCE_PATH, EndpointModelSpec
+from modelyard.resources.flavors.model import Flavor
+from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
+from modelyard.resources.storages.model import Location, ObjectLocation
+from modelyard.resources.workloads.model import (
+    TOKEN,
+    CommandSpec,
+    EnvironmentSpec,
+    LimitsSpec,
+    MountSpec,
+    WorkloadSpec,
+)
+from modelyard.runner.plan import PYTHON, Fetch, Main, Plan
+
+STAGE_KIND = "endpoint_stage"
+_SOCKET = "http"
+_READY_PATH = "/v2/health/ready"
+_DRAIN_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """How model servers run.
+
+    Attributes:
+        max_body_bytes: a larger request is answered 413.
+        deadline_seconds: a slower prediction is answered 504.
+    """
+
+    max_body_bytes: int = 64 * 2**20
+    deadline_seconds: float = 60.0
+
+
+def serving_workload(
+    stage_id: str,
+    spec: EndpointModelSpec,
+    title: str,
+    replicas: int,
+    flavor: Flavor,
+    environment: EnvironmentSpec,
+    image_digest: str,
+    artifact: Location,
+    settings: ServingSettings,
+) -> WorkloadSpec:
+    """The workload whose instances are the replicas of a model server."""
+    model_dir, fetches, mounts = _artifact(artifact)
+    config = {
+        "model_dir": model_dir,
+        "model_name": spec.model_name,
+        "format": spec.format_code,
+        "listen": f"{RUN}/{_SOCKET}.sock",
+        "max_body_bytes": settings.max_body_bytes,
+        "deadline_seconds": settings.deadline_seconds,
+        "cpus": flavor.vcpus,
+        "drain_seconds": _DRAIN_SECONDS,
+        "report_path": f"{RUN}/report.json",
+        "work_dir": f"{WORKSPACE}/archive",
+        "parameters": dict(spec.parameters),
+    }
+    plan = Plan(
+        main=Main(
+            argv=(PYTHON, "-m", "modelyard.serving", "--config", f"{RUN}/serving.json"),
+            env={"PYTHONPATH": LIBRARY, **{_variable(name): value for name, value in spec.parameters}},
+            cwd=WORKSPACE,
+        ),
+        fetches=fetches,
+        image_digest=image_digest,
+        cache_dir=CACHE,
+        token=TOKEN,
+        report_path=f"{RUN}/report.json",
+        replace_process=True,
+    )
+    return WorkloadSpec(
+        owner_kind=STAGE_KIND,
+        owner_id=stage_id,
+        role="model-server",
+        title=title,
+        instances=replicas,
+        limits=LimitsSpec(cpus=flavor.vcpus, memory_bytes=flavor.memory_bytes, pids=flavor.pids, gpus=flavor.gpus),
+        environment=environment,
+        command=CommandSpec(
+            argv=("{python}", "-m", "modelyard.runner", f"{RUN}/plan.json"),
+            files={"plan.json": plan.to_json(), "serving.json": json.dumps(config, ensure_ascii=False)},
+        ),
+        mounts=mounts,
+        socket=_SOCKET,
+        ready_path=_READY_PATH,
+        grace_seconds=_DRAIN_SECONDS + 10.0,
+        restart="always",
+    )
+
+
+def stage_route(
+    stage_id: str,
+    title: str,
+    prefix: str,
+    models: Sequence[tuple[str, EndpointModelSpec]],
+    addresses: Mapping[str, tuple[str, ...]],
+    settings: ServingSettings,
+    labels: dict[str, str],
+) -> RouteSpec:
+    """The route of a stage: each model's own resource path, and the paths that every client version uses (sdk-contract §8.5)."""
+    rules: list[RuleSpec] = []
+    for endpoint_model_id, spec in models:
+        upstreams = (endpoint_model_id,)
+        name = quote(spec.model_name, safe="")
+        resource_path = spec.resource_path or (DEFAULT_RESOURCE_PATH if len(models) == 1 else None)
+        if resource_path is not None:
+            rules.append(RuleSpec(path=resource_path, upstreams=upstreams, rewrite=f"/v1/models/{name}:predict"))
+        exact = (f"/v1/models/{name}:predict", f"/v1/models/{name}:explain")
+        below = (f"/v1/models/{name}", f"/v2/models/{name}", f"/{name}/v1", f"/{name}/v2")
+        rules.extend(RuleSpec(path=path, upstreams=upstreams, rewrite=path) for path in exact)
+        rules.extend(RuleSpec(path=path, upstreams=upstreams, is_prefix=True, rewrite=path) for path in below)
+    rules.append(RuleSpec(path="/", upstreams=(models[0][0],), is_prefix=True, rewrite="/"))
+    return RouteSpec(
+        owner_kind=STAGE_KIND,
+        owner_id=stage_id,
+        title=title,
+        prefix=prefix,
+        rules=tuple(rules),
+        upstreams=tuple(UpstreamSpec(name=model_id, addresses=addresses[model_id]) for model_id, _ in models),
+        timeout_seconds=settings.deadline_seconds + 5.0,
+        max_body_bytes=settings.max_body_bytes,
+        labels=labels,
+    )
+
+
+def _artifact(location: Location) -> tuple[str, tuple[Fetch, ...], tuple[MountSpec, ...]]:
+    """Where the artifact is inside, and what brings it there."""
+    if isinstance(location, ObjectLocation):
+        target = f"{WORKSPACE}/model"
+        fetch = Fetch(target=target, label=location.label, container_url=location.container_url, prefix=location.prefix)
+        return target, (fetch,), ()
+    mount = MountSpec(source=location.root, target=location.mount_point, read_only=True)
+    return location.path, (), (mount,)
+
+
+def _variable(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name).upper()

@@ -1,0 +1,352 @@
+"""Makes stages and endpoints true: model servers first, then the route; in the other order when they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.events import forget_events
+from modelyard.control.reconciler import Done, Outcome
+from modelyard.control.transitions import CONTROLLER, move
+from modelyard.control.work import Lease, enqueue, forget
+from modelyard.db.engine import Database
+from modelyard.kit.errors import UserError
+from modelyard.resources.endpoints import repository
+from modelyard.resources.endpoints.instances import ServingSettings, serving_workload, stage_route
+from modelyard.resources.endpoints.lifecycle import (
+    ENDPOINT,
+    ENDPOINT_MODEL,
+    STAGE,
+    EndpointModelState,
+    EndpointState,
+    StageState,
+)
+from modelyard.resources.endpoints.model import EndpointModelSpec, EndpointSpec, StageSpec, StageStatus
+from modelyard.resources.endpoints.service import ENDPOINT_KIND, STAGE_KIND
+from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.endpoints.views import stage_prefix
+from modelyard.resources.flavors.service import Flavors
+from modelyard.resources.images.catalog import to_environment
+from modelyard.resources.images.lifecycle import EnvironmentState
+from modelyard.resources.images.service import Images, environment_spec
+from modelyard.resources.projects.service import Projects
+from modelyard.resources.routes.lifecycle import RouteState
+from modelyard.resources.routes.model import Route
+from modelyard.resources.routes.service import Routes
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.workloads.lifecycle import WorkloadState
+from modelyard.resources.workloads.model import Desired, Workload
+from modelyard.resources.workloads.service import Workloads
+
+_TAIL_BYTES = 8192
+_TAIL_LINES = 20
+_FAILED_STATES = (WorkloadState.FAILED, WorkloadState.STOPPED, WorkloadState.SUCCEEDED)
+
+
+class StageReconciler:
+    """Reconciles stages."""
+
+    kind = STAGE_KIND
+
+    def __init__(
+        self,
+        database: Database,
+        projects: Projects,
+        images: Images,
+        flavors: Flavors,
+        storages: Storages,
+        workloads: Workloads,
+        routes: Routes,
+        settings: ServingSettings,
+    ) -> None:
+        self._database = database
+        self._projects = projects
+        self._images = images
+        self._flavors = flavors
+        self._storages = storages
+        self._workloads = workloads
+        self._routes = routes
+        self._settings = settings
+
+    async def reconcile(self, key: str, lease: Lease) -> Outcome:
+        """Bring one stage a step further."""
+        scene = await self._look(key)
+        if scene is None:
+            return Done()
+        if scene.stage.desired == "delete":
+            await self._delete(key, lease)
+            return Done()
+        if scene.stage.state == StageState.CREATE_FAILED.value:
+            return Done()
+        missing = [model for model in scene.models if model.id not in scene.workloads]
+        if missing:
+            await self._start(scene, missing, lease)
+            return Done()
+        failed = next((item for item in scene.workloads.values() if item.state in _FAILED_STATES), None)
+        if failed is not None:
+            await self._fail(scene, failed, lease)
+            return Done()
+        await self._deploy(scene, lease)
+        return Done()
+
+    async def _look(self, key: str) -> _Scene | None:
+        async with self._database.read() as session:
+            stage = await repository.stage_by_key(session, key)
+            if stage is None:
+                return None
+            endpoint = await repository.endpoint_by_key(session, stage.endpoint_id)
+            if endpoint is None:
+                return None
+            models = await repository.models_of_stages(session, [stage.id])
+            workloads = await self._workloads.get_many(session, [model.id for model in models])
+            route = await self._routes.get(session, stage.id)
+        return _Scene(stage, endpoint, models, workloads, route)
+
+    async def _start(self, scene: _Scene, missing: Sequence[EndpointModelRow], lease: Lease) -> None:
+        """Ask for the model servers, once their images are there."""
+        project = await self._projects.get(scene.stage.project_id)
+        assert project is not None  # a project is never deleted while it has endpoints
+        spec = StageSpec.model_validate(scene.stage.spec)
+        for model in missing:
+            model_spec = EndpointModelSpec.model_validate(model.spec)
+            try:
+                image = self._images.get(model_spec.image_id)
+                wanted = serving_workload(
+                    scene.stage.id,
+                    model_spec,
+                    f"endpoint '{scene.endpoint.name}'",
+                    spec.node_count,
+                    self._flavors.get(spec.flavor_id),
+                    environment_spec(image),
+                    to_environment(image).digest,
+                    await self._storages.locate(project, model_spec.artifact_uri),
+                    self._settings,
+                )
+            except UserError as fault:
+                await self._record_failure(scene, "BAD_REQUEST", fault.message, (), lease)
+                return
+            async with self._database.write() as session:
+                await lease.guard(session)
+                stage = await repository.stage_by_key(session, scene.stage.id)
+                if stage is None or stage.desired == "delete":
+                    return
+                environment = await self._images.need(session, image, STAGE_KIND, stage.id)
+                if environment.state is EnvironmentState.READY:
+                    await self._workloads.ensure(session, model.id, stage.project_id, wanted, actor=CONTROLLER)
+                    _show(session, stage, StageState.CREATE_IN_PROGRESS, "STARTING", "The model server is starting.")
+                    await _show_models(session, stage.id, EndpointModelState.CREATE_IN_PROGRESS)
+                elif environment.state is not EnvironmentState.BUILD_FAILED:
+                    _show(session, stage, StageState.CREATE_IN_PROGRESS, "IMAGE_BUILD", environment.message)
+                await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
+            if environment.state is EnvironmentState.BUILD_FAILED:
+                await self._record_failure(scene, "IMAGE_BUILD_FAILED", environment.message or "", (), lease)
+                return
+
+    async def _deploy(self, scene: _Scene, lease: Lease) -> None:
+        """Let requests in as soon as every model has a replica that is ready; follow replicas that come and go."""
+        addresses = {model.id: scene.workloads[model.id].ready_addresses for model in scene.models}
+        status = StageStatus.model_validate(scene.stage.status)
+        is_up = all(addresses.values())
+        is_complete = all(
+            len(addresses[model.id]) == scene.workloads[model.id].spec.instances for model in scene.models
+        )
+        async with self._database.write() as session:
+            await lease.guard(session)
+            stage = await repository.stage_by_key(session, scene.stage.id)
+            if stage is None or stage.desired == "delete":
+                return
+            if is_complete or (status.was_deployed and is_up):
+                await self._put_route(session, scene, addresses)
+            await self._show_deployment(session, stage, scene, status, is_up=is_up, is_complete=is_complete)
+            await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
+
+    async def _put_route(self, session: AsyncSession, scene: _Scene, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        service_id = EndpointSpec.model_validate(scene.endpoint.spec).service_id
+        spec = stage_route(
+            scene.stage.id,
+            f"endpoint '{scene.endpoint.name}', stage '{scene.stage.name}'",
+            stage_prefix(service_id, scene.stage.name),
+            [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in scene.models],
+            addresses,
+            self._settings,
+            {"endpoint": scene.endpoint.id, "stage": scene.stage.id},
+        )
+        await self._routes.put(session, scene.stage.id, scene.stage.project_id, spec, actor=CONTROLLER)
+
+    async def _show_deployment(
+        self,
+        session: AsyncSession,
+        stage: StageRow,
+        scene: _Scene,
+        status: StageStatus,
+        *,
+        is_up: bool,
+        is_complete: bool,
+    ) -> None:
+        route = await self._routes.get(session, stage.id)
+        if route is not None and route.state is RouteState.FAILED:
+            _show(session, stage, StageState.DEPLOY_FAILED, "GATEWAY_REFUSED", route.message)
+        elif route is not None and route.state is RouteState.ACTIVE and (route.is_current or status.was_deployed):
+            sentence = None if is_complete else _replicas(scene)
+            _show(session, stage, StageState.ACTIVE, None if sentence is None else "NOT_ALL_READY", sentence)
+            stage.status = status.model_copy(update={"was_deployed": True}).model_dump(mode="json")
+            await _show_models(session, stage.id, EndpointModelState.ACTIVE)
+        elif is_complete:
+            _show(session, stage, StageState.DEPLOY_IN_PROGRESS, "DEPLOYING", "The gateway takes the route.")
+        elif not is_up or not status.was_deployed:
+            reason, message = _waiting(scene)
+            if stage.state in (StageState.CREATE_REQUESTED.value, StageState.CREATE_IN_PROGRESS.value):
+                _show(session, stage, StageState.CREATE_IN_PROGRESS, reason, message)
+
+    async def _fail(self, scene: _Scene, failed: Workload, lease: Lease) -> None:
+        index = next((seen.index for seen in failed.status.instances if seen.exit is not None), 0)
+        end = await self._workloads.read_output(failed.id, index, 2**62, 1)
+        begin = max(0, end.next_offset - _TAIL_BYTES)
+        chunk = await self._workloads.read_output(failed.id, index, begin, _TAIL_BYTES)
+        lines = tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
+        message = f"The model server could not be started: {failed.message or 'it ended'}"
+        await self._record_failure(scene, failed.reason or "MODEL_SERVER_FAILED", message, lines, lease)
+
+    async def _record_failure(
+        self, scene: _Scene, reason: str, message: str, lines: tuple[str, ...], lease: Lease
+    ) -> None:
+        """Show the reason and leave nothing running."""
+        async with self._database.write() as session:
+            await lease.guard(session)
+            stage = await repository.stage_by_key(session, scene.stage.id)
+            if stage is None or stage.desired == "delete":
+                return
+            status = StageStatus.model_validate(stage.status)
+            stage.status = status.model_copy(update={"last_lines": lines}).model_dump(mode="json")
+            state = StageState.DEPLOY_FAILED if status.was_deployed else StageState.CREATE_FAILED
+            _show(session, stage, state, reason, message)
+            if state is StageState.CREATE_FAILED:
+                await _show_models(session, stage.id, EndpointModelState.CREATE_FAILED, message)
+                await self._routes.remove(session, stage.id)
+                for model in scene.models:
+                    await self._workloads.ask(session, model.id, Desired.DELETE)
+                    spec = EndpointModelSpec.model_validate(model.spec)
+                    await self._images.release(session, spec.image_id, STAGE_KIND, stage.id)
+            await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
+
+    async def _delete(self, key: str, lease: Lease) -> None:
+        """The route goes first, so that no request meets a server that is ending; each removal wakes us for the next step."""
+        async with self._database.write() as session:
+            await lease.guard(session)
+            stage = await repository.stage_by_key(session, key)
+            if stage is None:
+                return
+            if await self._routes.remove(session, key):
+                return
+            models = await repository.models_of_stages(session, [key])
+            still_there = [await self._workloads.ask(session, model.id, Desired.DELETE) for model in models]
+            if any(still_there):
+                return
+            for model in models:
+                spec = EndpointModelSpec.model_validate(model.spec)
+                await self._images.release(session, spec.image_id, STAGE_KIND, key)
+                await session.delete(model)
+            await session.flush()
+            await session.delete(stage)
+            await forget_events(session, STAGE_KIND, key)
+            await forget(session, STAGE_KIND, key)
+            await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
+
+
+class EndpointReconciler:
+    """Reconciles endpoints: their state follows from those of their stages."""
+
+    kind = ENDPOINT_KIND
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reconcile(self, key: str, lease: Lease) -> Outcome:
+        """Bring one endpoint's state up to date, or forget it once its stages are gone."""
+        async with self._database.write() as session:
+            await lease.guard(session)
+            row = await repository.endpoint_by_key(session, key)
+            if row is None:
+                return Done()
+            stages = await repository.stages_of(session, [key])
+            if row.desired == "delete":
+                if not stages:
+                    await session.delete(row)
+                    await forget_events(session, ENDPOINT_KIND, key)
+                    await forget(session, ENDPOINT_KIND, key)
+                return Done()
+            state, reason, message = endpoint_state(EndpointState(row.state), stages)
+            if row.state == state.value and row.reason == reason:
+                row.message = message
+            else:
+                move(session, ENDPOINT, row, state, reason=reason, message=message)
+        return Done()
+
+
+def endpoint_state(old: EndpointState, stages: Sequence[StageRow]) -> tuple[EndpointState, str | None, str | None]:
+    """What an endpoint's state is, given its stages and what it was."""
+    default = next((stage for stage in stages if stage.is_default), None)
+    is_new = old in (EndpointState.CREATE_REQUESTED, EndpointState.CREATE_IN_PROGRESS, EndpointState.CREATE_FAILED)
+    if is_new and default is not None:
+        match StageState(default.state):
+            case StageState.CREATE_FAILED | StageState.DEPLOY_FAILED:
+                return EndpointState.CREATE_FAILED, default.reason, default.message
+            case StageState.ACTIVE:
+                pass
+            case _:
+                return EndpointState.CREATE_IN_PROGRESS, default.reason, default.message
+    if old is EndpointState.CREATE_FAILED:
+        return old, None, None
+    failed = next((stage for stage in stages if "FAILED" in stage.state), None)
+    if failed is not None:
+        return EndpointState.UPDATE_FAILED, failed.reason, f"Stage '{failed.name}': {failed.message}"
+    busy = next((stage for stage in stages if stage.state != StageState.ACTIVE.value), None)
+    if busy is not None:
+        return EndpointState.UPDATE_IN_PROGRESS, busy.reason, f"Stage '{busy.name}': {busy.message or busy.state}"
+    return EndpointState.ACTIVE, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """All that was seen of a stage in one look."""
+
+    stage: StageRow
+    endpoint: EndpointRow
+    models: Sequence[EndpointModelRow]
+    workloads: Mapping[str, Workload]
+    route: Route | None
+
+
+def _show(session: AsyncSession, stage: StageRow, state: StageState, reason: str | None, message: str | None) -> None:
+    if stage.state == state.value and stage.reason == reason:
+        stage.message = message  # progress is not history: no event for each line of it
+        return
+    move(session, STAGE, stage, state, reason=reason, message=message)
+
+
+async def _show_models(
+    session: AsyncSession, stage_id: str, state: EndpointModelState, message: str | None = None
+) -> None:
+    for model in await repository.models_of_stages(session, [stage_id]):
+        if model.state != state.value:
+            move(session, ENDPOINT_MODEL, model, state, message=message)
+
+
+def _replicas(scene: _Scene) -> str:
+    ready = sum(len(workload.ready_addresses) for workload in scene.workloads.values())
+    total = sum(workload.spec.instances for workload in scene.workloads.values())
+    return f"{ready} of {total} model servers are ready."
+
+
+def _waiting(scene: _Scene) -> tuple[str, str]:
+    """Why it takes time: waiting for room, fetching the model, loading it."""
+    for workload in scene.workloads.values():
+        if workload.state is WorkloadState.PENDING and workload.message:
+            return workload.reason or "WAITING", workload.message
+        message = workload.report.get("message")
+        step = workload.report.get("step")
+        if isinstance(message, str) and message and isinstance(step, str):
+            return step.upper()[:32], message[:500]
+    return "STARTING", "The model server is starting."

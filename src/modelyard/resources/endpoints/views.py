@@ -1,0 +1,208 @@
+"""Endpoints and stages as the wire shows them: what was asked for, joined with what is seen of workloads and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.resources.endpoints.lifecycle import GatewayState, StageState
+from modelyard.resources.endpoints.model import (
+    DEFAULT_RESOURCE_PATH,
+    EndpointModelSpec,
+    EndpointSpec,
+    StageSpec,
+    StageStatus,
+)
+from modelyard.resources.endpoints.schemas import EndpointModelOut, EndpointModelStage, EndpointOut, EndpointStageOut
+from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.flavors.service import Flavors, flavor_out
+from modelyard.resources.models.schemas import ModelOut
+from modelyard.resources.models.service import Models
+from modelyard.resources.projects.model import Project
+from modelyard.resources.routes.lifecycle import RouteState
+from modelyard.resources.routes.model import Route
+from modelyard.resources.routes.service import Routes
+from modelyard.resources.workloads.model import Workload
+from modelyard.resources.workloads.service import Workloads
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage in wire form, with the endpoint that it belongs to."""
+
+    endpoint_id: str
+    out: EndpointStageOut
+
+
+class Views:
+    """Builds wire forms. `public_host` is the gateway's host and port in URLs, e.g. `127.0.0.1:10443`."""
+
+    def __init__(
+        self,
+        workloads: Workloads,
+        routes: Routes,
+        models: Models,
+        flavors: Flavors,
+        *,
+        public_host: str,
+        region: str,
+    ) -> None:
+        self._workloads = workloads
+        self._routes = routes
+        self._models = models
+        self._flavors = flavors
+        self._public_host = public_host
+        self._region = region
+
+    async def stages(
+        self,
+        session: AsyncSession,
+        project: Project,
+        rows: Sequence[StageRow],
+        endpoints: Mapping[str, EndpointRow],
+        model_rows: Sequence[EndpointModelRow],
+    ) -> Sequence[StageView]:
+        """Stages in wire form."""
+        workloads = await self._workloads.get_many(session, [row.id for row in model_rows])
+        models = await self._models.get_many(session, project, [row.model_id for row in model_rows])
+        views: list[StageView] = []
+        for row in rows:
+            own = [model for model in model_rows if model.stage_id == row.id]
+            route = await self._routes.get(session, row.id)
+            out = self._stage(row, endpoints[row.endpoint_id], project, own, workloads, models, route)
+            views.append(StageView(row.endpoint_id, out))
+        return views
+
+    def endpoint(self, row: EndpointRow, project: Project, stages: Sequence[StageView]) -> EndpointOut:
+        """An endpoint in wire form."""
+        default = next((view.out for view in stages if view.out.is_default_stage), None)
+        gateway_state = default.deploy_status if default is not None else GatewayState.NOT_FOUND_STAGE.value
+        return EndpointOut.model_validate(
+            {
+                **_shared(row, project),
+                "endpoint_id": row.id,
+                "endpoint_name": row.name,
+                "endpoint_status_code": row.state,
+                "apigw_app_key": project.app_key,
+                "apigw_region": self._region,
+                "apigw_service_id": EndpointSpec.model_validate(row.spec).service_id,
+                "apigw_status_code": gateway_state,
+                "default_stage_url": None if default is None else default.apigw_stage_url,
+                "endpoint_stage_list": [view.out for view in stages],
+            }
+        )
+
+    def _stage(
+        self,
+        row: StageRow,
+        endpoint: EndpointRow,
+        project: Project,
+        models: Sequence[EndpointModelRow],
+        workloads: Mapping[str, Workload],
+        known_models: Mapping[str, ModelOut],
+        route: Route | None,
+    ) -> EndpointStageOut:
+        spec = StageSpec.model_validate(row.spec)
+        status = StageStatus.model_validate(row.status)
+        flavor = self._flavors.find(spec.flavor_id)
+        url = self._public_host + stage_prefix(EndpointSpec.model_validate(endpoint.spec).service_id, row.name)
+        deploy_status = gateway_state(StageState(row.state), route).value
+        ready = [len(workloads[model.id].ready_addresses) if model.id in workloads else 0 for model in models]
+        model_outs = [
+            self._model(model, row, project, url, deploy_status, spec, ready_count, known_models, len(models))
+            for model, ready_count in zip(models, ready, strict=True)
+        ]
+        return EndpointStageOut.model_validate(
+            {
+                **_shared(row, project),
+                "endpoint_stage_id": row.id,
+                "endpoint_stage_name": row.name,
+                "endpoint_id": row.endpoint_id,
+                "endpoint_stage_status_code": row.state,
+                "apigw_stage_id": row.id,
+                "apigw_stage_name": row.name,
+                "apigw_stage_url": url,
+                "deploy_status": deploy_status,
+                "is_default_stage": row.is_default,
+                "default_stage": row.is_default,
+                "flavor": None if flavor is None else flavor_out(flavor),
+                "node_count": spec.node_count,
+                "pod_count": spec.node_count * len(models),
+                "running_node_count": max(ready, default=0),
+                "running_pod_count": sum(ready),
+                "endpoint_model_list": model_outs,
+                "last_log_lines": list(status.last_lines),
+            }
+        )
+
+    def _model(
+        self,
+        row: EndpointModelRow,
+        stage: StageRow,
+        project: Project,
+        url: str,
+        deploy_status: str,
+        stage_spec: StageSpec,
+        ready_count: int,
+        known_models: Mapping[str, ModelOut],
+        model_count: int,
+    ) -> EndpointModelOut:
+        spec = EndpointModelSpec.model_validate(row.spec)
+        path = spec.resource_path or (
+            DEFAULT_RESOURCE_PATH if model_count == 1 else f"/v1/models/{spec.model_name}/predict"
+        )
+        return EndpointModelOut.model_validate(
+            {
+                **_shared(row, project),
+                "endpoint_model_id": row.id,
+                "endpoint_id": row.endpoint_id,
+                "endpoint_stage_id": row.stage_id,
+                "endpoint_model_status_code": row.state,
+                "model_id": row.model_id,
+                "model": known_models.get(row.model_id),
+                "image_id": spec.image_id,
+                "stage": EndpointModelStage(stage_id=stage.id, deploy_status=deploy_status, stage_url=url),
+                "running_pod_count": ready_count,
+                "pod_count": stage_spec.node_count,
+                "apigw_resource_uri": spec.resource_path,
+                "apigw_endpoint_uri": f"https://{url}{path}",
+            }
+        )
+
+
+def stage_prefix(service_id: str, stage_name: str) -> str:
+    """The path at the gateway that a stage lives under."""
+    return f"/gateway/{service_id}/{stage_name}"
+
+
+def gateway_state(stage: StageState, route: Route | None) -> GatewayState:
+    """What is seen of a stage at the gateway."""
+    if route is None:
+        if stage in (StageState.CREATE_REQUESTED, StageState.CREATE_IN_PROGRESS):
+            return GatewayState.CREATE_IN_PROGRESS
+        return GatewayState.NOT_FOUND_STAGE
+    match route.state:
+        case RouteState.ACTIVE:
+            return GatewayState.ACTIVE if route.is_current else GatewayState.STAGE_DEPLOYING
+        case RouteState.PENDING:
+            return GatewayState.STAGE_DEPLOYING
+        case RouteState.FAILED:
+            return GatewayState.STAGE_DEPLOY_FAIL
+        case RouteState.NOT_FOUND:
+            return GatewayState.NOT_FOUND_STAGE
+
+
+def _shared(row: EndpointRow | StageRow | EndpointModelRow, project: Project) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "app_key": project.app_key,
+        "tag_list": row.tags,
+        "status_reason": row.reason,
+        "status_message": row.message,
+        "created_datetime": row.created_at,
+        "updated_datetime": row.updated_at,
+    }

@@ -1,0 +1,51 @@
+"""HTTP door of models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+
+from modelyard.kit.paging import PageRequest
+from modelyard.resources.models.repository import ModelFilter
+from modelyard.resources.models.schemas import ModelChange, ModelCreate, ModelList, ModelOne
+from modelyard.resources.models.service import Models
+from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.model import Caller
+from modelyard.web import listed, page_request, paging_of
+from modelyard.wire import Empty
+
+
+def create_router(models: Models, access: Access) -> APIRouter:
+    """Routes below `/v1.0/appkeys/{appkey}`."""
+    router = APIRouter(tags=["models"], dependencies=[Depends(access)])
+
+    @router.get("/models")
+    async def list_models(
+        request: Request, caller: Caller = Depends(access), page: PageRequest = Depends(page_request)
+    ) -> ModelList:
+        """Models, newest first; `modelIdList` and `modelNameList` choose."""
+        wanted = ModelFilter(ids=listed(request, "modelIdList"), names=listed(request, "modelNameList"))
+        found = await models.list(caller, wanted, page)
+        return ModelList(model_list=list(found.items), paging=paging_of(found))
+
+    @router.post("/models")
+    async def create_model(body: ModelCreate, caller: Caller = Depends(access)) -> ModelOne:
+        """A model of a COMPLETE training, or of an artifact."""
+        return ModelOne(model=await models.create(caller, body))
+
+    @router.get("/models/{model_id}")
+    async def get_model(model_id: str, caller: Caller = Depends(access)) -> ModelOne:
+        """One model."""
+        return ModelOne(model=await models.get(caller, model_id))
+
+    @router.put("/models/{model_id}")
+    async def change_model(model_id: str, body: ModelChange, caller: Caller = Depends(access)) -> ModelOne:
+        """Change name, description or tags."""
+        return ModelOne(model=await models.change(caller, model_id, body))
+
+    @router.delete("/models/{model_id}")
+    async def delete_model(model_id: str, caller: Caller = Depends(access)) -> Empty:
+        """Delete a model that no endpoint uses. Its artifact stays."""
+        await models.delete(caller, model_id)
+        return Empty()
+
+    return router

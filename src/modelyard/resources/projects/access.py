@@ -1,0 +1,33 @@
+"""Who calls: the dependency that every route of the REST API stands behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request
+
+from modelyard.resources.projects.model import Caller
+from modelyard.resources.projects.service import Projects
+
+Access = Callable[[Request, str], Awaitable[Caller]]
+"""Answers who calls on the project of the path's app key, or refuses. A router can't be made without one."""
+
+
+def project_access(projects: Projects) -> Access:
+    """The dependency: reads the credential in any of its three forms (sdk-contract §3) and checks it against the path's app key."""
+
+    async def _access(request: Request, appkey: str) -> Caller:
+        headers = request.headers
+        workload_token = headers.get("x-easymaker-token")
+        token = _bearer(headers.get("x-nhn-authorization")) or headers.get("x-secret-key")
+        token = token or _bearer(headers.get("authorization"))
+        return await projects.authenticate(appkey, token=token, workload_token=workload_token)
+
+    return _access
+
+
+def _bearer(header: str | None) -> str | None:
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None

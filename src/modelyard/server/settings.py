@@ -1,0 +1,136 @@
+"""The settings of a platform: one tree, read once, each leaf with its reason.
+
+They come from `config.toml` in the home, then from the environment (`MODELYARD_HTTP_PORT`, `MODELYARD_COMPUTE__CPU_OVERCOMMIT`), then from the
+command line; the later wins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ComputeGroup(_Group):
+    """Where workloads run."""
+
+    cpu_overcommit: float = Field(default=4.0, gt=0, description="Cores are promised this many times over.")
+    memory_overcommit: float = Field(default=1.0, gt=0, description="Above 1.0 workloads may end each other.")
+    memory_reserve_mib: int = Field(default=1024, ge=0, description="Kept for the platform and the system.")
+    needs_isolation: bool = Field(default=False, description="Refuse to run workloads that can't be isolated.")
+    isolation: str = Field(default="WORKLOAD_USER", description="Best isolation to try: WORKLOAD_USER, NAMESPACES, NONE.")
+    training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
+
+
+class ServingGroup(_Group):
+    """How model servers answer."""
+
+    max_body_mib: int = Field(default=64, ge=1, description="Larger requests are refused.")
+    deadline_seconds: float = Field(default=60.0, gt=0, description="Slower predictions are given up.")
+
+
+class GatewayGroup(_Group):
+    """The front door."""
+
+    names: tuple[str, ...] = Field(default=(), description="More names for the server certificate.")
+    public_host: str | None = Field(default=None, description="Host and port in endpoint URLs; the HTTPS door when absent.")
+    certificate: Path | None = Field(default=None, description="Your own certificate instead of the platform's.")
+    key: Path | None = Field(default=None, description="The key of your own certificate.")
+    services_per_project: int = Field(default=100, ge=0, description="Quota of endpoints.")
+    stages_per_service: int = Field(default=10, ge=1, description="Quota of stages of an endpoint.")
+
+
+class RemoteStoreGroup(_Group):
+    """An object store elsewhere that `obs://` paths may name."""
+
+    host: str = Field(description="As in obs:// paths, with the port where there is one.")
+    kind: str = Field(pattern="^(swift|s3)$")
+    url: str | None = Field(default=None, description="Base URL when it is not https://{host}.")
+    auth_url: str | None = Field(default=None, description="Keystone (swift).")
+    user: str | None = None
+    password: str | None = None
+    tenants: tuple[str, ...] = ()
+    is_read_only: bool = False
+
+
+class ObjectStoreGroup(_Group):
+    """The object store."""
+
+    url: str | None = Field(default=None, description="Where blobs lie: a directory of the home, or an s3://, gs://, az:// URL.")
+    implicit_system_grants: bool = Field(
+        default=True,
+        description="The system account may use containers of its own tenant on which nobody has set an access list.",
+    )
+    remotes: tuple[RemoteStoreGroup, ...] = ()
+
+
+class LogGroup(_Group):
+    """Searchable logs."""
+
+    retention_days: int = Field(default=30, ge=1, description="Older lines are dropped.")
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODELYARD_", env_nested_delimiter="__", frozen=True, extra="ignore", toml_file=None
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address that the front door listens on.")
+    http_port: int = Field(default=10090, ge=1, le=65535)
+    https_port: int = Field(default=10443, ge=1, le=65535)
+    database_url: str | None = Field(default=None, description="PostgreSQL; SQLite in the home when absent.")
+    region: str = Field(default="kr1", description="What clients are told; old ones accept kr1 alone.")
+    compute: ComputeGroup = ComputeGroup()
+    serving: ServingGroup = ServingGroup()
+    gateway: GatewayGroup = GatewayGroup()
+    objectstore: ObjectStoreGroup = ObjectStoreGroup()
+    logs: LogGroup = LogGroup()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line wins over the environment, that over the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    @property
+    def door_host(self) -> str:
+        """The front door's address for those on this machine."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  # compared, not bound
+
+    @property
+    def http_url(self) -> str:
+        """The front door without TLS."""
+        return f"http://{self.door_host}:{self.http_port}"
+
+    @property
+    def https_url(self) -> str:
+        """The front door with TLS."""
+        return f"https://{self.door_host}:{self.https_port}"
+
+    @property
+    def public_host(self) -> str:
+        """Host and port in endpoint URLs."""
+        return self.gateway.public_host or f"{self.door_host}:{self.https_port}"
+
+
+def load_settings(config_file: Path, overrides: dict[str, Any]) -> Settings:
+    """Read the settings. Raises pydantic's ValidationError, or TOMLDecodeError."""
+
+    class _FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config_file if config_file.exists() else None)
+
+    return _FromFile(**{name: value for name, value in overrides.items() if value is not None})

@@ -1,0 +1,38 @@
+"""What the routers of resources share: reading pages and lists from queries."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fastapi import Query, Request
+
+from modelyard.kit.paging import MAX_LIMIT, Page, PageRequest
+from modelyard.wire import Paging
+
+T = TypeVar("T")
+
+
+def page_request(
+    page: int = Query(default=1, ge=1, le=10_000_000, description="Page number, from 1."),
+    limit: int | None = Query(default=None, ge=1, le=MAX_LIMIT, description="Rows a page; all rows when absent."),
+) -> PageRequest:
+    """Which part of a list is wanted. Without `limit` the whole list: the official client never asks for a second page."""
+    return PageRequest(page, limit)
+
+
+def paging_of(page: Page[T]) -> Paging:
+    """The wire form of where a page stands."""
+    return Paging(total_count=page.total_count, page=page.request.page, limit=page.request.limit)
+
+
+def whole(count: int) -> Paging:
+    """The wire form for a list that is always given whole."""
+    return Paging(total_count=count, page=1)
+
+
+def listed(request: Request, name: str) -> list[str]:
+    """A list-valued query parameter: repeated keys (clients from 2.1.0 on), or one comma-joined value (before)."""
+    values = request.query_params.getlist(name)
+    if len(values) == 1 and "," in values[0]:
+        values = values[0].split(",")
+    return [value for value in values if value]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import Query, Request
+from fastapi.routing import APIRoute
 
 from modelyard.kit.paging import MAX_LIMIT, Page, PageRequest
 from modelyard.wire import Paging
 
 T = TypeVar("T")
+
+
+class WireRoute(APIRoute):
+    """A route whose answers leave out what is null: some clients take a null for a value (sdk-contract §8.5)."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["response_model_exclude_none"] = True
+        super().__init__(path, endpoint, **options)
 
 
 def page_request(

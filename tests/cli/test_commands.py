@@ -84,7 +84,7 @@ def test_models_endpoints_and_stages(run: Run, tmp_path: Path) -> None:
     assert "/serve/inference" in good(run("stage", "models", "iris/blue")).stdout
     good(run("stage", "logs", "iris/blue"))
     good(run("stage", "delete", "iris/blue"))
-    good(run("endpoint", "delete", "iris"))
+    good(run("endpoint", "delete", "iris", "--wait"))
     good(run("model", "delete", "iris"))
     assert json.loads(good(run("model", "list", "--output", "json")).stdout) == []
 

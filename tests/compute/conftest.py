@@ -17,7 +17,7 @@ import pytest
 from modelyard.compute.backends.local.backend import LocalCompute
 from modelyard.compute.backends.local.environments import FACTS_FILE, EnvironmentFacts, EnvironmentStore
 from modelyard.compute.backends.local.settings import LocalComputeSettings
-from modelyard.compute.port import Command, Environment, Instance, Limits, Observation, Phase
+from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Observation, Phase
 
 PLAIN = Environment("bare Python", f"{sys.version_info.major}.{sys.version_info.minor}", ())
 _COUNTER = itertools.count()
@@ -30,9 +30,9 @@ class World:
         self.compute = compute
         self.root = root
 
-    def instance(self, task: Command | str, **fields: Any) -> Instance:
+    def instance(self, task: Command | Build | str, **fields: Any) -> Instance:
         """An instance that runs this command, or this text with /bin/sh."""
-        command = task if isinstance(task, Command) else Command(("/bin/sh", "-c", task))
+        command = Command(("/bin/sh", "-c", task)) if isinstance(task, str) else task
         number = next(_COUNTER)
         values: dict[str, Any] = {
             "id": f"w{number}.0.0",

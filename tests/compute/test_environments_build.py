@@ -239,6 +239,14 @@ def test_the_command_reports_failure_and_bad_specifications(wheels: Path, root: 
     assert "python: must be a text" in json.loads(report.read_text())["message"]
 
 
+def test_a_relative_root_with_spaces(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_wheel(wheels, "alpha", "1.0", script=True)
+    monkeypatch.chdir(tmp_path)
+    path = build(Environment('An "odd"\nname', HERE, ("alpha==1.0",)), Path("my environments"))
+    assert path.is_absolute()
+    assert subprocess.run([path / "bin" / "alpha"], capture_output=True, text=True).stdout == "alpha 1.0\n"
+
+
 def test_a_place_that_cannot_be_written(wheels: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BuildFailed, match="Not a directory"):
@@ -268,6 +276,18 @@ def test_a_cpu_image_takes_the_cpu_build_that_only_pip_is_configured_for(wheels:
     assert facts is not None
     assert "torch==2.0+cpu" in facts.packages
     assert not any(package.startswith(("nvidia", "triton")) for package in facts.packages)
+    assert facts.warnings == ()
+
+
+def test_a_gpu_image_takes_the_cuda_build_although_a_cpu_build_sorts_above_it(wheels: Path, root: Path) -> None:
+    make_wheel(wheels, "torch", "2.0", requires=["nvidia-cublas"])
+    make_wheel(wheels, "torch", "2.0+cpu")
+    make_wheel(wheels, "nvidia-cublas", "12.0")
+    environment = Environment("Torch", HERE, ("torch==2.0",), "GPU")
+    build(environment, root)
+    facts = EnvironmentStore(root).facts(environment)
+    assert facts is not None
+    assert {"torch==2.0", "nvidia-cublas==12.0"} < set(facts.packages)
     assert facts.warnings == ()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,8 +177,7 @@ async def test_an_observation_of_what_runs(world: Any) -> None:
     assert seen.phase is Phase.RUNNING
     assert seen.memory_bytes > 25 << 20
     assert seen.cpu_seconds > 0
-    with open(f"/proc/{seen.pid}/cmdline", "rb") as file:
-        assert file.read().startswith(b"/opt/environment/bin/python\0-c\0")
+    assert Path(f"/proc/{seen.pid}/cmdline").read_bytes().startswith(b"/opt/environment/bin/python\0-c\0")
     listed = await world.compute.list_instances()
     assert [(each.id, each.role, each.project_id) for each in listed] == [(instance.id, "training", "project-a")]
     assert listed[0].supervisor_pid is not None

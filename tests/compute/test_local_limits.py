@@ -157,6 +157,28 @@ def test_version_2_files_of_an_instance(tmp_path: Path) -> None:
     assert (groups.out_of_memory_count(), groups.cpu_seconds()) == (3, 2.5)
 
 
+async def test_a_version_2_group_ends_its_members() -> None:
+    place = find_hierarchies().v2
+    if place is None or os.geteuid() != 0:
+        return
+    groups = Cgroups({}, f"{place.top}/modelyard-tests1", ())
+    groups.make(1.0, 1 << 30, 100)
+    pid = os.fork()
+    if pid == 0:
+        groups.join()
+        os.fork()
+        time.sleep(1000)
+        os._exit(0)
+    deadline = time.monotonic() + 10
+    while len(groups.members()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert pid in groups.members()
+    assert groups.kill()
+    os.waitpid(pid, 0)
+    assert groups.end(5.0)
+    assert not Path(f"{place.top}/modelyard-tests1").exists()
+
+
 def test_no_groups_at_all() -> None:
     groups = GroupBases().of("x")
     assert not groups

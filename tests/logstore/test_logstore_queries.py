@@ -182,6 +182,7 @@ async def test_finds(five_lines: TantivyLogs, text: str, found: list[int]) -> No
         ("ab* " * 20, "more than 16 words with wildcards"),
         ("n:*" + "a" * 300, "at most 200 characters"),
         ("n:*a" + "?" * 60, "matches in too many ways"),
+        ("body:x-*a" + "?" * 60, "matches in too many ways"),
         ("\x00", "can't be searched for"),
     ],
 )

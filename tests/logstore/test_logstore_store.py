@@ -167,12 +167,21 @@ async def test_bad_requests_are_told(logs: TantivyLogs, query: LogQuery) -> None
         await logs.search(query)
 
 
+async def test_a_phrase_of_too_many_words_is_a_bad_query(logs: TantivyLogs, make_line: MakeLine) -> None:
+    await logs.append([make_line(n, " ".join(f"w{5 * n + word}" for word in range(5))) for n in range(4000)])
+    with pytest.raises(BadQuery, match="too many different words"):
+        await logs.search(LogQuery("key-1", "w*-w*"))
+    assert (await logs.search(LogQuery("key-1", "w1999*-w1999*"))).total_count == 2
+
+
 async def test_lines_that_make_no_sense_harm_no_others(logs: TantivyLogs, make_line: MakeLine) -> None:
     bad = [
         make_line(-1),
         make_line(2**63, time=BEGIN),
         make_line(0, source=""),
         make_line(0, app_key=""),
+        make_line(0, source="\ud800"),
+        make_line(0, source="x" * 1000),
         make_line(0, time=datetime(2026, 1, 1)),  # noqa: DTZ001  a time without an offset is what is refused
     ]
     results = await asyncio.gather(
@@ -224,6 +233,7 @@ async def test_old_lines_go_and_their_positions_stay(
         assert await all_bodies(logs, LogQuery("key-1")) == ["fourth"]
 
 
+@pytest.mark.slow
 async def test_size_is_bounded_by_dropping_the_oldest(tmp_path: Path, make_line: MakeLine) -> None:
     limit = 600_000
     async with TantivyLogs(tmp_path, LogStoreSettings(gather_seconds=0, max_bytes=limit)) as logs:

@@ -84,7 +84,7 @@ def test_requirements_are_pinned_and_hold_what_serving_needs(image: CatalogImage
 def test_a_cpu_image_asks_for_the_cpu_package() -> None:
     for version in ("2.15", "2.21"):
         requirements = by_name(CPU, f"Ubuntu 22.04 CPU TensorFlow {version} Training").requirements
-        mine = [line for line in requirements if line.startswith("tensorflow-cpu==") or line.startswith("tensorflow==")]
+        mine = [line for line in requirements if line.startswith(("tensorflow-cpu==", "tensorflow=="))]
         here = {"x86_64": "tensorflow-cpu", "aarch64": "tensorflow"}
         for machine, wanted in here.items():
             chosen = [
@@ -198,7 +198,7 @@ ENTRY = "images:\n  - name: Mine\n    framework: PYTHON\n    framework_version: 
         ("images:\n  - name: Mine\n    same_as: Yours\n", "image 'Mine', same_as: there is no image 'Yours'"),
         ("images:\n  - {name: A, same_as: B}\n  - {name: B, same_as: A}\n", "same_as: leads back to 'A'"),
         ("images:\n  - {name: A, same_as: A}\n", "same_as: leads back to 'A'"),
-        (ENTRY.replace("'1'", "1.10"), "image 'Mine', framework_version: input should be a valid string"),
+        (ENTRY.replace("'1'", "1.10"), "image 'Mine', framework_version: must be a text; put it in quotes"),
     ],
 )
 def test_faults_name_the_file_the_entry_and_the_field(tmp_path: Path, content: str, said: str) -> None:

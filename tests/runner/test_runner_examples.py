@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+
 from modelyard.runner.plan import ALWAYS, PYTHON, Fetch, Main, Plan, Required, Upload
 
 EXAMPLES = Path(__file__).parents[2] / "examples/iris"
@@ -55,7 +56,13 @@ def train(launch, store, token, tmp_path, flowers, framework_python):
             fetches=(
                 Fetch(target=str(home / "source"), label="obs://source", container_url=url, prefix=f"source/{folder}"),
                 Fetch(target=str(home / "data"), label="obs://data", container_url=url, prefix="data"),
-                Fetch(target=env["EM_CHECKPOINT_DIR"], label="obs://ck", container_url=url, prefix=f"ck-{folder}", is_required=False),
+                Fetch(
+                    target=env["EM_CHECKPOINT_DIR"],
+                    label="obs://ck",
+                    container_url=url,
+                    prefix=f"ck-{folder}",
+                    is_required=False,
+                ),
             ),
             must_exist=(Required(str(home / "source/train.py"), "The entry point is not there."),),
             requirements=str(home / "source/requirements.txt"),
@@ -84,7 +91,9 @@ def train(launch, store, token, tmp_path, flowers, framework_python):
 def accuracy(python: Path, code: str, model: Path, rows: list[list[float]], classes: list[int]) -> float:
     """Predict in the framework's own environment: `code` sets `answer` from `rows` and `model`."""
     program = f"import json, sys\nmodel, rows = sys.argv[1], json.loads(sys.argv[2])\n{code}\nprint(json.dumps(answer))"
-    ran = subprocess.run([str(python), "-c", program, str(model), json.dumps(rows)], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [str(python), "-c", program, str(model), json.dumps(rows)], capture_output=True, text=True, check=True
+    )
     predicted = [max(range(3), key=row.__getitem__) for row in json.loads(ran.stdout.splitlines()[-1])]
     return sum(a == b for a, b in zip(predicted, classes, strict=True)) / len(classes)
 
@@ -96,7 +105,10 @@ def test_tensorflow(train, store, flowers, framework_python) -> None:
     assert "model-tensorflow/saved_model.pb" in names
     assert "ck-tensorflow/checkpoint" in names
     assert "ck-tensorflow/cp-0100.ckpt.index" in names
-    code = "import tensorflow as tf\nanswer = tf.saved_model.load(model).signatures['serving_default'](tf.constant(rows))['probabilities'].numpy().tolist()"
+    code = (
+        "import tensorflow as tf; serve = tf.saved_model.load(model).signatures['serving_default']\n"
+        "answer = serve(tf.constant(rows))['probabilities'].numpy().tolist()"
+    )
     python = framework_python("TENSORFLOW", "2.15")
     assert accuracy(python, code, home / "model", flowers[1], flowers[2]) > 0.9
     again, _ = train("TENSORFLOW", "2.15", epochs=120, batch_size=32, learning_rate=0.001)
@@ -106,7 +118,7 @@ def test_tensorflow(train, store, flowers, framework_python) -> None:
 
 
 def test_pytorch(train, store, flowers, framework_python) -> None:
-    ran, home = train("PYTORCH", "2.13", epochs=100, model_name="flowers")
+    _ran, home = train("PYTORCH", "2.13", epochs=100, model_name="flowers")
     names = store.names("c")
     assert "model-pytorch/model-store/flowers.mar" in names
     assert "ck-pytorch/cp-0100.pt" in names

@@ -119,7 +119,8 @@ class SmallPlatform:
         query = request.query_params
         if parts == ["storage-account"]:
             url = f"{self.url}/v1/AUTH_{TENANT}"
-            return good({"tenantId": TENANT, "apiUserId": "api-user", "objectStoreUrl": url})
+            account = {"tenantId": TENANT, "apiUserId": "api-user", "objectStoreUrl": url}
+            return good({"storageAccount": account})
         if parts == ["logs"]:
             return self._search(request)
         kind = parts[0]
@@ -146,6 +147,10 @@ class SmallPlatform:
         if action == "stop":
             item["trainingStatusCode"] = "STOPPED"
             return good({})
+        if request.method == "DELETE" and kind == "endpoints" and item["endpointStatusCode"] == "ACTIVE":
+            self.coming[parts[1]] = [{"endpointStatusCode": "DELETE_IN_PROGRESS"}] * 2
+            item["endpointStatusCode"] = "DELETE_IN_PROGRESS"
+            return good({})
         if request.method == "DELETE":
             del self.items[kind][parts[1]]
             return good({})
@@ -153,6 +158,9 @@ class SmallPlatform:
             item.update(body)
         if request.method == "GET" and self.coming.get(parts[1]):
             item.update(self.coming[parts[1]].pop(0))
+        elif item.get("endpointStatusCode") == "DELETE_IN_PROGRESS":
+            del self.items[kind][parts[1]]
+            raise Refused(404, "the endpoint is gone")
         if action == "build":
             item["imageStatusCode"] = "READY"
         return good({one: item})
@@ -166,6 +174,7 @@ class SmallPlatform:
                     item for item in found if query[name] in {item.get(name), item.get("experiment", {}).get("id")}
                 ]
         names = [value for key in query for value in query.getlist(key) if key.endswith("NameList")]
+        names = names[0].split(",") if len(names) == 1 else names
         found = [item for item in found if not names or item["name"] in names]
         page, limit = int(query.get("page", "1")), int(query.get("limit", "0"))
         part = found[(page - 1) * limit : page * limit] if limit else found

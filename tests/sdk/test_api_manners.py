@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import httpx
@@ -10,7 +9,7 @@ import pytest
 from small_platform import APP_KEY, IMAGE_NAME, QUICK, TOKEN, SmallPlatform
 
 from modelyard.sdk.client import Client
-from modelyard.sdk.connection import CREDENTIALS_FILE, Connection
+from modelyard.sdk.connection import Connection, Credentials
 from modelyard.sdk.errors import (
     AmbiguousName,
     BadRequest,
@@ -159,6 +158,8 @@ def test_names_are_resolved(client: Client) -> None:
     client.experiments.create("alpha")
     with pytest.raises(UnknownName, match="did you mean 'alpha'"):
         client.experiments.get("alpa")
+    client.experiments.create("one, two")
+    assert client.experiments.get("one, two").name == "one, two"
     client.models.create("iris", artifact="a/iris")
     client.endpoints.create("one", models="iris", flavor="m2.c2m4")
     for _ in range(2):
@@ -193,29 +194,33 @@ def test_log_search(client: Client) -> None:
         client.logs.search("(")
 
 
+def sealed(_: Path) -> Credentials:
+    return Credentials.model_validate(CREDENTIALS)
+
+
 def test_where_a_connection_comes_from(tmp_path: Path) -> None:
-    (tmp_path / CREDENTIALS_FILE).write_text(json.dumps(CREDENTIALS))
     environment = {
         "MODELYARD_API_URL": "http://there:1/",
         "MODELYARD_APP_KEY": "key",
         "MODELYARD_ACCESS_TOKEN": "token",
         "MODELYARD_HOME": str(tmp_path),
     }
-    assert Connection.find(environment=environment) == Connection("http://there:1", "key", "token")
-    assert Connection.find(environment=environment, app_key="other").app_key == "other"
-    assert Connection.find(environment=environment, home=tmp_path).app_key == "home-key"
-    local = Connection.find(environment={"MODELYARD_HOME": str(tmp_path)})
+    assert Connection.find(environment=environment, read=sealed) == Connection("http://there:1", "key", "token")
+    assert Connection.find(environment=environment, app_key="other", read=sealed).app_key == "other"
+    assert Connection.find(environment=environment, home=tmp_path, read=sealed).app_key == "home-key"
+    local = Connection.find(environment={"MODELYARD_HOME": str(tmp_path)}, read=sealed)
     assert (local.app_key, local.access_token, local.https_url) == ("home-key", "home-token", "https://127.0.0.1:2")
 
 
 def test_a_missing_connection_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured, match=r"modelyard up.*MODELYARD_API_URL, MODELYARD_APP_KEY"):
-        Connection.find(environment={"MODELYARD_HOME": str(tmp_path)})
+        Connection.find(environment={"MODELYARD_HOME": str(tmp_path / "nothing")})
     with pytest.raises(NotConfigured, match="does not exist"):
         Connection.find(environment={}, api_url="http://a", app_key="k", access_token="t", ca_file=tmp_path / "ca")
-    (tmp_path / CREDENTIALS_FILE).write_text("{}")
-    with pytest.raises(NotConfigured, match="not a credentials file"):
-        Connection.find(environment={}, home=tmp_path)
-    (tmp_path / CREDENTIALS_FILE).write_text(json.dumps(CREDENTIALS))
     with pytest.raises(NotConfigured, match="give an access token for http://elsewhere"):
-        Connection.find(environment={}, home=tmp_path, api_url="http://elsewhere")
+        Connection.find(environment={}, home=tmp_path, api_url="http://elsewhere", read=sealed)
+
+
+def test_a_home_without_a_platform_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match="no credentials in"):
+        Connection.find(environment={}, home=tmp_path)

@@ -53,7 +53,7 @@ def test_the_main_job(client: Client, platform: SmallPlatform, tmp_path: Path) -
     assert client.stages.wait("iris/blue").id == stage.id
     assert len(client.stages.models(stage="iris/blue")) == 1
     client.stages.delete("iris/blue")
-    client.endpoints.delete("iris")
+    client.endpoints.delete("iris", wait=True)
     assert list(client.endpoints.list()) == []
 
 

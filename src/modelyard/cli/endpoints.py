@@ -97,10 +97,12 @@ def update(
 
 
 @app.command()
-def delete(context: typer.Context, endpoint: options.Endpoint) -> None:
+def delete(
+    context: typer.Context, endpoint: options.Endpoint, wait: options.WaitGone = False, timeout: options.Timeout = None
+) -> None:
     """Delete an endpoint that has only its default stage."""
-    session_of(context).client.endpoints.delete(endpoint)
-    say(f"endpoint '{endpoint}' is being deleted")
+    session_of(context).client.endpoints.delete(endpoint, wait=wait, timeout_seconds=timeout)
+    say(f"endpoint '{endpoint}' is {'' if wait else 'being '}deleted")
 
 
 @app.command()

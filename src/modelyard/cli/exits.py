@@ -15,7 +15,6 @@ from modelyard.sdk.errors import (
     ApiError,
     BadRequest,
     ConnectionFailed,
-    ModelyardError,
     NotConfigured,
     NotFound,
     PermissionDenied,
@@ -73,7 +72,7 @@ def report(error: Exception, *, with_traceback: bool = False) -> Code:
         _say_error("the request has wrong values")
         for fault in error.faults:
             _say(f"  {fault.field}: {fault.message}" if fault.field else f"  {fault.message}")
-    elif isinstance(error, ModelyardError):
+    elif type(error).__module__.startswith("modelyard."):  # our own errors are sentences
         _say_error(str(error))
     elif isinstance(error, OSError):
         _say_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from modelyard import __version__
 from modelyard.cli import catalogue, endpoints, experiments, logs, models, nas, stages, storage, trainings
 from modelyard.cli.exits import Code, report
-from modelyard.cli.platform import platform
+from modelyard.cli.platform import platform, read_credentials
 from modelyard.cli.session import Output, Session, Settings
 
 _GROUPS = {
@@ -89,7 +89,7 @@ def root(
     if version:
         typer.echo(f"modelyard {__version__}")
         raise typer.Exit
-    session = Session(Settings(home, api_url, app_key, token, ca_file, output, traceback))
+    session = Session(Settings(home, api_url, app_key, token, ca_file, output, traceback), read_credentials)
     context.obj = session
     context.call_on_close(session.close)
     # The platform's own commands have these options themselves: what stands before the command counts for them too.

@@ -25,10 +25,10 @@ def create(context: typer.Context, name: options.Name, description: options.Desc
 
 
 @app.command("list")
-def list_(context: typer.Context, page: options.Page = 1, limit: options.Limit = None) -> None:
+def list_(context: typer.Context) -> None:
     """List volumes."""
     session = session_of(context)
-    session.show_many(session.client.nas_volumes.list(page=page, limit=limit), COLUMNS)
+    session.show_many(session.client.nas_volumes.list(), COLUMNS)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli.platform import read_credentials
 from modelyard.cli.session import Session, Settings
 
 _COMPLETION_LIMIT = 100
@@ -18,7 +19,7 @@ def names_of(group: str) -> Callable[[typer.Context, str], list[str]]:
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         given = context.find_root().params
         fields = {name: given.get(name) for name in ("home", "api_url", "app_key", "token", "ca_file")}
-        session = Session(Settings(**fields))  # pyright: ignore[reportArgumentType] - the root command's own options
+        session = Session(Settings(**fields), read_credentials)  # pyright: ignore[reportArgumentType] - the root command's own options
         try:
             items = getattr(session.client, group).list()[:_COMPLETION_LIMIT]
             return [item.name for item in items if item.name.startswith(incomplete)]
@@ -52,6 +53,7 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", he
 Page = Annotated[int, typer.Option("--page", min=1, help="Which page, with --limit.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="At most so many; all without it.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready or has failed.")]
+WaitGone = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is gone.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the end.")]
 Instance = Annotated[int, typer.Option("--instance", min=0, help="Which instance, from 0.")]

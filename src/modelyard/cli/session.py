@@ -48,10 +48,11 @@ class Settings:
 
 
 class Session:
-    """The global options at work."""
+    """The global options at work. `read_credentials` gives what the platform in a home has sealed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read_credentials: Callable[[Path], Mapping[str, Any]]) -> None:
         self.settings = settings
+        self._read_credentials = read_credentials
         self._client: Client | None = None
 
     @property
@@ -59,7 +60,10 @@ class Session:
         """The client. Raises `NotConfigured`."""
         if self._client is None:
             from modelyard.sdk.client import Client  # noqa: PLC0415 - loading httpx and pydantic takes longer than --help may
-            from modelyard.sdk.connection import Connection  # noqa: PLC0415 - as above
+            from modelyard.sdk.connection import Connection, Credentials  # noqa: PLC0415 - as above
+
+            def read(home: Path) -> Credentials | None:
+                return Credentials.model_validate(self._read_credentials(home)) if home.is_dir() else None
 
             settings = self.settings
             self._client = Client(
@@ -69,6 +73,7 @@ class Session:
                     access_token=settings.token,
                     ca_file=settings.ca_file,
                     home=settings.home,
+                    read=read,
                 )
             )
         return self._client

@@ -87,10 +87,12 @@ def get(context: typer.Context, stage: options.Stage) -> None:
 
 
 @app.command()
-def delete(context: typer.Context, stage: options.Stage) -> None:
+def delete(
+    context: typer.Context, stage: options.Stage, wait: options.WaitGone = False, timeout: options.Timeout = None
+) -> None:
     """Delete a stage other than the default one."""
-    session_of(context).client.stages.delete(stage)
-    say(f"stage '{stage}' is being deleted")
+    session_of(context).client.stages.delete(stage, wait=wait, timeout_seconds=timeout)
+    say(f"stage '{stage}' is {'' if wait else 'being '}deleted")
 
 
 @app.command()

@@ -98,4 +98,4 @@ def create_container(context: typer.Context, name: Annotated[str, typer.Argument
 def account(context: typer.Context) -> None:
     """Show the account: tenant id, the API user to grant access to, and the store's URL."""
     session = session_of(context)
-    session.show_one(session.client.storage.account().model_dump(by_alias=True, exclude={"header"}))
+    session.show_one(session.client.storage.account())

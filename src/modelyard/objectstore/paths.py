@@ -159,8 +159,7 @@ def _check_host(host: str, text: str) -> None:
 
 
 def _path_or_root(rest: str, text: str) -> str:
-    rest = _decoded(rest, text).removesuffix("/")
-    return _checked_path(rest, text) if rest else ""
+    return _checked_path(_decoded(rest, text).removesuffix("/"), text) if rest else ""
 
 
 def _decoded(part: str, text: str) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from modelyard.runner.crew import work_through
-from modelyard.runner.figures import format_bytes
+from modelyard.runner.figures import format_bytes, format_count
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import Damaged, StepFailed, Stopped
 from modelyard.runner.outputs import store_file
@@ -60,7 +60,7 @@ class CheckpointSync:
         work_through(found.empty_directories, self._destination.mark_directory, stop)
         if not found.files:
             return "no checkpoints"
-        figures = f"{count} files, {format_bytes(size)}"
+        figures = f"{format_count(count, 'file')}, {format_bytes(size)}"
         if count:
             self._journal.say(f"checkpoints kept at the end in {self._destination.upload.label}: {figures}")
         return figures
@@ -94,7 +94,7 @@ class CheckpointSync:
         count, size = self._keep(resting, self._stop)
         if count:
             self._journal.say(
-                f"checkpoints kept in {self._destination.upload.label}: {count} files, {format_bytes(size)} "
+                f"checkpoints kept in {self._destination.upload.label}: {format_count(count, 'file')}, {format_bytes(size)} "
                 f"in {time.monotonic() - begun:.1f} s"
             )
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import io
 import os
 import re
 from collections.abc import Callable
 
 from modelyard.runner.copying import part_path, write_all
+from modelyard.runner.http1 import Response
 from modelyard.runner.outcomes import Damaged
 from modelyard.runner.patience import Transient
 from modelyard.runner.stop import Stop
@@ -107,28 +107,28 @@ class _Transfer:
             self._note(response)
         self._receive(response)
 
-    def _continues(self, response: http.client.HTTPResponse) -> bool:
+    def _continues(self, response: Response) -> bool:
         etag = _etag(response)
-        begins_here = response.getheader("Content-Range", "").startswith(f"bytes {self._offset}-")
+        begins_here = response.headers.get("content-range", "").startswith(f"bytes {self._offset}-")
         return response.status == 206 and begins_here and (not etag or etag == self._etag)
 
-    def _note(self, response: http.client.HTTPResponse) -> None:
+    def _note(self, response: Response) -> None:
         self._etag = _etag(response)
-        is_large = "X-Object-Manifest" in response.headers or "X-Static-Large-Object" in response.headers
+        is_large = "x-object-manifest" in response.headers or "x-static-large-object" in response.headers
         self._is_md5 = not is_large and _MD5.fullmatch(self._etag) is not None
-        length = response.getheader("Content-Length", "")
+        length = response.headers.get("content-length", "")
         # An answer in chunks tells its own end.
         self._size = int(length) if length.isdigit() else None
         with contextlib.suppress(ValueError):
-            self.modified_at = float(response.getheader("X-Timestamp", "")) or None
+            self.modified_at = float(response.headers.get("x-timestamp", "")) or None
 
-    def _receive(self, response: http.client.HTTPResponse) -> None:
+    def _receive(self, response: Response) -> None:
         buffer = memoryview(bytearray(min(_BLOCK_BYTES, max(self._size or _BLOCK_BYTES, 1))))
         while True:
             self._stop.check()
             try:
                 count = response.readinto(buffer)
-            except (http.client.HTTPException, OSError) as error:
+            except OSError as error:
                 self._container.drop()
                 raise Transient(f"the connection broke ({error})") from None
             if not count:
@@ -154,6 +154,6 @@ class _Transfer:
         return ""
 
 
-def _etag(response: http.client.HTTPResponse) -> str:
-    value = response.getheader("ETag", "")
+def _etag(response: Response) -> str:
+    value = response.headers.get("etag", "")
     return (value[2:] if value.startswith("W/") else value).strip('"').lower()

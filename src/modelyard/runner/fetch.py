@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
 from modelyard.runner.download import download
-from modelyard.runner.figures import format_bytes, format_rate
+from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
 from modelyard.runner.names import UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
@@ -38,7 +38,7 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
         found = _survey(fetch, plan, journal, stop)
         if found:
             size = sum(arrival.size for arrival in found)
-            journal.say(f"fetching {fetch.label}: {len(found)} files, {format_bytes(size)}")
+            journal.say(f"fetching {fetch.label}: {format_count(len(found), 'file')}, {format_bytes(size)}")
         arrivals += found
     total_bytes = sum(arrival.size for arrival in arrivals)
     for fetch in plan.fetches:
@@ -58,7 +58,7 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
     except OSError as error:
         raise StepFailed(_disk_sentence(error), NO_SPACE) from error
     seconds = time.monotonic() - begun
-    figures = f"{len(arrivals)} files, {format_bytes(tally.bytes_count)} in {seconds:.1f} s"
+    figures = f"{format_count(len(arrivals), 'file')}, {format_bytes(tally.bytes_count)} in {seconds:.1f} s"
     figures += format_rate(tally.bytes_count, seconds)
     journal.say(f"fetched {figures}")
     return figures

@@ -14,6 +14,11 @@ def format_bytes(count: float) -> str:
     return f"{count / 1000:.1f} TB"
 
 
+def format_count(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_rate(bytes_count: int, seconds: float) -> str:
     """`, 12.3 MB/s`, or nothing where too little was moved to tell."""
     if bytes_count < 100_000 or seconds <= 0:

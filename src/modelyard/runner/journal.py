@@ -67,6 +67,7 @@ class Journal:
         step = Step()
         record: dict[str, object] = {"step": name, "started_at": _timestamp(), "seconds": None, "detail": ""}
         self._steps.append(record)
+        self._line_at = time.monotonic()
         begun = time.monotonic()
         self._replace(name, message, 0.0)
         try:

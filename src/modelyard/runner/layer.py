@@ -21,6 +21,7 @@ import sysconfig
 import time
 from collections.abc import Generator
 
+from modelyard.runner.figures import format_count
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import INSTALL_FAILED, NO_SPACE, StepFailed
 from modelyard.runner.pip import Frameworks, install
@@ -59,7 +60,7 @@ def _build(
     path: str, lines: list[str], layer: str, packages: list[str], plan: Plan, journal: Journal, stop: Stop
 ) -> float:
     begun = time.monotonic()
-    journal.say(f"installing {os.path.basename(path)}: {len(lines)} lines")
+    journal.say(f"installing {os.path.basename(path)}: {format_count(len(lines), 'line')}")
     directory, key = os.path.split(layer)
     _remove_remains(directory, key)
     temporary = os.path.join(directory, f".{key}-{os.getpid():x}-{int(time.time() * 1000):x}")

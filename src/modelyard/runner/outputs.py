@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from modelyard.runner.crew import work_through
-from modelyard.runner.figures import format_bytes, format_rate
+from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.stop import Stop
@@ -29,7 +29,7 @@ def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str
         journal.warn(f"{upload.source} is empty: there is nothing to upload to {upload.label}")
         return "nothing to upload"
     total = sum(file.size for file in found.files)
-    journal.say(f"uploading to {upload.label}: {len(found.files)} files, {format_bytes(total)}")
+    journal.say(f"uploading to {upload.label}: {format_count(len(found.files), 'file')}, {format_bytes(total)}")
     tally = Tally(len(found.files), total)
 
     def tick() -> None:
@@ -42,7 +42,7 @@ def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str
     work_through(found.files, send, stop, tick)
     work_through(found.empty_directories, destination.mark_directory, stop)
     seconds = time.monotonic() - begun
-    figures = f"{len(found.files)} files, {format_bytes(total)} in {seconds:.1f} s{format_rate(total, seconds)}"
+    figures = f"{format_count(len(found.files), 'file')}, {format_bytes(total)} in {seconds:.1f} s{format_rate(total, seconds)}"
     journal.say(f"uploaded {figures}")
     return figures
 

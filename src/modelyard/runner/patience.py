@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 
 from modelyard.runner.journal import Journal
@@ -65,6 +65,7 @@ class Patience:
                 f"Trying again for up to {left:.0f} more seconds.",
             )
         # Spread, so that eight threads (and many runs) don't come back in one wave.
-        pause = max(self._pause * random.uniform(0.5, 1.0), min(failure.retry_after_seconds, 60.0))  # noqa: S311 - spread, not a secret
+        spread = 0.5 + os.urandom(1)[0] / 510
+        pause = max(self._pause * spread, min(failure.retry_after_seconds, 60.0))
         self._pause = min(self._pause * 2.0, _LONGEST_PAUSE_SECONDS)
         self._stop.sleep(min(pause, max(self._limit_seconds - waited, 0.05)))

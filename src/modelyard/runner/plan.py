@@ -92,6 +92,7 @@ class Plan:
         requirements: path of a requirements.txt that is installed when it exists; None for never.
         image_digest: names the content of the image's environment; a part of the layer's key.
         cache_dir: where layers are kept, shared by the runs of a project.
+        directories: made before the process starts, as the sources of uploads are anyway.
         token: sent as `X-Auth-Token` to every container.
         report_path: the JSON file that says how far the run is; empty for none.
         grace_seconds: from SIGTERM to SIGKILL for the user's processes; uploads come after it.
@@ -105,6 +106,7 @@ class Plan:
     requirements: str | None = None
     image_digest: str = ""
     cache_dir: str = ""
+    directories: tuple[str, ...] = ()
     uploads: tuple[Upload, ...] = ()
     token: str = ""
     report_path: str = ""
@@ -138,6 +140,7 @@ def _plan(fields: _Fields) -> Plan:
         requirements=fields.text("requirements") if fields.has("requirements") else None,
         image_digest=fields.text("image_digest", ""),
         cache_dir=fields.text("cache_dir", ""),
+        directories=fields.texts("directories"),
         uploads=fields.many("uploads", _upload),
         token=fields.text("token", ""),
         report_path=fields.text("report_path", ""),

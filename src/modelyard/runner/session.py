@@ -17,6 +17,7 @@ from modelyard.runner.outcomes import (
     BAD_PLAN,
     INTERNAL,
     NO_ENTRY_POINT,
+    NO_SPACE,
     STOPPED,
     UPLOAD_FAILED,
     StepFailed,
@@ -108,7 +109,7 @@ class Session:
             if os.path.exists(required.path):
                 continue
             there = _listing(os.path.dirname(required.path))
-            raise StepFailed(f"{required.message} {there}", NO_ENTRY_POINT)
+            raise StepFailed(f"{required.message.rstrip('.')}. {there}", NO_ENTRY_POINT)
 
     def _install(self) -> str:
         self._stop.check()
@@ -124,19 +125,13 @@ class Session:
     def _run_main(self, python: str) -> tuple[int, str]:
         with self._journal.step("running", "running") as step:
             self._stop.check()
-            for upload in self._plan.uploads:
-                self._open_source(upload)
+            for directory in (*self._plan.directories, *(upload.source for upload in self._plan.uploads)):
+                _make_directory(directory)
             code = run_main(self._plan.main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
             message = _ending(code, self._stop)
             step.detail = message
             self._journal.say(message)
             return (code if code >= 0 else 128 - code), message
-
-    def _open_source(self, upload: Upload) -> None:
-        try:
-            os.makedirs(upload.source, exist_ok=True)
-        except OSError as error:
-            raise StepFailed(f"'{upload.source}' can't be made: {error.strerror}.", UPLOAD_FAILED) from error
 
     def _start_syncs(self) -> None:
         """Called when the user's process has been started: it does not wait for these imports."""
@@ -185,6 +180,13 @@ class Session:
                 self._journal.warn(failure.message)
                 return [failure.message]
         return []
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise StepFailed(f"'{path}' can't be made: {error.strerror}.", NO_SPACE) from error
 
 
 def _ending(code: int, stop: Stop) -> str:

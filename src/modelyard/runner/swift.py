@@ -9,27 +9,24 @@ Source of the dialect: https://docs.openstack.org/api-ref/object-store/ (contain
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from modelyard.runner.http1 import Connection, Readable, Response
 from modelyard.runner.journal import Journal
-from modelyard.runner.outcomes import BAD_PLAN, UPLOAD_FAILED, NotInStore, StepFailed
+from modelyard.runner.outcomes import BAD_PLAN, UPLOAD_FAILED, NotInStore, StepFailed, Stopped
 from modelyard.runner.patience import Patience, Transient
 from modelyard.runner.refusals import refusal
 from modelyard.runner.stop import Stop
 
 PAGE_SIZE = 1000
 _SOCKET_SECONDS = 60.0
-_BLOCK_BYTES = 1 << 20
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# The connection was lost before or while the other side answered.
-_BROKEN = (http.client.HTTPException, OSError)
 _Answer = TypeVar("_Answer")
 
 
@@ -51,14 +48,6 @@ class Body(Protocol):
     def open(self) -> Readable:
         """A reader at the beginning of the body."""
         ...
-
-
-class Readable(Protocol):
-    """The part of a binary file that http.client uses."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class Container:
@@ -107,7 +96,7 @@ class Container:
         except NotInStore:
             return None
 
-    def get(self, name: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def get(self, name: str, headers: Mapping[str, str]) -> Response:
         """One try at an object's content; the caller reads the answer to its end or calls `drop`. Raises `Transient`, `StepFailed`.
 
         Answers 200, 206 and 412 are returned, all others become exceptions.
@@ -142,9 +131,10 @@ class Container:
     def drop(self) -> None:
         """Forget this thread's connection, whose answer was not read to its end."""
         connection = self._connection()
+        self._local.connection = None
         if connection is not None:
-            connection.close()
-            self._local.connection = None
+            with contextlib.suppress(OSError):
+                connection.close()
 
     def _patiently(self, what: str, stop: Stop, attempt: Callable[[None], _Answer]) -> _Answer:
         patience = self.patience(stop)
@@ -184,81 +174,62 @@ class Container:
             self._fail(response, name)
         try:
             content = response.read()
-        except _BROKEN as error:
+        except OSError as error:
             self.drop()
             raise Transient(f"the connection broke ({_reason(error)})") from None
-        return {key.lower(): value for key, value in response.getheaders()}, content
+        return response.headers, content
 
-    def _send(self, method: str, path: str, headers: Mapping[str, str], body: Body | None) -> http.client.HTTPResponse:
+    def _send(self, method: str, path: str, headers: Mapping[str, str], body: Body | None) -> Response:
         """One request, on this thread's connection; once more when a kept connection turns out to be gone."""
         is_kept = self._connection() is not None
         try:
             return self._exchange(method, path, headers, body)
-        except _BROKEN as error:
+        except OSError as error:
             self.drop()
             if not is_kept:
                 raise Transient(_reason(error)) from None
         try:
             return self._exchange(method, path, headers, body)
-        except _BROKEN as error:
+        except OSError as error:
             self.drop()
             raise Transient(_reason(error)) from None
 
-    def _exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: Body | None
-    ) -> http.client.HTTPResponse:
-        connection = self._connection() or self._connect()
+    def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: Body | None) -> Response:
+        connection = self._connection()
+        if connection is None or not connection.is_idle:
+            self.drop()
+            connection = self._connect()
         sent = {"X-Auth-Token": self._token, "User-Agent": "modelyard-runner", **headers}
         if body is None:
-            if method == "PUT":
-                sent["Content-Length"] = "0"
-            connection.request(method, path, headers=sent)
-            return connection.getresponse()
-        sent["Content-Length"] = str(body.size)
+            return connection.request(method, path, sent)
         try:
             reader = body.open()
         except OSError as error:
             raise StepFailed(f"'{error.filename}' can't be read: {error.strerror}.", UPLOAD_FAILED) from error
         try:
-            connection.request(method, path, body=reader, headers=sent)
-        except (BrokenPipeError, ConnectionResetError):
-            # A server that refuses a large body answers and closes before it has read all: the answer is worth more than the error.
-            return connection.getresponse()
-        except BaseException:
+            return connection.request(method, path, sent, reader, body.size)
+        except Stopped:
             self.drop()
             raise
         finally:
             reader.close()
-        return connection.getresponse()
 
-    def _connection(self) -> http.client.HTTPConnection | None:
-        return cast("http.client.HTTPConnection | None", getattr(self._local, "connection", None))
+    def _connection(self) -> Connection | None:
+        return cast("Connection | None", getattr(self._local, "connection", None))
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._is_tls:
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self._host,
-                self._port,
-                timeout=_SOCKET_SECONDS,
-                blocksize=_BLOCK_BYTES,
-                context=ssl.create_default_context(),
-            )
-        else:
-            connection = http.client.HTTPConnection(
-                self._host, self._port, timeout=_SOCKET_SECONDS, blocksize=_BLOCK_BYTES
-            )
-        connection.connect()
+    def _connect(self) -> Connection:
+        connection = Connection(self._host, self._port, is_tls=self._is_tls, timeout_seconds=_SOCKET_SECONDS)
         self._local.connection = connection
         return connection
 
     def _object_path(self, name: str) -> str:
         return f"{self._path}/{quote(name, safe='/')}"
 
-    def _fail(self, response: http.client.HTTPResponse, name: str) -> NoReturn:
+    def _fail(self, response: Response, name: str) -> NoReturn:
         """Turn an answer that is not a success into an exception."""
         try:
             content = response.read(8192)
-        except _BROKEN:
+        except OSError:
             content = b""
         self.drop()
         if response.status in _TRANSIENT_STATUSES:
@@ -279,13 +250,11 @@ def _stored(entry: Mapping[str, Any]) -> Stored:
 def _reason(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
-    if isinstance(error, http.client.RemoteDisconnected):
-        return "the connection was closed without an answer"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__
 
 
-def _retry_after(response: http.client.HTTPResponse) -> float:
-    value = response.getheader("Retry-After", "")
+def _retry_after(response: Response) -> float:
+    value = response.headers.get("retry-after", "")
     return float(value) if value.isdigit() else 0.0

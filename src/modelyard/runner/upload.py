@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from modelyard.runner.copying import copy_file
+from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
 from modelyard.runner.stop import Stop
-from modelyard.runner.swift import Container, Readable
+from modelyard.runner.swift import Container
 from modelyard.runner.tree import LocalFile, look
 
 _BLOCK_BYTES = 1 << 20

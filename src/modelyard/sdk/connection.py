@@ -1,15 +1,16 @@
 """Where the platform is and who is calling.
 
-The values come, each on its own, from the caller, from the environment, or from the home of a platform on this machine
-(`credentials.json`, which `modelyard up` writes there and only its owner can read). This module is where the SDK reads the environment:
-the variables are its documented contract.
+The values come, each on its own, from the caller, from the environment, or from a platform on this machine, which keeps its credentials
+sealed in its home and hands them out through `modelyard credentials`. This module is where the SDK reads the environment: the variables are
+its documented contract.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ APP_KEY_VARIABLE = "MODELYARD_APP_KEY"
 ACCESS_TOKEN_VARIABLE = "MODELYARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable, not a token
 CA_FILE_VARIABLE = "MODELYARD_CA_FILE"
 HOME_VARIABLE = "MODELYARD_HOME"
-CREDENTIALS_FILE = "credentials.json"
+_READ_TIMEOUT_SECONDS = 60.0
 
 
 class Credentials(Wire):
@@ -74,11 +75,13 @@ class Connection:
         ca_file: Path | str | None = None,
         home: Path | str | None = None,
         environment: Mapping[str, str] | None = None,
+        read: Callable[[Path], Credentials | None] | None = None,
     ) -> Connection:
         """Put a connection together.
 
         A given value wins over the environment, the environment over the home's credentials. A `home` that is given, though, is meant: then
-        the environment's platform is not asked. Raises `NotConfigured` with what is missing and how to give it.
+        the environment's platform is not asked. `read` gives a home's credentials, for callers that can do it without `modelyard credentials`.
+        Raises `NotConfigured` with what is missing and how to give it.
         """
         variables = os.environ if environment is None else environment
         seen: Mapping[str, str] = {} if home is not None else variables
@@ -89,7 +92,7 @@ class Connection:
         if url and key and token:
             return cls(url.rstrip("/"), key, token, _existing(ca))
         place = home_path(home, variables)
-        stored = read_credentials(place)
+        stored = (read or read_credentials)(place)
         if stored is None:
             raise NotConfigured(_missing(url, key, token, place))
         if url and url.rstrip("/") not in {stored.api_url, stored.https_url} and not token:
@@ -111,18 +114,25 @@ def home_path(home: Path | str | None = None, environment: Mapping[str, str] | N
 
 
 def read_credentials(home: Path) -> Credentials | None:
-    """The credentials of the platform in this home; None where there is none. Raises `NotConfigured` when they can't be read."""
-    file = home / CREDENTIALS_FILE
-    try:
-        return Credentials.model_validate(json.loads(file.read_bytes()))
-    except FileNotFoundError:
+    """The credentials of the platform in this home, from `modelyard credentials`; None where there is no such directory.
+
+    Raises `NotConfigured` when they can't be read.
+    """
+    if not home.is_dir():
         return None
-    except OSError as error:
-        raise NotConfigured(f"can't read {file}: {error.strerror}") from error
-    except (ValueError, ValidationError) as error:
-        raise NotConfigured(
-            f"{file} is not a credentials file of this version; `modelyard up` writes it anew"
-        ) from error
+    # -P: a directory that happens to be called modelyard, where the caller stands, is not the platform.
+    command = [sys.executable, "-P", "-m", "modelyard", "credentials", "--home", str(home), "--output", "json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_READ_TIMEOUT_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotConfigured(f"`modelyard credentials` for {home} did not answer: {error}") from error
+    if done.returncode != 0:
+        words = done.stderr.strip().removeprefix("error: ") or f"exit code {done.returncode}"
+        raise NotConfigured(f"no credentials in {home}: {words}")
+    try:
+        return Credentials.model_validate_json(done.stdout)
+    except ValidationError as error:
+        raise NotConfigured(f"`modelyard credentials` for {home} is of another version than this SDK") from error
 
 
 def _existing(ca_file: Path | str | None) -> Path | None:

@@ -5,20 +5,11 @@ from __future__ import annotations
 from urllib.parse import quote, urlsplit
 
 from modelyard.objectstore.paths import BadStoragePath, ObsPath, parse_obs_path, parse_storage_path
+from modelyard.resources.storages.schemas import StorageAccountOne, StorageAccountOut
 from modelyard.sdk.api import Api
 from modelyard.sdk.errors import BadRequest
-from modelyard.wire import Header, Wire
 
 _BAD_PATH = 400001
-
-
-class StorageAccountOut(Wire):
-    """`GET /storage-account`: the project's account in the object store, and the platform's own user there (to be granted access)."""
-
-    header: Header = Header()
-    tenant_id: str
-    api_user_id: str
-    object_store_url: str
 
 
 class Places:
@@ -31,7 +22,8 @@ class Places:
     async def account(self) -> StorageAccountOut:
         """The project's account in the object store."""
         if self._account is None:
-            self._account = await self._api.ask(StorageAccountOut, "GET", "/storage-account")
+            answer = await self._api.ask(StorageAccountOne, "GET", "/storage-account")
+            self._account = answer.storage_account
         return self._account
 
     async def uri(self, text: str) -> str:

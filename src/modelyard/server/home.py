@@ -124,7 +124,9 @@ class Home:
                 "choose another one with --home, or free space and rights there"
             ) from None
         if len(os.fsencode(self.server_socket)) > 100:
-            raise HomeUnusable(f"the path of the home directory {self.root} is too long for sockets; choose a shorter one")
+            raise HomeUnusable(
+                f"the path of the home directory {self.root} is too long for sockets; choose a shorter one"
+            )
 
 
 def lock_home(home: Home, name: str) -> IO[str] | None:

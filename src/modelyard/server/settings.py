@@ -24,7 +24,9 @@ class ComputeGroup(_Group):
     memory_overcommit: float = Field(default=1.0, gt=0, description="Above 1.0 workloads may end each other.")
     memory_reserve_mib: int = Field(default=1024, ge=0, description="Kept for the platform and the system.")
     needs_isolation: bool = Field(default=False, description="Refuse to run workloads that can't be isolated.")
-    isolation: str = Field(default="WORKLOAD_USER", description="Best isolation to try: WORKLOAD_USER, NAMESPACES, NONE.")
+    isolation: str = Field(
+        default="WORKLOAD_USER", description="Best isolation to try: WORKLOAD_USER, NAMESPACES, NONE."
+    )
     training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
 
 
@@ -39,7 +41,9 @@ class GatewayGroup(_Group):
     """The front door."""
 
     names: tuple[str, ...] = Field(default=(), description="More names for the server certificate.")
-    public_host: str | None = Field(default=None, description="Host and port in endpoint URLs; the HTTPS door when absent.")
+    public_host: str | None = Field(
+        default=None, description="Host and port in endpoint URLs; the HTTPS door when absent."
+    )
     certificate: Path | None = Field(default=None, description="Your own certificate instead of the platform's.")
     key: Path | None = Field(default=None, description="The key of your own certificate.")
     services_per_project: int = Field(default=100, ge=0, description="Quota of endpoints.")
@@ -62,7 +66,9 @@ class RemoteStoreGroup(_Group):
 class ObjectStoreGroup(_Group):
     """The object store."""
 
-    url: str | None = Field(default=None, description="Where blobs lie: a directory of the home, or an s3://, gs://, az:// URL.")
+    url: str | None = Field(
+        default=None, description="Where blobs lie: a directory of the home, or an s3://, gs://, az:// URL."
+    )
     implicit_system_grants: bool = Field(
         default=True,
         description="The system account may use containers of its own tenant on which nobody has set an access list.",

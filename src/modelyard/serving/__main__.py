@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from modelyard.serving.config import DEFAULT_REPORT, read_config
 from modelyard.serving.errors import LoadFailed
@@ -24,9 +26,18 @@ def main() -> int:
     try:
         config = read_config(arguments.config)
     except LoadFailed as error:
-        Report(DEFAULT_REPORT).write("failed", error.message)
+        Report(_report_path(arguments.config)).write("failed", error.message)
         return EXIT_LOAD_FAILED
     return asyncio.run(serve(config, Report(config.report_path)))
+
+
+def _report_path(config: Path) -> str:
+    """Where a configuration that is wrong in other places wants its report."""
+    try:
+        values: Any = json.loads(config.read_bytes())
+        return str(values.get("report_path", DEFAULT_REPORT))
+    except (OSError, ValueError, AttributeError):
+        return DEFAULT_REPORT
 
 
 if __name__ == "__main__":

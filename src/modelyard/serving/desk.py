@@ -42,6 +42,7 @@ class Desk:
         self._overdue = 0
         self._mean_seconds = 1.0
         self._may_be_done_here = False
+        self._jobs: set[_Job] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -105,9 +106,17 @@ class Desk:
         await asyncio.wait((waiting,), timeout=seconds)
         waiting.cancel()
 
+    def cut_off(self, error: Exception) -> None:
+        """Let everything in flight fail with this error, whatever its threads still do."""
+        for job in self._jobs:
+            job.is_expired = True
+            if not job.future.done():
+                job.future.set_exception(error)
+
     def _put(self, work: Callable[[], Any]) -> _Job:
         job = _Job(work, self._loop.create_future())
         self._unfinished += 1
+        self._jobs.add(job)
         self._idle.clear()
         self._queue.put(job)
         return job
@@ -128,6 +137,7 @@ class Desk:
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None, seconds: float) -> None:
         self._unfinished -= 1
+        self._jobs.discard(job)
         if not self._unfinished:
             self._idle.set()
         if job.is_overdue:

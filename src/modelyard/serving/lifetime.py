@@ -23,7 +23,7 @@ from granian.server.embed import Server
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
-from modelyard.serving.errors import LoadFailed
+from modelyard.serving.errors import LoadFailed, NotReady
 from modelyard.serving.load import Loaded, load
 from modelyard.serving.report import Report
 
@@ -90,12 +90,10 @@ async def _drain(
     report.write("draining", f"stopping; {desk.in_flight} requests in flight")
     door.drain()
     server.stop()  # closes the listener, and each connection after its answer
-    deadline = asyncio.get_running_loop().time() + config.drain_seconds
-    done, _ = await asyncio.wait((listening,), timeout=config.drain_seconds)
-    await desk.wait_until_idle(max(0.0, deadline - asyncio.get_running_loop().time()))
-    if not done:
-        await asyncio.wait((listening,), timeout=_LAST_ANSWERS_SECONDS)
+    await desk.wait_until_idle(config.drain_seconds)
     cut_off = f"; {desk.in_flight} requests were cut off after {config.drain_seconds:g} s" if desk.in_flight else ""
+    desk.cut_off(NotReady("the server is stopping and could not wait longer for this prediction"))
+    await asyncio.wait((listening,), timeout=_LAST_ANSWERS_SECONDS)
     report.write("stopped", f"stopped{cut_off}")
 
 

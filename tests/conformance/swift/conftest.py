@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import uvicorn
@@ -294,6 +293,8 @@ def _plain_header(name: str, answer: Answer) -> str | None:
         return None
     if name == "allow":
         return ", ".join(sorted(value.split(", ")))
+    if name == "etag" and "x-static-large-object" in answer.headers and "json" in answer.headers["content-type"]:
+        return "of the manifest, which tells when the segments were written"
     if name == "x-delete-at":
         return "later" if int(value) > time.time() else "past"
     if name in ("x-container-bytes-used",) and int(value) > 200:
@@ -347,7 +348,7 @@ def _configure_swift(home: Path, ports: Mapping[str, int]) -> None:
             f"[DEFAULT]\nbind_port = {ports[piece]}\n{storage}"
             f"[pipeline:main]\npipeline = {piece}-server\n[app:{piece}-server]\nuse = egg:swift#{piece}\n"
         )
-    filters = "catch_errors gatekeeper listing_formats bulk tempauth copy slo dlo"
+    filters = "catch_errors gatekeeper listing_formats bulk s3api tempauth copy slo dlo"
     uses = "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n" for name in filters.split() if name != "tempauth")
     (home / "proxy.conf").write_text(
         f"[DEFAULT]\nbind_port = {ports['proxy']}\n{shared}"

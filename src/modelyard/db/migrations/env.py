@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from alembic import context
+from sqlalchemy import JSON, DateTime
+
+
+def _render(kind: str, item: Any, _autogenerate: Any) -> str | Literal[False]:
+    """Write our own column types in the words of SQLAlchemy, so that old revisions don't depend on today's code."""
+    if kind == "type" and isinstance(getattr(item, "impl_instance", None), DateTime):
+        return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, JSON):
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")' if item._variant_mapping else "sa.JSON()"
+    return False
+
 
 options = context.config.attributes
 context.configure(
@@ -10,6 +23,7 @@ context.configure(
     target_metadata=options.get("target_metadata"),
     render_as_batch=True,  # SQLite changes a table by copying it
     compare_type=True,
+    render_item=_render,
 )
 with context.begin_transaction():
     context.run_migrations()

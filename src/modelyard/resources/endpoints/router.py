@@ -21,13 +21,13 @@ from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.model import Caller
-from modelyard.web import listed, page_request, paging_of, whole
+from modelyard.web import WireRoute, listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
 def create_router(endpoints: Endpoints, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, dependencies=[Depends(access)])
     _add_endpoints(router, endpoints, access)
     _add_stages(router, endpoints, access)
     _add_models(router, endpoints, access)

@@ -15,13 +15,13 @@ from modelyard.resources.experiments.schemas import (
 from modelyard.resources.experiments.service import Experiments
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.model import Caller
-from modelyard.web import listed, page_request, paging_of
+from modelyard.web import WireRoute, listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(experiments: Experiments, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["experiments"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["experiments"], dependencies=[Depends(access)])
 
     @router.get("/experiments")
     async def list_experiments(

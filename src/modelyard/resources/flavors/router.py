@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends
 from modelyard.resources.flavors.schemas import FlavorList
 from modelyard.resources.flavors.service import Flavors, flavor_out
 from modelyard.resources.projects.access import Access
-from modelyard.web import whole
+from modelyard.web import WireRoute, whole
 
 
 def create_router(flavors: Flavors, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["flavors"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["flavors"], dependencies=[Depends(access)])
 
     @router.get("/flavors")
     async def list_flavors() -> FlavorList:

@@ -89,9 +89,12 @@ def load_catalog(
     images: list[CatalogImage] = []
     for source in entries.values():
         entry = source.with_base(entries)
-        is_offered = (entry.core_type == "CPU" or has_gpu) and not entry.is_removed
-        if is_offered and (not entry.is_only_where_found or entry.python in python_versions):
-            images.append(source.image(entry))
+        if entry.is_removed:
+            continue
+        image = source.image(entry)  # also of those not offered here: a fault must not wait for a machine with a GPU
+        is_here = not entry.is_only_where_found or image.python in python_versions
+        if is_here and (has_gpu or image.core_type == "CPU"):
+            images.append(image)
     return tuple(images)
 
 
@@ -242,6 +245,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in error["loc"]) or "the entry"
     if error["type"] == "extra_forbidden":
         return f"{field}: is not a known field (known are {', '.join(_Entry.model_fields)})"
+    if error["type"] == "string_type":
+        return f"{field}: must be a text; put it in quotes"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{field}: {message[:1].lower()}{message[1:]}"
 

@@ -11,11 +11,12 @@ from modelyard.resources.logs.schemas import LogSearchOut
 from modelyard.resources.logs.service import Logs
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.model import Caller
+from modelyard.web import WireRoute
 
 
 def create_router(logs: Logs, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["logs"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["logs"], dependencies=[Depends(access)])
 
     @router.get("/logs")
     async def search_logs(

@@ -10,13 +10,13 @@ from modelyard.resources.models.schemas import ModelChange, ModelCreate, ModelLi
 from modelyard.resources.models.service import Models
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.model import Caller
-from modelyard.web import listed, page_request, paging_of
+from modelyard.web import WireRoute, listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(models: Models, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["models"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["models"], dependencies=[Depends(access)])
 
     @router.get("/models")
     async def list_models(

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
+from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
@@ -61,6 +62,11 @@ class Routes:
             row.generation += 1
             await enqueue(session, KIND, route_id)
         return True
+
+    async def all_ids(self, database: Database) -> list[str]:
+        """Ids of every route."""
+        async with database.read() as session:
+            return [row.id for row in await repository.all_rows(session)]
 
     async def get(self, session: AsyncSession, route_id: str) -> Route | None:
         """One route."""

@@ -14,13 +14,13 @@ from modelyard.resources.storages.schemas import (
     StorageAccountOut,
 )
 from modelyard.resources.storages.service import Storages
-from modelyard.web import whole
+from modelyard.web import WireRoute, whole
 from modelyard.wire import Empty
 
 
 def create_router(storages: Storages, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["storages"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["storages"], dependencies=[Depends(access)])
 
     @router.get("/storage-account")
     async def get_storage_account(caller: Caller = Depends(access)) -> StorageAccountOne:

@@ -12,13 +12,13 @@ from modelyard.resources.projects.model import Caller
 from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingList, TrainingOne
 from modelyard.resources.trainings.service import Trainings
-from modelyard.web import listed, page_request, paging_of
+from modelyard.web import WireRoute, listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(trainings: Trainings, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(tags=["trainings"], dependencies=[Depends(access)])
+    router = APIRouter(route_class=WireRoute, tags=["trainings"], dependencies=[Depends(access)])
 
     @router.get("/trainings")
     async def list_trainings(

@@ -89,7 +89,7 @@ def decide(
 ) -> Decision:
     """What should happen to an admitted workload that is not in a final state."""
     seen = tuple(
-        _look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances
+        look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances
     )
     status = WorkloadStatus(attempt=workload.status.attempt, instances=seen)
     if workload.desired is not Desired.RUN:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from modelyard.resources.endpoints.schemas import (
+    EndpointChange,
     EndpointCreate,
     EndpointList,
     EndpointModelList,
@@ -25,7 +26,7 @@ from modelyard.sdk.errors import AmbiguousName, UnexpectedAnswer, UnknownName
 from modelyard.sdk.groups.catalogue import AsyncFlavors
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.resource import Kind, LongLived, Resources, has_failed, one_or_many, tag_list
-from modelyard.wire import Change, Empty
+from modelyard.wire import Empty
 
 ENDPOINTS = Kind(
     word="endpoint",
@@ -174,8 +175,8 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         tags: Mapping[str, str] | None = None,
     ) -> EndpointOut:
         """Change what is given; the rest stays."""
-        fields = {"name": name, "description": description, "tagList": tag_list(tags)}
-        return await self._change(key, Change, fields)
+        fields = {"endpointName": name, "description": description, "tagList": tag_list(tags)}
+        return await self._change(key, EndpointChange, fields)
 
     async def predict(
         self,

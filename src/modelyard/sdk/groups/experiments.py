@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from modelyard.resources.experiments.schemas import ExperimentCreate, ExperimentList, ExperimentOne, ExperimentOut
+from modelyard.resources.experiments.schemas import (
+    ExperimentChange,
+    ExperimentCreate,
+    ExperimentList,
+    ExperimentOne,
+    ExperimentOut,
+)
 from modelyard.sdk.api import Api
 from modelyard.sdk.groups.resource import Kind, Resources, one_or_many, tag_list
-from modelyard.wire import Change
 
 EXPERIMENTS = Kind(
     word="experiment",
@@ -54,8 +59,8 @@ class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
         tags: Mapping[str, str] | None = None,
     ) -> ExperimentOut:
         """Change what is given; the rest stays."""
-        fields = {"name": name, "description": description, "tagList": tag_list(tags)}
-        return await self._change(key, Change, fields)
+        fields = {"experimentName": name, "description": description, "tagList": tag_list(tags)}
+        return await self._change(key, ExperimentChange, fields)
 
     async def retry(self, key: str) -> ExperimentOut:
         """Try again to create an experiment that has failed."""

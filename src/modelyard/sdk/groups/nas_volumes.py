@@ -29,7 +29,7 @@ class AsyncNasVolumes(Resources[NasVolumeOne, NasVolumeList, NasVolumeOut]):
         """Create a volume."""
         return await self._create(NasVolumeCreate, {"nasVolumeName": name, "description": description})
 
-    async def list(self, *, page: int = 1, limit: int | None = None) -> Sequence[NasVolumeOut]:
-        """Volumes; all of them, or `limit` of them a page."""
-        items, _ = await self._page({}, page, limit)
+    async def list(self) -> Sequence[NasVolumeOut]:
+        """All volumes."""
+        items, _ = await self._page({}, 1, None)
         return items

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from modelyard.kit.ids import is_id
 from modelyard.resources.logs.schemas import EventList, EventOut, OutputOne
 from modelyard.sdk.api import Api, Params, checked
-from modelyard.sdk.errors import AmbiguousName, UnknownName, WaitFailed, WaitTimedOut
+from modelyard.sdk.errors import AmbiguousName, NotFound, UnknownName, WaitFailed, WaitTimedOut
 from modelyard.wire import Empty, Wire
 
 
@@ -79,7 +79,7 @@ class Resources(Generic[One, Many, Out]):
     async def find(self, name: str) -> Out:
         """One resource by its name. Raises `UnknownName` or `AmbiguousName`."""
         kind = self._kind
-        filters: Params = {kind.name_filter: [name]} if kind.name_filter else {}
+        filters: Params = {kind.name_filter: one_or_many(name)} if kind.name_filter else {}
         items, _ = kind.items(await self._api.ask(kind.many, "GET", kind.path, params=filters))
         found = [item for item in items if item.name == name]
         if len(found) > 1:
@@ -94,9 +94,15 @@ class Resources(Generic[One, Many, Out]):
         """The id of a resource given by id or name. An id is believed; the call that uses it tells when it is wrong."""
         return key if is_id(key) else (await self.find(key)).id
 
-    async def delete(self, key: str) -> None:
-        """Delete a resource, by its id or its name. What takes time goes on after the call."""
-        await self._api.ask(Empty, "DELETE", self._at(await self.id_of(key)))
+    async def delete(self, key: str, *, wait: bool = False, timeout_seconds: float | None = None) -> None:
+        """Delete a resource, by its id or its name. What takes time goes on after the call, unless `wait` asks to stay until it is gone.
+
+        Raises `Conflict` where something still needs it, and with `wait` also `WaitTimedOut` and `WaitFailed`.
+        """
+        id = await self.id_of(key)
+        await self._api.ask(Empty, "DELETE", self._at(id))
+        if wait:
+            await self._wait_until_gone(id, timeout_seconds)
 
     async def wait(
         self,
@@ -129,6 +135,22 @@ class Resources(Generic[One, Many, Out]):
                 raise self._failure(resource, failed)
             if timeout_seconds is not None and monotonic() - started + delay > timeout_seconds:
                 raise WaitTimedOut(self._kind.word, id, resource.name, self._kind.state(resource), timeout_seconds)
+            await self._api.door.sleep(delay)
+            delay = min(delay * 1.25, _LAST_POLL_SECONDS)
+
+    async def _wait_until_gone(self, id: str, timeout_seconds: float | None) -> None:
+        started = monotonic()
+        delay = _FIRST_POLL_SECONDS
+        while True:
+            try:
+                resource = await self.get(id)
+            except NotFound:
+                return
+            state = self._kind.state(resource)
+            if state == "DELETE_FAILED":
+                raise self._failure(resource, resource)
+            if timeout_seconds is not None and monotonic() - started + delay > timeout_seconds:
+                raise WaitTimedOut(self._kind.word, id, resource.name, state, timeout_seconds)
             await self._api.door.sleep(delay)
             delay = min(delay * 1.25, _LAST_POLL_SECONDS)
 
@@ -209,8 +231,8 @@ class LongLived(Resources[One, Many, Out]):
 
 
 def has_failed(state: str) -> bool:
-    """Whether a state means that the hoped-for one will not come: stopped, or failed and done with it."""
-    return state == "STOPPED" or ("FAIL" in state and not state.endswith("IN_PROGRESS"))
+    """Whether a state means that the hoped-for one will not come: stopped, being deleted, or failed and done with it."""
+    return state in {"STOPPED", "DELETE_IN_PROGRESS"} or ("FAIL" in state and not state.endswith("IN_PROGRESS"))
 
 
 def tag_list(tags: Mapping[str, str] | None) -> Any:
@@ -219,5 +241,9 @@ def tag_list(tags: Mapping[str, str] | None) -> Any:
 
 
 def one_or_many(value: str | Sequence[str] | None) -> Sequence[str] | None:
-    """A filter that takes one value or several."""
-    return [value] if isinstance(value, str) else value
+    """A filter that takes one value or several.
+
+    One value with a comma goes twice: the platform reads a single value as a comma-joined list, as the oldest clients send it.
+    """
+    values = [value] if isinstance(value, str) else value
+    return [*values, *values] if values is not None and len(values) == 1 and "," in values[0] else values

@@ -15,10 +15,11 @@ from pathlib import Path
 from pydantic import BaseModel, TypeAdapter
 
 from modelyard.objectstore.paths import ObsPath
+from modelyard.resources.storages.schemas import StorageAccountOut
 from modelyard.sdk.api import Api, error_of
 from modelyard.sdk.door import Answer, Call, FileSlice
 from modelyard.sdk.errors import ConnectionFailed, NotFound, TransferFailed
-from modelyard.sdk.places import Places, StorageAccountOut
+from modelyard.sdk.places import Places
 from modelyard.sdk.transfers import (
     SEGMENT_BYTES,
     Incoming,

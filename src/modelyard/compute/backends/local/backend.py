@@ -153,7 +153,10 @@ class LocalCompute:
     def _found_machine(self) -> Machine:
         with self._machine_lock:
             if self._machine is None:
-                self._machine = self._find_machine()
+                try:
+                    self._machine = self._find_machine()
+                except OSError as error:
+                    raise RetryLater(f"The local backend can't use {self._root}: {error}") from error
             return self._machine
 
     def _find_machine(self) -> Machine:
@@ -194,9 +197,12 @@ class LocalCompute:
         machine = self._found_machine()
         planning.check(instance, machine, len(capacity.gpu_devices()))
         directory = self._directory(instance.id)
-        with launching.launch_lock(directory):
-            if not launching.is_launched(directory):
-                self._start(instance, machine, directory)
+        try:
+            with launching.launch_lock(directory):
+                if not launching.is_launched(directory):
+                    self._start(instance, machine, directory)
+        except OSError as error:
+            raise RetryLater(f"'{instance.id}' could not be launched: {error}") from error
 
     def _start(self, instance: Instance, machine: Machine, directory: Path) -> None:
         uid = gid = None

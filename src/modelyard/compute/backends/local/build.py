@@ -71,6 +71,7 @@ def build_environment(
 
     Raises `BuildFailed` with one sentence. Whatever is raised, nothing half is left under the environment's name.
     """
+    root = root.absolute()  # the tools work in a directory of their own
     store = EnvironmentStore(root)
     if store.is_built(environment):
         report("ready", f"{environment.name} is built", 1.0)
@@ -152,13 +153,11 @@ def _install(environment: Environment, interpreter: Interpreter, place: Path, to
     steps.begin("downloading", f"{len(resolution.packages)} packages", 0.08)
     # Not the user's uv settings here: a setting such as `seed` would put other packages in than those resolved.
     command = [uv_binary(), "venv", "--quiet", "--no-config", "--relocatable", "--allow-existing"]
-    command += ["--python", str(interpreter.executable), "--prompt", environment.name, str(place)]
+    command += ["--python", str(interpreter.executable), "--prompt", "modelyard", str(place)]
     tool.run(command, tool_environment())
 
-    def on_download(fetched: int, announced: int, name: str) -> None:
-        share = fetched / announced if announced else 0.0
-        megabytes = f"{fetched / 1e6:,.0f} of {announced / 1e6:,.0f} MB"
-        steps.begin("downloading", f"{name} ({megabytes})", 0.08 + 0.5 * share)
+    def on_download(what: str, share: float) -> None:
+        steps.begin("downloading", what, 0.08 + 0.5 * share)
 
     install(resolution, place / "bin" / "python", tool, on_download)
     make_scripts_relocatable(place)

@@ -66,9 +66,13 @@ class Cgroups:
             _write(self.v1.get("pids", self.v2), "pids.max", pids)
 
     def join(self) -> None:
-        """Move the calling process, and with it all that it starts, into the groups."""
-        for directory in self.directories:
-            _write(directory, "cgroup.procs", 0)
+        """Move the calling process (it has one thread), and with it all that it starts, into the groups."""
+        for directory in self.v1.values():
+            # Not cgroup.procs: to move a whole process the kernel waits for a grace period, 15 to 40 ms each time; for a
+            # thread that moves itself it does not.
+            _write(directory, "tasks", 0)
+        if self.v2 is not None:
+            _write(self.v2, "cgroup.procs", 0)
 
     def members(self) -> list[int]:
         """Processes that are in any of the groups."""

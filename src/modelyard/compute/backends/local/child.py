@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import resource
 import select
-from typing import TYPE_CHECKING
 
 from modelyard.compute.backends.local import kernel, processes, trusted_paths
 
+TYPE_CHECKING = False  # for type checkers; the module `typing` costs more than the rest of the start
 if TYPE_CHECKING:
     from typing import NoReturn
 

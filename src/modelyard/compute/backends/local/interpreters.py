@@ -139,7 +139,7 @@ def _unique(rows: Any) -> tuple[Interpreter, ...]:
 
 def _download(wanted: str, root: Path) -> str | None:
     """Let uv fetch an interpreter; answers why it could not, or None. Where uv is told never to download, it says so itself."""
-    command = [uv_binary(), "python", "install", "--no-bin", "--no-progress", wanted]
+    command = [uv_binary(), "python", "install", "--no-bin", "--no-progress", "--compile-bytecode", wanted]
     environment = _lookup_environment(root)
     try:
         done = subprocess.run(

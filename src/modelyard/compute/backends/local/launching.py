@@ -40,6 +40,7 @@ def is_launched(directory: Path) -> bool:
 
 def start(directory: Path, facts: InstanceFacts, plan: Plan) -> None:
     """Write the records and start the supervisor; the caller holds the launch lock. Raises RetryLater when it does not come up."""
+    (directory / records.LOGS).mkdir(mode=0o700, exist_ok=True)
     write_facts(directory, facts)
     records.save_plan(str(directory), plan)
     answer = _spawn(directory)

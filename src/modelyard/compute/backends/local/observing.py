@@ -142,12 +142,13 @@ def read_report(run_directory: Path, limit_bytes: int) -> Mapping[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) and "\\u0000" not in text else {}
 
 
-def end_leftovers(directory: Path, facts: InstanceFacts) -> bool:
+def end_leftovers(directory: Path, facts: InstanceFacts, is_same_boot: bool) -> bool:
     """End whatever a dead supervisor left behind. Returns whether nobody is left."""
     start = _read_json(directory / records.START)
-    if start is not None and processes.start_ticks(start["init_pid"]) == start["init_ticks"] != 0:
-        _kill(start["init_pid"])
-    processes.end_marked(f"MODELYARD_ROOT={directory}/root")
+    if is_same_boot:
+        if start is not None and processes.start_ticks(start["init_pid"]) == start["init_ticks"] != 0:
+            _kill(start["init_pid"])
+        processes.end_marked(f"MODELYARD_ROOT={directory}/root")
     groups = facts.cgroups
     return groups.end(_END_SECONDS) if groups else True
 
@@ -178,7 +179,7 @@ def _record_loss(directory: Path, facts: InstanceFacts, supervisor: Mapping[str,
         if (ended := _read_json(directory / records.EXIT)) is not None:
             return ended
         is_same_boot = supervisor["boot_id"] == processes.boot_id()
-        if is_same_boot and not end_leftovers(directory, facts):
+        if not end_leftovers(directory, facts, is_same_boot):
             return None
         start = _read_json(directory / records.START) or {}
         logs = str(directory / records.LOGS)

@@ -79,6 +79,11 @@ class Recorder:
         except OSError:
             self.lost_bytes += len(text)
 
+    def give_way(self) -> None:
+        """Drop all but the newest file: the disk is full, and how the instance ended matters more than what it printed long ago."""
+        while len(self._starts) > 1:
+            self._drop_oldest()
+
     def close(self) -> None:
         """Make what was written durable."""
         if self._file == -1:
@@ -109,10 +114,13 @@ class Recorder:
             self._file = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self._starts.append(self.end)
         while len(self._starts) > self._segment_count:
-            try:
-                os.unlink(_path(self._directory, self._starts.pop(0)))
-            except OSError:
-                continue
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        try:
+            os.unlink(_path(self._directory, self._starts.pop(0)))
+        except OSError:
+            return
 
 
 def read_output(directory: str, offset: int, limit_bytes: int) -> tuple[int, bytes]:

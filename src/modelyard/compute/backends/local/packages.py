@@ -30,10 +30,13 @@ from modelyard.compute.port import Environment
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
 _KEPT_OUTPUT_CHARACTERS = 200_000
+_GROWTH = 4.0  # files of the frameworks' wheels, unpacked, against their download: 3.7 to 4.9 times
 _UNIT_BYTES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _DOWNLOAD = re.compile(
     r"^\s*(?P<verb>Downloading|Downloaded)\s+(?P<name>\S+)(?:\s+\((?P<size>[\d.]+)\s*(?P<unit>[kKMG]i?B)\))?"
 )
+
+_CPU_BUILD = re.compile(r"^[A-Za-z0-9._-]+==[^+\s]+\+cpu\b")
 
 Say = Callable[[str], None]
 """Takes a line for the log."""
@@ -82,9 +85,16 @@ class Tool:
     tick: Callable[[], None]
 
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None] | None = None
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        on_line: Say | None = None,
+        on_written: Callable[[int], None] | None = None,
     ) -> str:
-        """Run to the end and answer the output. Raises `ToolFailed`; ends the tool when anything else is raised meanwhile."""
+        """Run to the end and answer the output. Raises `ToolFailed`; ends the tool when anything else is raised meanwhile.
+
+        `on_line` gets the lines instead of `say`; `on_written` the bytes that the tool has written to files, about once a second.
+        """
         process = subprocess.Popen(
             list(argv),
             env=dict(environment),
@@ -96,7 +106,7 @@ class Tool:
             start_new_session=True,  # a group of its own: it is ended with all its children, or not at all
         )
         try:
-            output = self._follow(process, on_line or self.say)
+            output = self._follow(process, on_line or self.say, on_written)
         except BaseException:
             _end_group(process)
             raise
@@ -107,14 +117,18 @@ class Tool:
             raise ToolFailed(output)
         return output
 
-    def _follow(self, process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> str:
+    def _follow(self, process: subprocess.Popen[bytes], on_line: Say, on_written: Callable[[int], None] | None) -> str:
         assert process.stdout is not None  # it was asked for above
         descriptor = process.stdout.fileno()
         kept, rest = "", b""
+        poll = select.poll()  # unlike select(), no limit on descriptors
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
         while True:
-            is_ready, _, _ = select.select([descriptor], [], [], _TICK_SECONDS)
+            is_ready = bool(poll.poll(_TICK_SECONDS * 1000))
             self.tick()
             if not is_ready:
+                if on_written is not None:
+                    on_written(_written_bytes(process.pid))
                 continue
             piece = os.read(descriptor, 65536)
             *lines, rest = (rest + piece).split(b"\n")
@@ -127,6 +141,17 @@ class Tool:
                     on_line(text)
             if not piece:
                 return kept
+
+
+def _written_bytes(pid: int) -> int:
+    """Bytes that the process has written, by Linux' own count (proc(5), `wchar`); 0 where it is not to be read."""
+    try:
+        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+            if line.startswith("wchar:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
@@ -152,16 +177,18 @@ def resolve(environment: Environment, python: Path, tool: Tool) -> Resolution:
         with contextlib.suppress(ToolFailed):
             return _resolve_by_pip(requirements, python, tool, environment)
         raise failure from None  # uv says more clearly what does not fit
-    if environment.core_type == "GPU" or not cuda_packages(packages):
+    if environment.core_type == "GPU":
+        return _without_cpu_builds(packages, requirements, python, tool)
+    if not cuda_packages(packages):
         return Resolution(packages, "uv")
     cpu = _resolve_cpu_build(requirements, python, tool) if "torch" in names_of(packages) else None
     return cpu or Resolution(packages, "uv", warnings=(_cuda_warning(packages),))
 
 
-def install(resolution: Resolution, python: Path, tool: Tool, on_download: Callable[[int, int, str], None]) -> None:
+def install(resolution: Resolution, python: Path, tool: Tool, on_download: Callable[[str, float], None]) -> None:
     """Install exactly what was resolved into the environment of `python`. Raises `ToolFailed`.
 
-    `on_download` is called with the bytes fetched so far, the bytes announced, and the name of what was seen last.
+    `on_download` is called with what is being fetched, as a text, and about how much of everything is done, 0.0 to 1.0.
     """
     listing = tool.directory / "resolved.txt"
     listing.write_text("\n".join(resolution.packages) + "\n")
@@ -184,10 +211,10 @@ def install(resolution: Resolution, python: Path, tool: Tool, on_download: Calla
             "-r",
             str(listing),
         ]
-        tool.run(command, tool.sources.uv_environment() | dict(resolution.variables), follow)
+        tool.run(command, tool.sources.uv_environment() | dict(resolution.variables), follow, downloads.unpacked)
         return
     command = [*_pip(python), "install", "--no-deps", "--no-compile", "--progress-bar", "off", "-r", str(listing)]
-    tool.run(command, tool_environment(), follow)
+    tool.run(command, tool_environment(), follow, downloads.unpacked)
 
 
 def cuda_packages(packages: Sequence[str]) -> tuple[str, ...]:
@@ -250,6 +277,20 @@ def _resolve_cpu_build(requirements: Path, python: Path, tool: Tool) -> Resoluti
     return None if cuda_packages(packages) else Resolution(packages, "uv", variables)
 
 
+def _without_cpu_builds(packages: tuple[str, ...], requirements: Path, python: Path, tool: Tool) -> Resolution:
+    """For a GPU image: a local version such as `2.13.0+cpu` sorts above the plain one and would win; look again without it."""
+    cpu_builds = [line for line in packages if _CPU_BUILD.search(line)]
+    if not cpu_builds:
+        return Resolution(packages, "uv")
+    with requirements.open("a") as file:
+        file.writelines(f"{line.replace('==', '!=', 1)}\n" for line in cpu_builds)
+    try:
+        return Resolution(_resolve_by_uv(requirements, python, replace(tool, say=_silence), {}), "uv")
+    except ToolFailed:
+        warning = f"Only a CPU build was found ({', '.join(cpu_builds)}): this GPU image won't use GPUs."
+        return Resolution(packages, "uv", warnings=(warning,))
+
+
 def _silence(_line: str) -> None:
     """For a try whose failure is no news."""
 
@@ -289,21 +330,39 @@ def _cuda_warning(packages: Sequence[str]) -> str:
 
 
 class _Downloads:
-    """Counts what the installer says that it fetches (uv names packages of a megabyte and more, pip all)."""
+    """Follows what the installer fetches: it names packages of a megabyte and more when they begin, and when they are there.
 
-    def __init__(self, on_download: Callable[[int, int, str], None]) -> None:
+    In between it tells nothing, minutes long for a framework on a slow line; so the bytes that it writes (it unpacks while it
+    fetches) are counted too, for an estimate.
+    """
+
+    def __init__(self, on_download: Callable[[str, float], None]) -> None:
         self._sizes: dict[str, int] = {}
         self._done: set[str] = set()
+        self._share = 0.0
         self._on_download = on_download
 
     def see(self, line: str) -> None:
+        """Take a line of the installer's."""
         found = _DOWNLOAD.match(line)
         if found is None:
             return
-        name = found["name"]
         if found["size"]:
-            self._sizes[name] = int(float(found["size"]) * _UNIT_BYTES.get(found["unit"], 1024**2))
+            self._sizes[found["name"]] = int(float(found["size"]) * _UNIT_BYTES.get(found["unit"], 1024**2))
         if found["verb"] == "Downloaded":
-            self._done.add(name)
-        fetched = sum(size for known, size in self._sizes.items() if known in self._done)
-        self._on_download(fetched, sum(self._sizes.values()), name)
+            self._done.add(found["name"])
+        fetched = sum(size for name, size in self._sizes.items() if name in self._done)
+        self._tell(fetched / max(sum(self._sizes.values()), 1))
+
+    def unpacked(self, written: int) -> None:
+        """Take the number of bytes that the installer has written."""
+        if self._sizes:
+            self._tell(min(0.95, written / (_GROWTH * sum(self._sizes.values()))))
+
+    def _tell(self, share: float) -> None:
+        self._share = max(self._share, share)
+        missing = {name: size for name, size in self._sizes.items() if name not in self._done}
+        largest = max(missing, key=lambda name: missing[name], default="")
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        what = f"{largest} ({missing[largest] / 1e6:,.0f} MB){rest}" if largest else "all fetched"
+        self._on_download(what, self._share)

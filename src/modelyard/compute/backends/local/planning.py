@@ -176,7 +176,7 @@ def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | 
         "memory_bytes": instance.limits.memory_bytes,
         "pids": instance.limits.pids,
         "storage_bytes": instance.limits.storage_bytes,
-        "storage_directories": [str(place.workspace), str(place.home), str(place.temporary)],
+        "storage_directories": [str(path) for path in (place.workspace, place.home, place.temporary, place.run)],
         "storage_interval_seconds": settings.storage_interval_seconds,
         "run_directory": str(place.run),
         "grace_seconds": instance.grace_seconds,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import marshal
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # for type checkers; the module `typing` costs more than the rest of the start
 if TYPE_CHECKING:
     from typing import NotRequired, TypedDict
 

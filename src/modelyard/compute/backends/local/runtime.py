@@ -45,7 +45,13 @@ class Runtime:
         environment = {"PATH": os.defpath}
         try:
             subprocess.run(
-                command, cwd=self.library, env=environment, timeout=_COMPILE_SECONDS, check=True, capture_output=True
+                command,
+                cwd=self.library,
+                env=environment,
+                timeout=_COMPILE_SECONDS,
+                check=True,
+                capture_output=True,
+                umask=0o022,
             )
         except (OSError, subprocess.SubprocessError):
             return

@@ -16,12 +16,12 @@ import os
 import resource
 import select
 import time
-from typing import TYPE_CHECKING
 
 from modelyard.compute.backends.local import child, kernel, output, processes, records, trusted_paths, verdict
 from modelyard.compute.backends.local.cgroups import Cgroups
 from modelyard.compute.backends.local.usage import StorageGauge
 
+TYPE_CHECKING = False  # for type checkers; the module `typing` costs more than the rest of the start
 if TYPE_CHECKING:
     from modelyard.compute.backends.local.records import Plan
 
@@ -33,6 +33,7 @@ _TICK_SECONDS, _TICK_WITHOUT_WATCH_SECONDS, _MEMORY_TICK_SECONDS = 10.0, 0.5, 0.
 _QUIET_SECONDS = 0.05
 _DRAIN_SECONDS = 10.0
 _END_SECONDS = 30.0
+_RECORD_SECONDS = 3600.0
 
 
 def main(directory: str) -> int:
@@ -79,7 +80,6 @@ class Supervisor:
     def run(self) -> None:
         """From the record of this supervisor to the record of the exit."""
         self._record_self()
-        os.makedirs(f"{self._directory}/{records.LOGS}", mode=0o700, exist_ok=True)
         plan = self._plan
         self._output = output.Recorder(
             f"{self._directory}/{records.LOGS}", plan["segment_bytes"], plan["segment_count"]
@@ -336,8 +336,20 @@ class Supervisor:
             "output_bytes": self._output.end,
             "lost_output_bytes": self._output.lost_bytes,
         }
-        records.write_record(f"{self._directory}/{records.EXIT}", record, is_durable=True)
+        self._record_exit(record)
         self._hint()
+
+    def _record_exit(self, record: dict[str, str | int | float | None]) -> None:
+        deadline = time.monotonic() + _RECORD_SECONDS
+        while True:
+            try:
+                records.write_record(f"{self._directory}/{records.EXIT}", record, is_durable=True)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                self._output.give_way()
+                time.sleep(1.0)
 
     def _end_everything(self) -> bool:
         deadline = time.monotonic() + _END_SECONDS

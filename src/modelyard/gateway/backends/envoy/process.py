@@ -176,7 +176,7 @@ def _arguments(settings: EnvoySettings) -> Sequence[str]:
 
 
 def _spawn(command: Sequence[str], files: Files) -> subprocess.Popen[bytes]:
-    with open(files.log, "ab", opener=_for_owner) as log:  # noqa: PTH123  # Path.open takes no opener
+    with open(files.log, "ab", opener=_for_owner) as log:  # Path.open takes no opener
         child = subprocess.Popen(
             command,
             cwd=files.directory,

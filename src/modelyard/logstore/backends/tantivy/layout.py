@@ -73,8 +73,11 @@ def build_analyzer() -> tantivy.TextAnalyzer:
 
 def check_line(line: LogLine) -> None:
     """Raise `LineNotValid` for a line that has no usable identity or time."""
-    if not line.source or not line.app_key:
-        raise LineNotValid("a log line needs a source and an app key")
+    for name, identity in (("source", line.source), ("app key", line.app_key)):
+        if not identity or len(identity) > MAX_VALUE_CHARACTERS or not (identity.isascii() or _is_whole(identity)):
+            raise LineNotValid(
+                f"a log line's {name} must be text of 1 to {MAX_VALUE_CHARACTERS} characters, not {identity[:50]!r}"
+            )
     if not 0 <= line.position <= MAX_POSITION:
         raise LineNotValid(f"position {line.position} of source {line.source!r} is not between 0 and 2^63-1")
     if line.time.utcoffset() is None:
@@ -84,8 +87,8 @@ def check_line(line: LogLine) -> None:
 def to_document(line: LogLine, order: int, arrival: int) -> tantivy.Document:
     """The document of a line."""
     document = tantivy.Document()
-    document.add_text("app", clean(line.app_key))
-    document.add_text("source", clean(line.source))
+    document.add_text("app", line.app_key)
+    document.add_text("source", line.source)
     document.add_text("body", clean(line.body))
     for tag in _tags(line):
         document.add_text("tags", tag)
@@ -138,6 +141,11 @@ def sortable(number: float) -> str:
     (bits,) = struct.unpack(">Q", struct.pack(">d", number + 0.0))
     bits = bits ^ (1 << 64) - 1 if bits >> 63 else bits | 1 << 63
     return f"{bits:016x}"
+
+
+def _is_whole(text: str) -> bool:
+    """Whether the text has no half characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _tags(line: LogLine) -> Iterator[str]:

@@ -45,11 +45,11 @@ class Matcher:
 
     def app_key(self, key: str) -> Query:
         """Lines of one app key."""
-        return Query.term_query(self._schema, "app", layout.clean(key), "basic")
+        return Query.term_query(self._schema, "app", _whole(key), "basic")
 
     def source(self, source: str) -> Query:
         """Lines of one source."""
-        return Query.term_query(self._schema, "source", layout.clean(source), "basic")
+        return Query.term_query(self._schema, "source", _whole(source), "basic")
 
     def between(self, begin: int | None, end: int | None) -> Query:
         """Lines from `begin` on and before `end`, both in microseconds since 1970."""
@@ -126,6 +126,9 @@ class Matcher:
         patterns = [_value_pattern(word.lower()) for word in words]
         if len(patterns) == 1:
             return self._automaton("body", patterns[0])
+        for pattern in patterns:
+            # tantivy builds a phrase's automata only when it searches; one that is too large is refused here already.
+            self._automaton("body", pattern)
         return Query.regex_phrase_query(self._schema, "body", list(patterns))
 
     def _tags(self, pattern: str) -> Query:
@@ -136,6 +139,11 @@ class Matcher:
             return Query.regex_query(self._schema, field, pattern)
         except ValueError:
             raise PatternTooLarge from None
+
+
+def _whole(text: str) -> str:
+    """The text without half characters, which no kept key or source has and tantivy can't be asked for."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _phrases(text: str) -> list[list[str]]:

@@ -8,6 +8,7 @@ and therefore whole or not at all; and the names sort in the order of arrival. D
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import threading
@@ -53,6 +54,12 @@ class Partition:
         self.path.mkdir(mode=0o700)
         with self._lock:
             self._use(tantivy.Index(self._schema, str(self.path)))
+        # tantivy makes the files durable, not the name of the directory that they are in.
+        parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
 
     def searcher(self) -> tantivy.Searcher:
         """A view of what is committed now."""

@@ -54,7 +54,8 @@ class LineWriter:
             fresh = self._fresh(lines)
             if fresh:
                 self._commit(fresh)
-        except (ValueError, OSError, RuntimeError) as error:
+        except BaseException as error:
+            # Everything, because a panic inside tantivy arrives as an exception that is no `Exception`.
             self._forget()
             raise LogsNotKept(str(error)) from error
         while len(self._sources) > _MAX_SOURCES:
@@ -158,7 +159,7 @@ class LineWriter:
         for step in (writer.rollback, writer.wait_merging_threads):
             try:
                 step()
-            except (ValueError, OSError, RuntimeError) as error:
+            except BaseException as error:
                 _log.warning("The log store's writer failed while it was given up (%s); it is made anew.", error)
 
     def _trim(self, partition: Partition, time: datetime, cut: int) -> int:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 PIECE_BYTES = 1024 * 1024
 UPLOAD_PART_BYTES = 8 * 1024 * 1024
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _THREADS = 16  # each waits for a disk most of the time
 
 

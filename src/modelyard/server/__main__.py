@@ -1,0 +1,143 @@
+"""One server process: `python -m modelyard.server --home DIR [--stop]`. Started and watched by `modelyard up`.
+
+Signals: SIGTERM and SIGINT detach (workloads and the gateway go on), SIGUSR2 shuts everything down. Exit codes: 0 as asked, 3 for a problem that
+starting again does not cure (told on stderr and in `run/problem.txt`), 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import uvloop
+
+from modelyard.db.migrate import SchemaTooNew
+from modelyard.gateway.backends.envoy.process import EnvoyFailed
+from modelyard.gateway.certificates import CertificateUnusable
+from modelyard.logstore.backends.tantivy.errors import LogStoreInUse
+from modelyard.resources.flavors.errors import BadFlavorFile
+from modelyard.resources.images.catalog import CatalogInvalid
+from modelyard.server.backends import make_compute, make_gateway
+from modelyard.server.home import Home, HomeUnusable, lock_home
+from modelyard.server.platform import Platform
+from modelyard.server.settings import Settings, load_settings
+
+log = logging.getLogger("modelyard.server")
+
+_INCURABLE = (
+    HomeUnusable,
+    EnvoyFailed,
+    CertificateUnusable,
+    SchemaTooNew,
+    LogStoreInUse,
+    BadFlavorFile,
+    CatalogInvalid,
+)
+
+
+def main() -> None:
+    """Run."""
+    arguments = _arguments()
+    home = Home(Path(arguments.home).absolute())
+    os.umask(0o022)
+    try:
+        home.prepare()
+        settings = load_settings(home.config_file, json.loads(arguments.overrides))
+    except HomeUnusable as problem:
+        _give_up(home, str(problem))
+    except ValueError as problem:
+        _give_up(home, f"the settings can't be used: {problem}")
+    _configure_logging(home)
+    if arguments.stop:
+        uvloop.run(_stop(home, settings, arguments.deadline))
+        return
+    lock = lock_home(home, "server")
+    if lock is None:
+        _give_up(
+            home, f"another server already runs on {home.root}; `modelyard status` shows it, `modelyard down` ends it"
+        )
+    try:
+        uvloop.run(_serve(home, settings, arguments.deadline))
+    except _INCURABLE as problem:
+        log.error("%s", problem)  # noqa: TRY400  # the sentence is for a person; there is no bug to trace
+        _give_up(home, str(problem))
+
+
+async def _serve(home: Home, settings: Settings, deadline_seconds: float) -> None:
+    stop = asyncio.Event()
+    wanted: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    def _on_signal(how: str) -> None:
+        wanted.append(how)
+        stop.set()
+
+    platform = Platform(home, settings)
+    ready_file = home.run / "server.json"
+    try:
+        await platform.start()
+        # Only now: while it starts, a signal's default (to end at once) is safe, and faster.
+        for number, how in ((signal.SIGTERM, "detach"), (signal.SIGINT, "detach"), (signal.SIGUSR2, "down")):
+            loop.add_signal_handler(number, _on_signal, how)
+        state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "httpUrl": settings.http_url,
+            "httpsUrl": settings.https_url,
+            "settings": settings.model_dump(mode="json", exclude={"database_url", "objectstore"}),
+        }
+        ready_file.write_text(json.dumps(state))
+        log.info("Ready: %s and %s", settings.http_url, settings.https_url)
+        await platform.run(stop)
+    finally:
+        ready_file.unlink(missing_ok=True)
+        if "down" in wanted:
+            log.info("Shutting down")
+            await platform.shut_down(deadline_seconds)
+        else:
+            log.info("Detaching; workloads and the gateway go on")
+            await platform.detach()
+
+
+async def _stop(home: Home, settings: Settings, deadline_seconds: float) -> None:
+    """End what a server that is no longer there has left running."""
+    compute, _ = make_compute(home, settings)
+    await compute.stop_all(deadline_seconds)
+    compute.close()
+    gateway, _ = make_gateway(home, settings)
+    await gateway.stop()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m modelyard.server")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--overrides", default="{}", help="settings from the command line, as JSON")
+    parser.add_argument("--stop", action="store_true", help="end what is left running, and exit")
+    parser.add_argument("--deadline", type=float, default=30.0, help="seconds that workloads get to end")
+    return parser.parse_args()
+
+
+def _configure_logging(home: Home) -> None:
+    handler = logging.handlers.RotatingFileHandler(home.log_file, maxBytes=20 * 2**20, backupCount=5)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _give_up(home: Home, message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    with suppress(OSError):  # the home itself may be the problem; stderr has it
+        (home.run / "problem.txt").write_text(message + "\n")
+    raise SystemExit(3)
+
+
+if __name__ == "__main__":
+    main()

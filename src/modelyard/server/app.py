@@ -1,0 +1,71 @@
+"""The HTTP application: routers behind access control, the doors beside them, errors in the envelope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from modelyard import __version__
+from modelyard.resources.endpoints.router import create_router as endpoint_router
+from modelyard.resources.experiments.router import create_router as experiment_router
+from modelyard.resources.flavors.router import create_router as flavor_router
+from modelyard.resources.images.router import create_router as image_router
+from modelyard.resources.logs.router import create_router as log_router
+from modelyard.resources.models.router import create_router as model_router
+from modelyard.resources.projects.access import project_access
+from modelyard.resources.storages.router import create_router as storage_router
+from modelyard.resources.trainings.router import create_router as training_router
+from modelyard.server.backends import Backends
+from modelyard.server.body_limit import BodyLimit
+from modelyard.server.doors.objects import ObjectDoor, object_routes
+from modelyard.server.doors.objects_request import DoorSettings
+from modelyard.server.doors.tokens import ObjectAccess
+from modelyard.server.doors.tokens import create_router as token_router
+from modelyard.server.problems import add_problem_handlers
+from modelyard.server.services import Services
+from modelyard.server.settings import Settings
+
+_MAX_BODY_BYTES = 48 * 2**20  # the log sender's 40 MB buffer is the largest JSON that clients send
+
+
+def create_app(settings: Settings, services: Services, backends: Backends) -> FastAPI:
+    """The application."""
+    app = FastAPI(
+        title="Modelyard",
+        version=__version__,
+        summary="Notebooks, training, models and endpoints on your own machines.",
+    )
+    add_problem_handlers(app)
+    access = project_access(services.projects)
+    api = APIRouter(prefix="/v1.0/appkeys/{appkey}")
+    for router in (
+        flavor_router(services.flavors, access),
+        image_router(services.images, access),
+        storage_router(services.storages, access),
+        log_router(services.logs, access),
+        experiment_router(services.experiments, access),
+        training_router(services.trainings, access),
+        model_router(services.models, access),
+        endpoint_router(services.endpoints, access),
+    ):
+        api.include_router(router)
+    app.include_router(api)
+    app.include_router(
+        token_router(services.projects, services.users, services.logs, access, object_store_base=settings.http_url)
+    )
+    door = ObjectDoor(
+        backends.objects,
+        ObjectAccess(services.projects),
+        hosts=backends.hosts,
+        settings=DoorSettings(implicit_system_grants=settings.objectstore.implicit_system_grants),
+    )
+    app.router.routes.extend(object_routes(door))
+
+    @app.get("/health", include_in_schema=False)
+    async def health() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]  # the decorator uses it
+        """Whether the server answers; tells nothing else, since anybody may ask."""
+        return {"header": {"isSuccessful": True, "resultCode": 0, "resultMessage": "SUCCESS"}}
+
+    app.add_middleware(BodyLimit, max_body_bytes=_MAX_BODY_BYTES, exempt_prefix="/v1/")
+    return app

@@ -1,0 +1,117 @@
+"""Chooses and makes the backends of the ports from the settings. The only module that knows them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard.compute.backends.local.backend import LocalCompute
+from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
+from modelyard.db.engine import Database
+from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
+from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
+from modelyard.gateway.certificates import CertificateFiles, OwnCertificate, ensure_certificates
+from modelyard.logstore.backends.tantivy.store import TantivyLogs
+from modelyard.objectstore.backends.local.blobs import open_blobs
+from modelyard.objectstore.backends.local.port import LocalObjects
+from modelyard.objectstore.backends.local.store import LocalStore
+from modelyard.objectstore.backends.s3.store import S3Credentials, S3Store
+from modelyard.objectstore.backends.swift.keystone import SwiftCredentials
+from modelyard.objectstore.backends.swift.store import SwiftStore
+from modelyard.objectstore.hosts import RemoteStore, StoreHosts
+from modelyard.objectstore.port import ObjectStore
+from modelyard.server.home import Home
+from modelyard.server.settings import RemoteStoreGroup, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The outside worlds of one installation."""
+
+    compute: LocalCompute
+    environments: EnvironmentStore
+    gateway: EnvoyGateway
+    objects: LocalStore
+    hosts: StoreHosts
+    logs: TantivyLogs
+    certificates: CertificateFiles
+
+
+def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, EnvironmentStore]:
+    """Workloads on this machine."""
+    environments = EnvironmentStore(home.environments)
+    compute = LocalCompute(
+        home.compute,
+        environments,
+        LocalComputeSettings(
+            isolation=Isolation(settings.compute.isolation),
+            needs_isolation=settings.compute.needs_isolation,
+            memory_reserve_bytes=settings.compute.memory_reserve_mib * 2**20,
+        ),
+    )
+    return compute, environments
+
+
+def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, CertificateFiles]:
+    """Envoy, with a certificate that is good. Raises `CertificateUnusable`."""
+    own = None
+    if settings.gateway.certificate is not None and settings.gateway.key is not None:
+        own = OwnCertificate(settings.gateway.certificate, settings.gateway.key)
+    names = settings.gateway.names if settings.host in ("0.0.0.0", "::") else (*settings.gateway.names, settings.host)  # noqa: S104  # compared, not bound
+    certificates = ensure_certificates(home.certificates, names, own)
+    gateway = EnvoyGateway(
+        EnvoySettings(
+            directory=home.gateway,
+            http=(ListenAddress(settings.host, settings.http_port),),
+            https=(ListenAddress(settings.host, settings.https_port),),
+            certificate=certificates.certificate,
+            key=certificates.key,
+        )
+    )
+    return gateway, certificates
+
+
+def make_backends(home: Home, settings: Settings, database: Database) -> Backends:
+    """All of them."""
+    compute, environments = make_compute(home, settings)
+    gateway, certificates = make_gateway(home, settings)
+    objects = LocalStore(database, open_blobs(settings.objectstore.url or str(home.objects)))
+    own = LocalObjects(objects, implicit_system_grants=settings.objectstore.implicit_system_grants)
+    hosts = StoreHosts(
+        own, own_hosts(settings), {remote.host: _remote(remote) for remote in settings.objectstore.remotes}
+    )
+    return Backends(compute, environments, gateway, objects, hosts, TantivyLogs(home.log_store), certificates)
+
+
+def own_hosts(settings: Settings) -> frozenset[str]:
+    """Every name, with either port and without, under which the front door is reached."""
+    names = {"127.0.0.1", "localhost", "[::1]", settings.door_host, *settings.gateway.names}
+    if settings.gateway.public_host:
+        names.add(settings.gateway.public_host)
+    ports = (settings.http_port, settings.https_port)
+    return frozenset({*names, *(f"{name}:{port}" for name in names for port in ports)})
+
+
+def _remote(group: RemoteStoreGroup) -> RemoteStore:
+    return RemoteStore(
+        host=group.host.lower(),
+        store=_remote_store(group),
+        tenants=frozenset(group.tenants) if group.tenants else None,
+        is_read_only=group.is_read_only,
+    )
+
+
+def _remote_store(group: RemoteStoreGroup) -> ObjectStore:
+    if group.kind == "s3":
+        return S3Store(
+            S3Credentials(
+                endpoint=group.url or f"https://{group.host}",
+                access_key_id=group.user or "",
+                secret_access_key=group.password or "",
+            )
+        )
+    credentials = SwiftCredentials(
+        auth_url=group.auth_url or f"https://{group.host}/v2.0", user=group.user or "", password=group.password or ""
+    )
+    is_plain = (group.url or "").startswith("http://")
+    return SwiftStore(group.host, credentials, scheme="http" if is_plain else "https")

@@ -1,0 +1,185 @@
+"""The doors beside the REST API that the official client knocks at: probes, tokens for the object store, its log sender (sdk-contract §4)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from modelyard.kit.errors import Fault, Invalid
+from modelyard.objectstore.access import Principal
+from modelyard.resources.logs.service import Logs
+from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.errors import BadCredential, NoCredential
+from modelyard.resources.projects.model import Caller, Project
+from modelyard.resources.projects.service import Projects
+from modelyard.resources.users.service import Users
+from modelyard.wire import Empty, Header
+
+_MAX_LOG_LINES = 100_000
+
+
+def create_router(projects: Projects, users: Users, logs: Logs, access: Access, *, object_store_base: str) -> APIRouter:
+    """Routes at the root. Those that hand out tokens check a password or a token themselves; the probe tells nothing."""
+    router = APIRouter(tags=["doors"])
+
+    @router.get("/nhn-api-gateway")
+    async def probe() -> Empty:
+        """The official client asks this to learn whether the region exists."""
+        return Empty()
+
+    @router.post("/v2.0/tokens")
+    async def keystone_token(request: Request) -> JSONResponse:
+        """A token for the object store by tenant, user and password (OpenStack Identity API v2.0)."""
+        auth = _mapping(_mapping(await _json(request)).get("auth"))
+        password = _mapping(auth.get("passwordCredentials"))
+        tenant_id, user = str(auth.get("tenantId") or ""), str(password.get("username") or "")
+        login = await projects.store_login(tenant_id, user, str(password.get("password") or ""))
+        if login is None:
+            return JSONResponse(
+                {"error": {"code": 401, "title": "Unauthorized", "message": "tenant, user or password is wrong"}}, 401
+            )
+        token, expires_at, project = login
+        return JSONResponse({"access": _access(token, _zulu(expires_at), project, user, object_store_base)})
+
+    @router.get("/token/v1.0/appkeys/{appkey}/groups/{group_id}/iaas-token")
+    async def workload_object_token(group_id: str, caller: Caller = Depends(access)) -> JSONResponse:
+        """A token for the object store for programs that run inside a workload."""
+        token, expires_at = projects.sign_workload(
+            caller.project, caller.workload_id or caller.actor, timedelta(hours=12)
+        )
+        user = caller.project.api_user_id
+        content: dict[str, Any] = {
+            "header": Header().model_dump(by_alias=True),
+            "access": _access(token, _with_offset(expires_at), caller.project, user, object_store_base),
+        }
+        return JSONResponse(content)
+
+    @router.post("/oauth2/token/create")
+    async def create_access_token(request: Request) -> JSONResponse:
+        """An access token by user name and password (Basic authentication), valid for a day (RFC 6749, section 4.4)."""
+        name, password = _basic(request.headers.get("authorization"))
+        form = parse_qs((await request.body()).decode(errors="replace"))
+        if form.get("grant_type", ["client_credentials"]) != ["client_credentials"]:
+            raise Invalid([Fault("grant_type", "only client_credentials is known")])
+        user = await users.verify(name, password)
+        if user is None:
+            raise BadCredential
+        lifetime = timedelta(days=1)
+        token, _ = await projects.issue_user_token(user.id, lifetime)
+        return JSONResponse(
+            {
+                "header": Header().model_dump(by_alias=True),
+                "grant_type": "client_credentials",
+                "access_token": token,
+                "token_type": "Bearer",
+                "expires_in": int(lifetime.total_seconds()),
+            }
+        )
+
+    @router.post("/v2/log")
+    async def take_logs(request: Request) -> JSONResponse:
+        """Log lines of the official client's sender: one object, or a list of them."""
+        content = await _json(request)
+        items = cast(list[Any], content) if isinstance(content, list) else [content]
+        if len(items) > _MAX_LOG_LINES or not all(isinstance(item, dict) for item in items):
+            raise Invalid([Fault("body", f"must be a log line, or a list of at most {_MAX_LOG_LINES} of them")])
+        lines = [_mapping(item) for item in items]
+        caller = await access(request, str(lines[0].get("projectName") or "") if lines else "")
+        await logs.take(caller.project.app_key, lines)
+        results = [{"isSuccessful": True, "resultMessage": "SUCCESS"} for _ in lines]
+        return JSONResponse(
+            {
+                "header": Header().model_dump(by_alias=True),
+                "body": {"data": {"total": len(lines), "errors": 0, "resultList": results}},
+            }
+        )
+
+    return router
+
+
+class ObjectAccess:
+    """Tells the object store's door who calls, by any token that the platform has given out."""
+
+    def __init__(self, projects: Projects) -> None:
+        self._projects = projects
+
+    async def __call__(self, token: str | None) -> Principal | None:
+        """The caller, or None for a token that is not ours or has expired."""
+        if not token:
+            return None
+        grant = self._projects.read_signed(token)
+        if grant is not None and grant.use == "object":
+            return Principal(tenant_id=grant.tenant_id, user_id=grant.subject, project_id=grant.project_id)
+        if grant is not None:
+            project = await self._projects.get(grant.project_id)
+            return None if project is None else _system(project)
+        project = await self._projects.project_of_token(token)
+        if project is None:
+            return None
+        return Principal(tenant_id=project.tenant_id, user_id=project.store_user, project_id=project.id)
+
+
+def _system(project: Project) -> Principal:
+    return Principal(
+        tenant_id=project.tenant_id, user_id=project.api_user_id, project_id=project.id, is_system_account=True
+    )
+
+
+def _access(token: str, expires: str, project: Project, user: str, object_store_base: str) -> dict[str, Any]:
+    url = f"{object_store_base}/v1/AUTH_{project.tenant_id}"
+    return {
+        "token": {
+            "id": token,
+            "expires": expires,
+            "issued_at": _zulu(datetime.now(UTC)),
+            "tenant": {"id": project.tenant_id, "name": project.name, "enabled": True},
+        },
+        "serviceCatalog": [
+            {
+                "type": "object-store",
+                "name": "swift",
+                "endpoints": [{"publicURL": url, "internalURL": url, "adminURL": url}],
+                "endpoints_links": [],
+            }
+        ],
+        "user": {"id": user, "name": user, "username": user, "roles": [], "roles_links": []},
+    }
+
+
+def _zulu(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _with_offset(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise Invalid([Fault("body", f"is not JSON: {error}")]) from None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _basic(header: str | None) -> tuple[str, str]:
+    scheme, _, encoded = (header or "").partition(" ")
+    if scheme.lower() != "basic":
+        raise NoCredential
+    try:
+        name, separator, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise BadCredential from None
+    if not separator:
+        raise BadCredential
+    return name, password

@@ -1,0 +1,189 @@
+"""A running server: starts everything in order, and lets go of it in two ways.
+
+*Detaching* (a restart, an upgrade, a crash) leaves the gateway and all workloads running; the next server adopts them. *Shutting down*
+(`modelyard down`) ends them: first the loops, so that nothing is started again, then workloads, which may still save their work through the front
+door, then the door itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from modelyard.compute.backends.local.gpus import find_gpus
+from modelyard.control.controller import Controller
+from modelyard.control.work import WorkQueue, enqueue
+from modelyard.db.engine import Database, sqlite_url
+from modelyard.db.migrate import upgrade
+from modelyard.gateway.port import Route, Rule, Target, Upstream
+from modelyard.kit.clock import utc_now
+from modelyard.resources.logs.shipper import Shipper, ShippingLoop
+from modelyard.resources.routes.service import KIND as ROUTE_KIND
+from modelyard.resources.workloads.observer import WorkloadObserver
+from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
+from modelyard.server.app import create_app
+from modelyard.server.backends import Backends, make_backends
+from modelyard.server.credentials import ensure_first_project
+from modelyard.server.home import Home
+from modelyard.server.services import Services, make_reconcilers, make_services
+from modelyard.server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS = 3600  # longer than the gateway's own, so that it never writes into a connection that is closing
+_HOUSEKEEPING_SECONDS = 3600.0
+
+
+class Platform:
+    """One server process and what it holds."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self._home = home
+        self._settings = settings
+        self._database = Database(settings.database_url or sqlite_url(home.database_file))
+        self._backends: Backends | None = None
+        self._services: Services | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._http: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start everything; returns when requests are answered. Raises the errors of whatever can't be had."""
+        await upgrade(self._database)
+        backends = self._backends = make_backends(self._home, self._settings, self._database)
+        has_gpu = bool(find_gpus())
+        services = self._services = make_services(self._home, self._settings, self._database, backends, has_gpu=has_gpu)
+        await ensure_first_project(self._home, services.users, services.projects)
+        await backends.logs.open()
+        app = create_app(self._settings, services, backends)
+        await self._serve(app)
+        await backends.gateway.start()
+        await backends.gateway.put_route(_own_route(self._home))
+        await self._resync()
+        self._start_loops(backends, services)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, or a loop that must not end has ended."""
+        waiting = asyncio.create_task(stop.wait())
+        watched: set[asyncio.Task[Any]] = {waiting, *self._loops}
+        if self._serving is not None:
+            watched.add(self._serving)
+        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in done - {waiting}:
+            if task.cancelled() or task.exception() is None:
+                raise RuntimeError(f"{task.get_name()} has ended by itself")
+            raise RuntimeError(f"{task.get_name()} has failed") from task.exception()
+
+    async def detach(self) -> None:
+        """Let go: workloads and the gateway go on."""
+        await self._stop_loops()
+        if self._backends is not None:
+            await self._backends.gateway.detach()
+            await self._close(self._backends)
+
+    async def shut_down(self, deadline_seconds: float) -> None:
+        """End everything; no process is left."""
+        await self._stop_loops()
+        if self._backends is not None:
+            ended_count = await self._backends.compute.stop_all(deadline_seconds)
+            log.info("Ended %d instances", ended_count)
+            await self._backends.gateway.stop()
+            await self._close(self._backends)
+
+    async def _serve(self, app: FastAPI) -> None:
+        socket = self._home.server_socket
+        socket.unlink(missing_ok=True)
+        config = uvicorn.Config(
+            app,
+            uds=str(socket),
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=10,
+            proxy_headers=False,
+        )
+        self._http = uvicorn.Server(config)
+        self._serving = asyncio.create_task(self._http.serve(), name="the HTTP server")
+        while not self._http.started:
+            if self._serving.done():
+                await self._serving
+                raise RuntimeError("the HTTP server did not start")
+            await asyncio.sleep(0.005)
+        socket.chmod(0o600)
+
+    async def _resync(self) -> None:
+        """Have a look at everything that touches the outside: it may have changed while no server was there."""
+        assert self._services is not None  # set in start
+        live = await self._services.workloads.live()
+        route_ids = await self._services.routes.all_ids(self._database)
+        async with self._database.write() as session:
+            for workload in live:
+                await enqueue(session, WORKLOAD_KIND, workload.id)
+            for route_id in route_ids:
+                await enqueue(session, ROUTE_KIND, route_id)
+
+    def _start_loops(self, backends: Backends, services: Services) -> None:
+        queue = WorkQueue(self._database, owner=f"{os.uname().nodename}:{os.getpid()}")
+        reconcilers = make_reconcilers(self._home, self._settings, self._database, backends, services)
+        controller = Controller(self._database, queue, reconcilers)
+        observer = WorkloadObserver(self._database, backends.compute, services.workloads)
+        shipper = Shipper(backends.logs, services.workloads.read_instance)
+        shipping = ShippingLoop(shipper, services.workloads, services.projects)
+        self._loop("the controller", controller.run())
+        self._loop("the observer", observer.run())
+        self._loop("the log shipper", shipping.run())
+        self._loop("housekeeping", self._keep_house(backends))
+
+    def _loop(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._loops.append(asyncio.create_task(work, name=name))
+
+    async def _keep_house(self, backends: Backends) -> None:
+        """What has to be done now and then: drop old log lines, and blobs that nothing names."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            try:
+                await backends.logs.remove_before(utc_now() - timedelta(days=self._settings.logs.retention_days))
+                await backends.objects.sweep()
+            except Exception:
+                log.exception("Housekeeping failed; trying again in an hour")
+
+    async def _stop_loops(self) -> None:
+        loops, self._loops = self._loops, []
+        for task in reversed(loops):
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _close(self, backends: Backends) -> None:
+        if self._http is not None and self._serving is not None:
+            self._http.should_exit = True
+            with suppress(Exception):
+                await self._serving
+        await backends.logs.close()
+        backends.compute.close()
+        await self._database.close()
+
+
+def _own_route(home: Home) -> Route:
+    """Everything that no other route takes goes to the server."""
+    return Route(
+        id="platform",
+        prefix="",
+        rules=(Rule(path="/", upstreams=("server",), is_prefix=True),),
+        upstreams=(Upstream("server", (Target(str(home.server_socket)),)),),
+        timeout_seconds=0.0,
+        labels=(("owner", "platform"),),
+    )

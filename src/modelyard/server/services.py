@@ -1,0 +1,141 @@
+"""The services of all resources, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from modelyard.compute.port import Environment
+from modelyard.control.reconciler import Reconciler
+from modelyard.db.engine import Database
+from modelyard.resources.endpoints.instances import ServingSettings
+from modelyard.resources.endpoints.reconciler import EndpointReconciler, StageReconciler
+from modelyard.resources.endpoints.service import Endpoints, GatewayQuota
+from modelyard.resources.endpoints.views import Views
+from modelyard.resources.experiments.reconciler import ExperimentReconciler
+from modelyard.resources.experiments.service import Experiments
+from modelyard.resources.flavors.service import Flavors
+from modelyard.resources.images.reconciler import EnvironmentReconciler
+from modelyard.resources.images.service import PLATFORM_PROJECT, Images
+from modelyard.resources.logs.service import Logs
+from modelyard.resources.models.service import Models
+from modelyard.resources.projects.service import Projects
+from modelyard.resources.projects.tokens import TokenSigner
+from modelyard.resources.routes.reconciler import RouteReconciler
+from modelyard.resources.routes.service import Routes
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.trainings.instances import Site
+from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
+from modelyard.resources.trainings.service import Trainings
+from modelyard.resources.users.service import Users
+from modelyard.resources.workloads.admission import AdmissionSettings
+from modelyard.resources.workloads.model import Workload
+from modelyard.resources.workloads.reconciler import WorkloadReconciler
+from modelyard.resources.workloads.service import Workloads
+from modelyard.server.backends import Backends
+from modelyard.server.home import Home, secret_key
+from modelyard.server.settings import Settings
+
+_TOKEN_LIFETIME = timedelta(days=31)  # the longest training takes 30 days
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Use cases of every resource."""
+
+    users: Users
+    projects: Projects
+    flavors: Flavors
+    images: Images
+    storages: Storages
+    workloads: Workloads
+    routes: Routes
+    logs: Logs
+    experiments: Experiments
+    trainings: Trainings
+    models: Models
+    endpoints: Endpoints
+
+
+def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
+    """All services, with the deletion rules across them."""
+    projects = Projects(database, TokenSigner(secret_key(home, "tokens")))
+    flavors = Flavors(home.flavors_file, has_gpu=has_gpu)
+    images = Images(database, home.images_file, _presence(backends), has_gpu=has_gpu)
+    storages = Storages(database, backends.hosts, door_url=settings.http_url, volumes_root=home.volumes)
+    workloads = Workloads(database, backends.compute, _admission(settings))
+    routes = Routes()
+    experiments = Experiments(database)
+    trainings = Trainings(database, experiments, images, flavors, storages, workloads)
+    models = Models(database, trainings, storages)
+    views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
+    quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
+    endpoints = Endpoints(database, models, images, flavors, storages, workloads, views, quota)
+    experiments.deletion_guards.append(trainings.guard_experiment)
+    trainings.deletion_guards.append(models.guard_training)
+    models.deletion_guards.append(endpoints.guard_model)
+    return Services(
+        users=Users(database),
+        projects=projects,
+        flavors=flavors,
+        images=images,
+        storages=storages,
+        workloads=workloads,
+        routes=routes,
+        logs=Logs(backends.logs),
+        experiments=experiments,
+        trainings=trainings,
+        models=models,
+        endpoints=endpoints,
+    )
+
+
+def make_reconcilers(
+    home: Home, settings: Settings, database: Database, backends: Backends, services: Services
+) -> list[Reconciler]:
+    """One for each kind of resource that lives long."""
+    site = Site(region=settings.region, door_url=settings.http_url)
+    serving = ServingSettings(
+        max_body_bytes=settings.serving.max_body_mib * 2**20, deadline_seconds=settings.serving.deadline_seconds
+    )
+    shared = (
+        database,
+        services.projects,
+        services.images,
+        services.flavors,
+        services.storages,
+        services.workloads,
+    )
+    training_settings = TrainingSettings(site, home.tensorboard, settings.compute.training_grace_seconds)
+    return [
+        WorkloadReconciler(database, backends.compute, _token_source(services.projects), _admission(settings)),
+        RouteReconciler(database, backends.gateway),
+        EnvironmentReconciler(database, services.workloads),
+        ExperimentReconciler(database, home.tensorboard),
+        TrainingReconciler(*shared, training_settings),
+        StageReconciler(*shared, services.routes, serving),
+        EndpointReconciler(database),
+    ]
+
+
+def _presence(backends: Backends):
+    def _is_present(environment: Environment) -> bool:
+        return backends.environments.is_built(environment)
+
+    return _is_present
+
+
+def _admission(settings: Settings) -> AdmissionSettings:
+    return AdmissionSettings(settings.compute.cpu_overcommit, settings.compute.memory_overcommit)
+
+
+def _token_source(projects: Projects):
+    async def _token(workload: Workload) -> str:
+        if workload.project_id == PLATFORM_PROJECT:
+            return ""
+        project = await projects.get(workload.project_id)
+        if project is None:
+            return ""
+        return projects.sign_workload(project, workload.id, _TOKEN_LIFETIME)[0]
+
+    return _token

@@ -1,0 +1,234 @@
+"""The door's own manners: what Swift has no word for. That it speaks as Swift does is tested in tests/conformance/swift."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from modelyard.objectstore.access import Access, Principal
+from modelyard.objectstore.backends.local.blobs import RemoteStoreBlobs
+from modelyard.objectstore.backends.local.port import LocalObjects
+from modelyard.objectstore.backends.local.store import LocalStore
+from modelyard.objectstore.paths import parse_obs_path
+from modelyard.objectstore.port import NoSuchPath
+from modelyard.server.doors.objects import ObjectDoor, object_routes
+from modelyard.server.doors.objects_request import DoorSettings
+
+BlobFiles = Callable[[], list[Path]]
+AS_SYSTEM, AS_STRANGER, AS_READER = ({"X-Auth-Token": who} for who in ("system", "stranger", "reader"))
+
+
+@pytest.fixture(autouse=True)
+async def container(client: httpx.AsyncClient) -> None:
+    assert (await client.put("/c")).status_code == 201
+
+
+class TestSystemAccount:
+    async def test_may_read_and_write_until_a_list_is_set(self, client: httpx.AsyncClient) -> None:
+        assert (await client.put("/c/o", content=b"x", headers=AS_SYSTEM)).status_code == 201
+        assert (await client.get("/c/o", headers=AS_SYSTEM)).content == b"x"
+        assert (await client.get("/c", headers=AS_SYSTEM)).text == "o\n"
+        await client.post("/c", headers={"X-Container-Read": "tenant:somebody"})
+        assert (await client.get("/c/o", headers=AS_SYSTEM)).status_code == 403
+        assert (await client.put("/c/o", content=b"x", headers=AS_SYSTEM)).status_code == 403
+
+    async def test_removing_a_list_brings_nothing_back(self, client: httpx.AsyncClient) -> None:
+        await client.post("/c", headers={"X-Container-Read": "tenant:api-user"})
+        await client.post("/c", headers={"X-Remove-Container-Read": "x"})
+        assert (await client.get("/c", headers=AS_SYSTEM)).status_code == 403
+
+    async def test_refusal_says_which_permission_is_missing(self, client: httpx.AsyncClient) -> None:
+        await client.post("/c", headers={"X-Container-Read": "tenant:api-user"})
+        answer = await client.put("/c/o", content=b"x", headers=AS_SYSTEM)
+        assert answer.status_code == 403
+        assert answer.text == (
+            "The write permission on container 'c' of AUTH_tenant is missing for account 'tenant:api-user'. "
+            "The container's owner can grant it by adding 'tenant:api-user' to X-Container-Write."
+        )
+        await client.post("/c", headers={"X-Container-Write": "tenant:api-user"})
+        assert (await client.put("/c/o", content=b"x", headers=AS_SYSTEM)).status_code == 201
+
+    async def test_has_no_say_over_containers(self, client: httpx.AsyncClient) -> None:
+        assert (await client.put("/new", headers=AS_SYSTEM)).status_code == 403
+        assert (await client.delete("/c", headers=AS_SYSTEM)).status_code == 403
+        assert (await client.post("/c", headers=AS_SYSTEM)).status_code == 403
+        assert (await client.get("", headers=AS_SYSTEM)).status_code == 403
+        assert "Only the owner" in (await client.get("", headers=AS_SYSTEM)).text
+
+    async def test_of_another_tenant_gets_nothing(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/c", headers=AS_STRANGER)).status_code == 403
+
+
+class TestScopes:
+    async def test_reading_token_can_only_read(self, client: httpx.AsyncClient) -> None:
+        await client.put("/c/o", content=b"x")
+        assert (await client.get("/c/o", headers=AS_READER)).status_code == 200
+        for answer in (
+            await client.put("/c/o", content=b"y", headers=AS_READER),
+            await client.delete("/c/o", headers=AS_READER),
+            await client.put("/d", headers=AS_READER),
+            await client.post("/c", headers=AS_READER),
+        ):
+            assert answer.status_code == 403
+            assert "objects:write" in answer.text
+
+
+class TestBodies:
+    async def test_names_are_limited_by_bytes(self, client: httpx.AsyncClient) -> None:
+        assert (await client.put("/c/" + "한" * 342, content=b"")).status_code == 400
+        assert (await client.put("/c/" + "한" * 341, content=b"")).status_code == 201
+        assert (await client.put("/" + "한" * 86)).status_code == 400
+
+    async def test_body_that_grows_too_large_leaves_nothing(
+        self, client: httpx.AsyncClient, blob_files: BlobFiles
+    ) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield b"x" * 100_000
+
+        answer = await client.put("/c/o", content=pieces())
+        assert answer.status_code == 413
+        assert (await client.get("/c/o")).status_code == 404
+        assert blob_files() == []
+
+    async def test_wrong_tag_leaves_the_old_object(self, client: httpx.AsyncClient, blob_files: BlobFiles) -> None:
+        await client.put("/c/o", content=b"old")
+        assert (await client.put("/c/o", content=b"new", headers={"ETag": "0" * 32})).status_code == 422
+        assert (await client.get("/c/o")).content == b"old"
+        assert len(blob_files()) == 1
+
+    async def test_container_that_goes_during_an_upload(self, client: httpx.AsyncClient, blob_files: BlobFiles) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"x"
+            assert (await client.delete("/c")).status_code == 204
+            yield b"y"
+
+        assert (await client.put("/c/o", content=pieces())).status_code == 404
+        assert blob_files() == []
+
+    async def test_nobody_sees_half_an_object(self, client: httpx.AsyncClient) -> None:
+        versions = [bytes([number]) * 700_000 for number in range(4)]
+        await client.put("/c/o", content=versions[0])
+        is_over = False
+
+        async def read() -> None:
+            while not is_over:
+                answer = await client.get("/c/o")
+                assert answer.status_code == 200
+                assert answer.content in versions
+
+        async def write() -> None:
+            nonlocal is_over
+            rng = random.Random(5)
+            for _ in range(25):
+                await client.put("/c/o", content=rng.choice(versions))
+            is_over = True
+
+        await asyncio.gather(write(), read(), read())
+
+    async def test_manifest_faults_that_swift_has_no_answer_for(self, client: httpx.AsyncClient) -> None:
+        answer = await client.put("/c/slo?multipart-manifest=put", content=b'[1, {"x": 1}, {"path": "/c/none"}]')
+        assert answer.status_code == 400
+        assert answer.text == (
+            "Index 0: not a JSON object\nIndex 1: expected keys to include one of 'data' or 'path'\n"
+        )
+
+    async def test_manifests_that_name_each_other_end(self, client: httpx.AsyncClient) -> None:
+        await client.put("/c/a", content=b"x")
+        await client.put("/c/b?multipart-manifest=put", content=b'[{"path": "/c/a"}]')
+        for number in range(12):
+            inner = "/c/b" if number == 0 else f"/c/n{number - 1}"
+            answer = await client.put(
+                f"/c/n{number}?multipart-manifest=put", content=f'[{{"path": "{inner}"}}]'.encode()
+            )
+            if answer.status_code != 201:
+                break
+        assert answer.status_code == 400
+        assert number >= 8
+        await client.put("/c/loop", content=b"", headers={"X-Object-Manifest": "c/loop"})
+        assert (await client.get("/c/loop")).status_code == 200
+
+    async def test_information(self, client: httpx.AsyncClient) -> None:
+        told = (await client.get("http://door/info", headers={"X-Auth-Token": ""})).json()
+        assert told["swift"]["max_file_size"] == 1_000_000
+
+
+class TestPort:
+    async def test_verbs(self, client: httpx.AsyncClient, store: LocalStore) -> None:
+        port = LocalObjects(store)
+        root = parse_obs_path("obs://door/v1/AUTH_tenant/c")
+
+        async def content() -> AsyncIterator[bytes]:
+            yield b"hello "
+            yield b"world"
+
+        written = await port.put(root.child("d/o"), content(), size=11, content_type="text/plain")
+        assert (written.size, written.etag) == (11, "5eb63bbbe01eeed093cb22bb8f5acdc3")
+        assert (await client.get("/c/d/o")).text == "hello world"
+        assert b"".join([piece async for piece in port.get(root.child("d/o"))]) == b"hello world"
+        assert b"".join([piece async for piece in port.get(root.child("d/o"), offset=6, length=3)]) == b"wor"
+        await client.put("/c/top", content=b"1")
+        page = await port.list(root, delimiter="/", limit=1)
+        assert (list(page.prefixes), list(page.objects), page.marker) == (["d/"], [], "d/")
+        page = await port.list(root, delimiter="/", limit=1, marker="d/")
+        assert ([stat.name for stat in page.objects], page.marker) == (["top"], None)
+        assert [stat.name for stat in (await port.list(root.child("d"))).objects] == ["d/o"]
+        await port.delete(root.child("top"))
+        await port.delete(root.child("top"))
+        for missing in (root.child("none"), parse_obs_path("obs://door/v1/AUTH_tenant/none/o")):
+            with pytest.raises(NoSuchPath):
+                await port.head(missing)
+            with pytest.raises(NoSuchPath):
+                await anext(port.get(missing))
+
+    async def test_large_objects_are_whole(self, client: httpx.AsyncClient, store: LocalStore) -> None:
+        for number in range(3):
+            await client.put(f"/c/big/{number}", content=bytes([65 + number]) * 5)
+        await client.put("/c/big", content=b"", headers={"X-Object-Manifest": "c/big/"})
+        path = parse_obs_path("obs://door/v1/AUTH_tenant/c/big")
+        assert (await LocalObjects(store).head(path)).size == 15
+        pieces = LocalObjects(store).get(path, offset=4, length=7)
+        assert b"".join([piece async for piece in pieces]) == b"ABBBBBC"
+
+    async def test_access_fault(self, client: httpx.AsyncClient, store: LocalStore) -> None:
+        port, path = LocalObjects(store), parse_obs_path("obs://door/v1/AUTH_tenant/c/o")
+        system = Principal("tenant", "api-user", is_system_account=True)
+        assert await port.access_fault(path, system, Access.WRITE) is None
+        await client.post("/c", headers={"X-Container-Read": "tenant:api-user"})
+        assert await port.access_fault(path, system, Access.READ) is None
+        assert "The write permission" in str(await port.access_fault(path, system, Access.WRITE))
+
+
+async def test_blobs_in_a_store_with_a_url(store: LocalStore, database: object, tmp_path: Path) -> None:
+    from obstore.store import LocalStore as ObstoreDirectory
+
+    place = tmp_path / "remote"
+    place.mkdir()
+    blobs = RemoteStoreBlobs(ObstoreDirectory(place))
+
+    async def authorize(token: str | None) -> Principal | None:
+        return Principal("tenant", "owner")
+
+    door = ObjectDoor(LocalStore(database, blobs), authorize, settings=DoorSettings())  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=Starlette(routes=object_routes(door)))
+    large = random.Random(2).randbytes(20_000_000)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://door/v1/AUTH_tenant", headers={"X-Auth-Token": "x"}
+    ) as client:
+        for name, data in (("small", b"abc"), ("large", large)):
+            assert (await client.put(f"/c/{name}", content=data)).status_code == 201
+            assert (await client.get(f"/c/{name}")).content == data
+        part = await client.get("/c/large", headers={"Range": "bytes=9000000-9000009"})
+        assert part.content == large[9_000_000:9_000_010]
+        assert (await client.put("/c/large", content=b"y", headers={"ETag": "0" * 32})).status_code == 422
+        assert len([path for path in place.rglob("*") if path.is_file()]) == 2
+        await client.delete("/c/large")
+        await client.delete("/c/small")
+        assert [path for path in place.rglob("*") if path.is_file()] == []
+        assert [key async for key in blobs.list_older(0)] == []

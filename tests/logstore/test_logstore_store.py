@@ -37,6 +37,7 @@ async def all_bodies(logs: TantivyLogs, query: LogQuery) -> list[str]:
         page = await logs.search(query)
         found.extend(bodies(page))
         if page.cursor is None:
+            assert page.total_count == len(found)
             return found
         query = replace(query, cursor=page.cursor)
 

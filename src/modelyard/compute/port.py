@@ -23,8 +23,9 @@ WORKSPACE = "⟦modelyard:workspace⟧"
 RUN = "⟦modelyard:run⟧"
 CACHE = "⟦modelyard:cache⟧"
 LIBRARY = "⟦modelyard:library⟧"
-"""In a command's argv, env and files: the real paths of `/workspace`, `/run/modelyard`, `/var/cache/modelyard` and of the directory that
-holds the package parts (for PYTHONPATH), as the process sees them.
+ROOT = "⟦modelyard:root⟧"
+"""In a command's argv, env and files: the real paths, as the process sees them, of `/workspace`, `/run/modelyard`, `/var/cache/modelyard`, of
+the directory that holds the package parts (for PYTHONPATH), and of `/` (put before the target of a mount).
 
 The marks are unlike anything that people type, because users' own texts stand beside them.
 """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from modelyard.compute.port import CACHE, LIBRARY, RUN, WORKSPACE
+from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE
 from modelyard.resources.endpoints.model import DEFAULT_RESOURCE_PATH, EndpointModelSpec
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
@@ -142,7 +142,7 @@ def _artifact(location: Location) -> tuple[str, tuple[Fetch, ...], tuple[MountSp
         fetch = Fetch(target=target, label=location.label, container_url=location.container_url, prefix=location.prefix)
         return target, (fetch,), ()
     mount = MountSpec(source=location.root, target=location.mount_point, read_only=True)
-    return location.path, (), (mount,)
+    return ROOT + location.path, (), (mount,)
 
 
 def _variable(name: str) -> str:

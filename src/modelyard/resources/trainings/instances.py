@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from modelyard.compute.port import CACHE, RUN, WORKSPACE
+from modelyard.compute.port import CACHE, ROOT, RUN, WORKSPACE
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.projects.model import Project
@@ -73,7 +73,7 @@ class _Layout:
             )
             return target
         self._mount(location.root, location.mount_point, read_only=True)
-        return location.path
+        return ROOT + location.path
 
     def output(self, location: Location, name: str, *, on: str = ON_SUCCESS, sync_seconds: float | None = None) -> str:
         """The path inside whose content ends up at a place."""
@@ -89,7 +89,7 @@ class _Layout:
             )
         else:
             self._mount(location.root, location.mount_point, read_only=False)
-            upload = Upload(source=target, label=location.label, path=location.path, sync_seconds=sync_seconds, on=on)
+            upload = Upload(source=target, label=location.label, path=ROOT + location.path, sync_seconds=sync_seconds, on=on)
         self.uploads.append(upload)
         return target
 
@@ -197,7 +197,7 @@ def _script_variables(
         "EM_SOURCE_DIR": source_dir,
         "EM_ENTRY_POINT": spec.entry_point,
         "EM_MODEL_DIR": model_dir,
-        "EM_TENSORBOARD_LOG_DIR": TENSORBOARD_MOUNT,
+        "EM_TENSORBOARD_LOG_DIR": ROOT + TENSORBOARD_MOUNT,
         "EM_DATASETS": json.dumps(dataset_dirs, ensure_ascii=False),
         "EM_HPS": json.dumps(hyperparameters, ensure_ascii=False),
     }
@@ -227,4 +227,4 @@ def _fetch_checkpoints(layout: _Layout, location: Location) -> None:
             )
         )
         return
-    layout.fetches.append(Fetch(target=target, label=location.label, path=location.path, is_required=False))
+    layout.fetches.append(Fetch(target=target, label=location.label, path=ROOT + location.path, is_required=False))

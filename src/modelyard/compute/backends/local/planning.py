@@ -25,7 +25,7 @@ from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.runtime import Runtime
 from modelyard.compute.backends.local.sandbox import Bind
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
-from modelyard.compute.port import Build, Command, Instance, LaunchRefused
+from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE, Build, Command, Instance, LaunchRefused
 from modelyard.kit.errors import RetryLater
 
 if TYPE_CHECKING:
@@ -224,6 +224,11 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         "{cache}": str(place.cache),
         "{home}": str(place.home),
         "{root}": str(place.links),
+        WORKSPACE: str(place.workspace),
+        RUN: str(place.run),
+        CACHE: str(place.cache),
+        LIBRARY: str(machine.runtime.library),
+        ROOT: str(place.links),
     }
     path = f"{environment}/bin:{_SYSTEM_PATH}" if environment else _SYSTEM_PATH
     variables = _variables(command, machine, str(machine.runtime.library), path, str(place.home), str(place.temporary))
@@ -252,6 +257,11 @@ def _plan_sandbox(
         "{cache}": "/var/cache/modelyard",
         "{home}": "/root",
         "{root}": "",
+        WORKSPACE: "/workspace",
+        RUN: "/run/modelyard",
+        CACHE: "/var/cache/modelyard",
+        LIBRARY: "/opt/modelyard/lib",
+        ROOT: "",
     }
     variables = _variables(command, machine, "/opt/modelyard/lib", _PATH, "/root", "/tmp")  # noqa: S108 - the instance's own
     _fill(plan, command, variables, "/opt/environment/bin/python", inside, place)

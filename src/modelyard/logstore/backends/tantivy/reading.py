@@ -1,7 +1,7 @@
 """Searching: one query over all partitions, merged into one page.
 
 A page continues after the order of its last line. Orders don't change and are unique, so lines that arrive meanwhile neither shift a page nor
-repeat a line.
+repeat a line. The cursor also carries how many lines were given already, so that a later page needs to count only what follows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from modelyard.logstore.port import BadQuery, LogPage, LogQuery
 MAX_LIMIT = 1000
 
 _log = logging.getLogger(__name__)
-_CURSOR = re.compile(r"([dao])(\d{1,20})", re.ASCII)
+_CURSOR = re.compile(r"([dao])(\d{1,20})\.(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,14 @@ class _Direction:
 _NEWEST_FIRST = _Direction("d", "order", Order.Desc)
 _OLDEST_FIRST = _Direction("a", "order", Order.Asc)
 _BY_ARRIVAL = _Direction("o", "arrival", Order.Asc)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: after the line with this value, the last of so many that were given."""
+
+    value: int
+    given_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,54 +70,42 @@ class LineReader:
 
     def search(self, query: LogQuery) -> LogPage:
         """A page of lines, by their time. Its cursor is None when nothing follows. Raises `BadQuery`."""
-        hits, total = self._find(query, _OLDEST_FIRST if query.is_ascending else _NEWEST_FIRST, query.limit + 1)
+        direction = _OLDEST_FIRST if query.is_ascending else _NEWEST_FIRST
+        place = _place(query.cursor, direction)
+        hits, count = self._find(query, direction, place, query.limit + 1)
         page = hits[: query.limit]
-        mark = "a" if query.is_ascending else "d"
-        cursor = _cursor(mark, page[-1].value) if len(hits) > query.limit else None
-        return LogPage(lines=_lines(page), total_count=total, cursor=cursor)
+        given_count = (place.given_count if place else 0) + len(page)
+        cursor = _cursor(direction, page[-1].value, given_count) if len(hits) > query.limit else None
+        return LogPage(lines=_lines(page), total_count=given_count - len(page) + count, cursor=cursor)
 
     def follow(self, query: LogQuery) -> LogPage:
-        """A page of lines, by their arrival. There is always a cursor: from there on come the lines that arrive next. Raises `BadQuery`."""
-        hits, total = self._find(query, _BY_ARRIVAL, query.limit)
-        cursor = _cursor("o", hits[-1].value) if hits else query.cursor or _cursor("o", 0)
-        return LogPage(lines=_lines(hits), total_count=total, cursor=cursor)
+        """A page of lines, by their arrival, and the number of those that have not been given yet.
 
-    def _find(self, query: LogQuery, direction: _Direction, limit: int) -> tuple[list[_Hit], int]:
-        """The first hits after the cursor, in order, and the number of all lines that the query finds."""
+        There is always a cursor: from there on come the lines that arrive next. Raises `BadQuery`.
+        """
+        place = _place(query.cursor, _BY_ARRIVAL)
+        hits, count = self._find(query, _BY_ARRIVAL, place, query.limit)
+        cursor = _cursor(_BY_ARRIVAL, hits[-1].value, 0) if hits else query.cursor or _cursor(_BY_ARRIVAL, 0, 0)
+        return LogPage(lines=_lines(hits), total_count=count, cursor=cursor)
+
+    def _find(self, query: LogQuery, direction: _Direction, place: _Place | None, limit: int) -> tuple[list[_Hit], int]:
+        """The first hits after the place, in order, and the number of all that come after it."""
         wanted = self._clauses(query)
-        after = _after(query.cursor, direction)
+        if place is not None:
+            low, high = (None, place.value) if direction.order == Order.Desc else (place.value, None)
+            rest = self._matcher.column(direction.column, low, high)
+            wanted = Query.boolean_query([(Occur.Must, wanted), (Occur.Must, rest)])
         hits: list[_Hit] = []
         total = 0
         for partition in self._partitions.all():
             searcher = _searcher(partition)
             if searcher is None or searcher.num_docs == 0:
                 continue
-            found, count = self._find_in(searcher, wanted, direction, after, limit)
+            found, count = _find_in(searcher, wanted, direction, limit)
             hits.extend(found)
             total += count
         pick = heapq.nlargest if direction.order == Order.Desc else heapq.nsmallest
         return pick(limit, hits, key=lambda hit: hit.value), total
-
-    def _find_in(
-        self, searcher: tantivy.Searcher, wanted: Query, direction: _Direction, after: int | None, limit: int
-    ) -> tuple[list[_Hit], int]:
-        paged = wanted
-        if after is not None:
-            low, high = (None, after) if direction.order == Order.Desc else (after, None)
-            paged = Query.boolean_query(
-                [(Occur.Must, wanted), (Occur.Must, self._matcher.column(direction.column, low, high))]
-            )
-        try:
-            found = searcher.search(
-                paged, limit, count=after is None, order_by_field=direction.column, order=direction.order
-            )
-            count = found_count(found if after is None else searcher.search(wanted, 1, count=True))
-        except ValueError as error:
-            # A phrase with wildcards that stands for too many words; tantivy notices only now and has no class for it.
-            if "max expansions" in str(error):
-                raise BadQuery("The wildcards match too many different words; expected more letters in them.") from None
-            raise
-        return [_Hit(int(value), searcher, address) for value, address in found.hits], count
 
     def _clauses(self, query: LogQuery) -> Query:
         """The user's query, confined to the app key and the times from outside. What the text says can only narrow it."""
@@ -126,7 +122,6 @@ class LineReader:
             clauses.append(self._matcher.between(begin, end))
         if query.text.strip():
             clauses.append(read_query(query.text, self._matcher, self._clock()))
-        # A term alone is counted without looking at a line, so clauses that say nothing are left out.
         return clauses[0] if len(clauses) == 1 else Query.boolean_query([(Occur.Must, clause) for clause in clauses])
 
 
@@ -140,16 +135,28 @@ def _searcher(partition: Partition) -> tantivy.Searcher | None:
         return None
 
 
+def _find_in(searcher: tantivy.Searcher, wanted: Query, direction: _Direction, limit: int) -> tuple[list[_Hit], int]:
+    """The first hits of one partition, and the number of all it has."""
+    try:
+        found = searcher.search(wanted, limit, count=True, order_by_field=direction.column, order=direction.order)
+    except ValueError as error:
+        # A phrase with wildcards that stands for too many words; tantivy notices only now and has no class for it.
+        if "max expansions" in str(error):
+            raise BadQuery("The wildcards match too many different words; expected more letters in them.") from None
+        raise
+    return [_Hit(int(value), searcher, address) for value, address in found.hits], found_count(found)
+
+
 def _lines(hits: Sequence[_Hit]) -> list[dict[str, Any]]:
     return [orjson.loads(hit.searcher.doc(hit.address)["wire"][0]) for hit in hits]
 
 
-def _cursor(mark: str, value: int) -> str:
-    return base64.urlsafe_b64encode(f"{mark}{value}".encode()).decode().rstrip("=")
+def _cursor(direction: _Direction, value: int, given_count: int) -> str:
+    return base64.urlsafe_b64encode(f"{direction.mark}{value}.{given_count}".encode()).decode().rstrip("=")
 
 
-def _after(cursor: str | None, direction: _Direction) -> int | None:
-    """The value that the page comes after; None for the first page."""
+def _place(cursor: str | None, direction: _Direction) -> _Place | None:
+    """What a cursor says; None for the first page."""
     if cursor is None:
         return None
     try:
@@ -161,4 +168,4 @@ def _after(cursor: str | None, direction: _Direction) -> int | None:
         raise BadQuery(
             "The cursor does not belong to a search in this direction; expected the cursor of an earlier page, unchanged."
         )
-    return int(match[2])
+    return _Place(int(match[2]), int(match[3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from modelyard.objectstore.paths import ObsPath
 from modelyard.objectstore.port import NoSuchPath, ObjectPage, ObjectStat, StoreRefused, StoreUnreachable
 
 _PIECE_BYTES = 1024 * 1024
+_STATUS = re.compile(r"status code: ([0-9]{3})")
 _PART_BYTES = 8 * 1024 * 1024
 
 
@@ -139,6 +141,7 @@ class S3Store:
                 secret_access_key=credentials.secret_access_key,
                 region=credentials.region,
                 virtual_hosted_style_request=credentials.is_virtual_hosted,
+                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
                 client_options={"allow_http": credentials.endpoint.startswith("http://")},
             )
             self._buckets[path.container] = found
@@ -163,4 +166,10 @@ def _told(error: Exception, path: ObsPath) -> Exception:
         return StoreRefused(f"the object store refuses {path} for the platform's credentials")
     if isinstance(error, ValueError):
         return StoreRefused(f"the object store can't keep a name such as that of {path}: {error}")
-    return StoreUnreachable(f"the object store of {path} does not answer as it should: {error}")
+    text = str(error)
+    status = _STATUS.search(text)
+    if "NoSuchBucket" in text or (status and status[1] == "404"):
+        return NoSuchPath(f"{path} does not exist: there is no bucket '{path.container}'")
+    if status and status[1].startswith("4") and status[1] not in ("408", "429"):
+        return StoreRefused(f"the object store refuses {path} for the platform's credentials (status {status[1]})")
+    return StoreUnreachable(f"the object store of {path} does not answer as it should: {text.splitlines()[0]}")

@@ -34,7 +34,11 @@ from modelyard.gateway.port import Route, Rule, Target, Upstream
 
 TARGET_ADDED_SECONDS = 0.0004
 BODY = b'{"predictions": [[0.1, 0.2, 0.7]]}'
-REQUEST = b'POST /bench/inference HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: 35\r\n\r\n{"instances": [[5.1,3.5,1.4,0.2]]}\n'
+QUESTION = b'{"instances": [[5.1,3.5,1.4,0.2]]}\n'
+REQUEST = (
+    b"POST /bench/inference HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(QUESTION), QUESTION)
+)
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
@@ -47,17 +51,17 @@ class Origin(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
-        while (end := self._rest.find(b"\r\n\r\n")) >= 0 and len(self._rest) >= end + 39:
-            self._rest = self._rest[end + 39 :]
+        while (end := self._rest.find(b"\r\n\r\n")) >= 0 and len(self._rest) >= end + 4 + len(QUESTION):
+            self._rest = self._rest[end + 4 + len(QUESTION) :]
             self._transport.write(ANSWER)  # type: ignore[attr-defined]  # it is a stream's transport
 
 
 async def serve(path: str, port: int) -> None:
     loop = asyncio.get_running_loop()
-    await loop.create_unix_server(Origin, path)
-    await loop.create_server(Origin, "127.0.0.1", port)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    unix = await loop.create_unix_server(Origin, path, backlog=2048)
+    tcp = await loop.create_server(Origin, "127.0.0.1", port, backlog=2048)
+    async with unix, tcp:
+        await asyncio.Event().wait()
 
 
 class Connection(asyncio.Protocol):
@@ -137,7 +141,7 @@ class Load:
     def close(self) -> None:
         self.is_running = False
         for connection in self._free:
-            connection._transport.close()  # noqa: SLF001  # the two belong together
+            connection._transport.close()  # the two belong together
 
 
 async def measure(port: int, *, rate: float | None, seconds: float, connections: int) -> list[float]:
@@ -146,7 +150,7 @@ async def measure(port: int, *, rate: float | None, seconds: float, connections:
     await (load.at_most(seconds) if rate is None else load.at_rate(rate, seconds))
     load.close()
     if load.is_broken or not load.latencies:
-        raise SystemExit(f"requests failed on port {port}")
+        raise SystemExit(f"requests failed on port {port} ({len(load.latencies)} answers came)")
     return load.latencies
 
 
@@ -194,7 +198,7 @@ def bare_configuration(port: int, path: str, admin: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def process(command: list[str], port: int) -> AsyncIterator[None]:
+async def process(command: list[str], port: int) -> AsyncIterator[int]:
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
@@ -204,7 +208,7 @@ async def process(command: list[str], port: int) -> AsyncIterator[None]:
                 writer.close()
                 break
             await asyncio.sleep(0.05)
-        yield
+        yield child.pid
     finally:
         child.kill()
         child.wait()
@@ -218,34 +222,41 @@ def bench_route(id: str, prefix: str, path: str) -> Route:
     return Route(id, prefix, rules, (Upstream("main", (Target(path),)),), max_body_bytes=1 << 20)
 
 
-async def compare(places: dict[str, int], options: argparse.Namespace) -> None:
+def processor_seconds(pid: int | None) -> float:
+    """User and system time of a process so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def compare(places: dict[str, int], pids: dict[str, int | None], options: argparse.Namespace) -> None:
     at_rate: dict[str, list[float]] = {name: [] for name in places}
     at_most: dict[str, list[float]] = {name: [] for name in places}
+    spent: dict[str, list[float]] = {name: [] for name in places}
     for _ in range(options.rounds):
         for name, port in places.items():
             at_rate[name] += await measure(port, rate=options.rate, seconds=options.seconds, connections=32)
         for name, port in places.items():
+            before = processor_seconds(pids[name])
             answers = await measure(port, rate=None, seconds=options.seconds / 2, connections=32)
+            spent[name].append((processor_seconds(pids[name]) - before) / len(answers))
             at_most[name].append(len(answers) / (options.seconds / 2))
     floor = statistics.median(at_rate["direct"])
-    print(
-        f"\nopen loop at {options.rate:g} requests/s, {options.rounds} rounds of {options.seconds:g} s; then 32 connections, as fast as they go"
-    )
-    print(f"{'':16}{'p50 ms':>9}{'p99 ms':>9}{'added p50 ms':>14}{'requests/s':>12}")
+    print(f"\nopen loop at {options.rate:g} requests/s, {options.rounds} rounds of {options.seconds:g} s")
+    print("then as fast as 32 connections go, with the processor time that the process spends on each request")
+    print(f"{'':12}{'p50 ms':>9}{'p99 ms':>9}{'added p50 ms':>14}{'requests/s':>12}{'CPU µs':>9}")
     for name, latencies in at_rate.items():
         middle, high = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-        print(
-            f"{name:16}{middle * 1e3:9.3f}{high * 1e3:9.3f}{(middle - floor) * 1e3:14.3f}{statistics.median(at_most[name]):12.0f}"
-        )
+        row = f"{name:12}{middle * 1e3:9.3f}{high * 1e3:9.3f}{(middle - floor) * 1e3:14.3f}"
+        print(f"{row}{statistics.median(at_most[name]):12.0f}{statistics.median(spent[name]) * 1e6:9.1f}")
     added = statistics.median(at_rate["gateway"]) - floor
     verdict = "reached" if added <= TARGET_ADDED_SECONDS else "MISSED"
     print(f"p50 added by the gateway: {added * 1e3:.3f} ms (at most {TARGET_ADDED_SECONDS * 1e3:g} ms: {verdict})")
 
 
 async def changes(gateway: EnvoyGateway, port: int, path: str, counts: list[int]) -> None:
-    print(
-        f"\nroute changes: put_route until every worker serves it, on top of so many other routes\n{'routes':>8}{'p50 ms':>9}{'max ms':>9}{'list ms':>9}{'first put s':>13}{'Envoy MB':>10}"
-    )
+    print("\nroute changes: put_route until every worker serves it, on top of so many other routes")
+    titles = (("routes", 8), ("p50 ms", 9), ("max ms", 9), ("list ms", 9), ("first put s", 13), ("Envoy MB", 10))
+    print("".join(f"{title:>{width}}" for title, width in titles))
     for count in counts:
         started_at = time.perf_counter()
         await asyncio.gather(
@@ -292,11 +303,11 @@ async def main(options: argparse.Namespace) -> None:
             "--disable-hot-restart",
         ]
         gateway = EnvoyGateway(settings)
-        async with process(origin, places["direct"]), process(envoy, places["bare Envoy"]):
+        async with process(origin, places["direct"]) as origin_pid, process(envoy, places["bare Envoy"]) as bare_pid:
             await gateway.start()
             try:
                 await gateway.put_route(bench_route("bench", "/bench", path))
-                await compare(places, options)
+                await compare(places, {"direct": origin_pid, "bare Envoy": bare_pid, "gateway": gateway.pid}, options)
                 await changes(gateway, places["gateway"], path, [int(count) for count in options.routes.split(",")])
             finally:
                 await gateway.stop()

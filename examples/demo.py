@@ -15,21 +15,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
 
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import home_path, read_credentials
 from modelyard.sdk.errors import ApiError, Conflict, ModelyardError, WaitFailed
+from modelyard.sdk.transfers import Progress as Moved
 
 ALGORITHMS = Path(__file__).parent / "iris"
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -63,6 +64,9 @@ def main() -> int:
     except (ModelyardError, OSError) as error:
         explain(error)
         return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted; what was created goes on.")
+        return 130
     show(runs, time.monotonic() - started)
     show_access(home)
     worst = min(run.accuracy for run in runs)
@@ -85,9 +89,7 @@ def demonstrate(client: Client, steps: Steps, name: str) -> list[Run]:
         write_csv(Path(directory) / "train.csv", x_train, y_train)
         write_csv(Path(directory) / "test.csv", x_test, y_test)
         for source, target in ((ALGORITHMS, "source"), (Path(directory), "data")):
-            client.storage.upload(
-                source, f"{place}/{target}", progress=lambda at: tell(f"{at.done_file_count}/{at.file_count} files")
-            )
+            client.storage.upload(source, f"{place}/{target}", progress=lambda at: tell(files_moved(at)))
     with steps.step("create the experiment") as tell:
         client.experiments.create(name, description="The demonstration: Iris with two frameworks")
         client.experiments.wait(name, progress=lambda seen: tell(seen.experiment_status_code))
@@ -95,8 +97,15 @@ def demonstrate(client: Client, steps: Steps, name: str) -> list[Run]:
     def way(framework: str) -> Run:
         return train_and_serve(client, steps, name, place, framework, (x_test.tolist(), y_test.tolist()))
 
-    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:
-        return list(pool.map(way, FRAMEWORKS))
+    pool = ThreadPoolExecutor(len(FRAMEWORKS))
+    ways = [pool.submit(way, framework) for framework in FRAMEWORKS]
+    try:
+        return [done.result() for done in as_completed(ways)]
+    except BaseException:
+        client.close()  # which ends the other way, too
+        raise
+    finally:
+        pool.shutdown()
 
 
 def train_and_serve(
@@ -167,11 +176,10 @@ class Steps:
         columns = (
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[seen]}", markup=False),
+            TextColumn("{task.fields[seen]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
         )
-        self._progress = Progress(*columns, console=console)
+        self._progress = Progress(*columns, console=console, expand=True, disable=not console.is_terminal)
 
     def __enter__(self) -> Steps:
         self._progress.start()
@@ -190,20 +198,29 @@ class Steps:
         def tell(seen: str) -> None:
             nonlocal last
             if seen != last and not console.is_terminal:
-                console.print(f"{title}: {seen}", markup=False)
+                console.print(f"{title}: {seen}", markup=False, soft_wrap=True)
             last = seen
             self._progress.update(task, seen=seen)
 
         yield tell
         self._progress.update(task, total=1, completed=1)
+        seconds = time.monotonic() - started
         if run is not None:
-            run.seconds[key] = time.monotonic() - started
+            run.seconds[key] = seconds
+        if not console.is_terminal:
+            console.print(f"{title}: done in {seconds:.1f} s", markup=False, soft_wrap=True)
 
 
 def words(state: str, resource: object) -> str:
     """A state with what the platform says about it."""
     message = getattr(resource, "status_message", None)
     return f"{state}: {message}" if message else state
+
+
+def files_moved(at: Moved) -> str:
+    """How far an upload is; elsewhere than on a terminal a line at its end is enough."""
+    is_done = at.done_file_count == at.file_count
+    return f"{at.file_count} files" if is_done or not console.is_terminal else f"{at.done_file_count}/{at.file_count}"
 
 
 def write_csv(path: Path, features: list, labels: list) -> None:
@@ -216,14 +233,14 @@ def write_csv(path: Path, features: list, labels: list) -> None:
 
 def show(runs: list[Run], total_seconds: float) -> None:
     """Print what came out."""
-    table = Table(title=f"Iris, {total_seconds:.1f} s in all")
-    for heading in ("framework", "accuracy", *[f"{step} s" for step in runs[0].seconds], "URL"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("framework", "accuracy", *[f"{step} s" for step in runs[0].seconds]):
+        table.add_column(heading, no_wrap=True)
     for run in runs:
-        table.add_row(
-            run.framework, f"{run.accuracy:.3f}", *[f"{value:.1f}" for value in run.seconds.values()], run.url
-        )
-    console.print(table)
+        table.add_row(run.framework, f"{run.accuracy:.3f}", *[f"{value:.1f}" for value in run.seconds.values()])
+    console.print(f"\nIris: {total_seconds:.1f} s in all", table, sep="\n")
+    for run in runs:
+        console.print(f"{run.framework}: POST {run.url}", soft_wrap=True)
 
 
 def show_access(home: Path | None) -> None:

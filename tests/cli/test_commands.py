@@ -182,6 +182,15 @@ def test_global_options_may_stand_anywhere() -> None:
     assert gathered(["--output", "json", "image", "list"]) == ["--output", "json", "image", "list"]
     assert gathered(["credentials", "--output", "json"]) == ["credentials", "--output", "json"]
     assert gathered(["training", "get", "--", "--output"]) == ["training", "get", "--", "--output"]
+    assert gathered(["--home", "/h", "--output=json", "status"]) == ["status", "--home", "/h", "--output=json"]
+    assert gathered(["--home", "/h", "--output", "json", "up", "-d"]) == [
+        "--output",
+        "json",
+        "up",
+        "-d",
+        "--home",
+        "/h",
+    ]
     assert gathered(["training", "list", "--output"]) == ["--output", "training", "list"]
 
 

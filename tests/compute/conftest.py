@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from modelyard.compute.backends.local.backend import LocalCompute
 from modelyard.compute.backends.local.environments import FACTS_FILE, EnvironmentFacts, EnvironmentStore
+from modelyard.compute.backends.local.limits import group_name
 from modelyard.compute.backends.local.settings import LocalComputeSettings
 from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Observation, Phase
 
@@ -140,29 +141,11 @@ async def make_world(tmp_path: Path, plain_environments: EnvironmentStore) -> As
         left = [each for each in await world.compute.list_instances() if each.observation.phase is not Phase.EXITED]
         world.compute.close()
         assert left == []
+    name = group_name(tmp_path / "compute")
+    assert [*Path("/sys/fs/cgroup").glob(name), *Path("/sys/fs/cgroup").glob(f"*/{name}")] == []
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     """A backend with the usual settings."""
     return make_world()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_groups_left() -> Iterator[None]:
-    """Control groups that this run of the tests made are empty and taken away at the end."""
-    before = set(_groups())
-    yield
-    for directory in sorted(set(_groups()) - before, key=str, reverse=True):
-        try:
-            directory.rmdir()
-        except OSError as error:
-            raise AssertionError(
-                f"a control group was left behind: {directory}: {list(directory.iterdir())}"
-            ) from error
-
-
-def _groups() -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob("*/modelyard-????????")) + list(
-        Path("/sys/fs/cgroup").glob("modelyard-????????")
-    )

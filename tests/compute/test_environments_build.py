@@ -57,11 +57,11 @@ def pip_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def wheels(tmp_path: Path, pip_wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of wheels that pip is configured for, and no index."""
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of wheels that pip is configured for, and no index. Every environment gets pip: here a small package of that name."""
     directory = tmp_path / "wheels"
     directory.mkdir()
-    shutil.copy(pip_wheel, directory)
+    make_wheel(directory, "pip", "1.0")
     configuration = tmp_path / "pip.conf"
     configuration.write_text(f"[global]\nno-index = true\nfind-links = {directory}\n")
     for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
@@ -108,7 +108,10 @@ def until_line(process: subprocess.Popen[str], beginning: str) -> None:
     pytest.fail(f"no line '{beginning}' in {seen}")
 
 
-def test_a_built_environment_is_whole_and_works_anywhere(wheels: Path, root: Path, tmp_path: Path) -> None:
+def test_a_built_environment_is_whole_and_works_anywhere(
+    wheels: Path, pip_wheel: Path, root: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pip_wheel, wheels)
     make_wheel(wheels, "alpha", "1.0", requires=["beta>=2"], script=True)
     make_wheel(wheels, "beta", "2.0")
     make_wheel(wheels, "beta", "2.1")
@@ -191,7 +194,7 @@ def test_builders_at_the_same_time_build_once(wheels: Path, root: Path) -> None:
 
 @pytest.mark.parametrize("step", ["resolving", "downloading", "installing", "compiling"])
 def test_kill_9_at_any_step_leaves_nothing_that_looks_built(wheels: Path, root: Path, step: str) -> None:
-    make_wheel(wheels, "alpha", "1.0", modules=3000)
+    make_wheel(wheels, "alpha", "1.0", modules=1000)
     environment = Environment("Alpha", HERE, ("alpha==1.0",))
     process, _ = start_builder(environment, root)
     until_line(process, step)
@@ -200,13 +203,13 @@ def test_kill_9_at_any_step_leaves_nothing_that_looks_built(wheels: Path, root: 
     assert not EnvironmentStore(root).is_built(environment)
     assert not EnvironmentStore(root).path(environment).exists()
     path = build(environment, root)
-    assert len(list((path / "lib" / f"python{HERE}" / "site-packages" / "alpha" / "__pycache__").iterdir())) == 3000
+    assert len(list((path / "lib" / f"python{HERE}" / "site-packages" / "alpha" / "__pycache__").iterdir())) == 1000
     assert leftovers(root) == []
 
 
 @pytest.mark.parametrize("step", ["resolving", "compiling"])
 def test_sigterm_clears_up(wheels: Path, root: Path, step: str) -> None:
-    make_wheel(wheels, "alpha", "1.0", modules=3000)
+    make_wheel(wheels, "alpha", "1.0", modules=1000)
     environment = Environment("Alpha", HERE, ("alpha==1.0",))
     process, report = start_builder(environment, root)
     until_line(process, step)
@@ -305,15 +308,17 @@ def test_a_cuda_build_is_taken_with_a_warning_only_where_nothing_else_is(wheels:
 
 
 def test_pip_builds_where_uv_is_told_a_place_that_does_not_answer(
-    wheels: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wheels: Path, pip_wheel: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(pip_wheel, wheels)
     make_wheel(wheels, "alpha", "1.0", requires=["beta>=1"], script=True)
     make_wheel(wheels, "beta", "1.1")
     index = tmp_path / "simple"
     for wheel in wheels.iterdir():
         page = index / wheel.name.partition("-")[0] / "index.html"
-        page.parent.mkdir(parents=True)
-        page.write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>\n')
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with page.open("a") as file:
+            file.write(f'<a href="{wheel.as_uri()}">{wheel.name}</a>\n')
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {index.as_uri()}\n")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:1/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")

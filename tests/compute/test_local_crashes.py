@@ -18,6 +18,8 @@ import modelyard
 from modelyard.compute.backends.local import processes, records
 from modelyard.compute.port import Cause, Mount, Phase
 
+pytestmark = pytest.mark.slow
+
 _SERVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
@@ -64,7 +66,6 @@ _POINTS = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", _POINTS)
 async def test_the_server_is_killed_while_it_launches(world: Any, tmp_path: Path, point: str) -> None:
     proof = tmp_path / "proof"
@@ -80,7 +81,6 @@ async def test_the_server_is_killed_while_it_launches(world: Any, tmp_path: Path
     assert (proof / "began").read_text() == "began\n"
 
 
-@pytest.mark.slow
 async def test_a_stop_reaches_what_another_server_started(world: Any) -> None:
     instance = world.instance("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done")
     assert _launch_in_a_server(world, "while it runs", instance) == -9

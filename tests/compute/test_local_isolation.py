@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from modelyard.compute.backends.local import backend
+from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.settings import Isolation
 from modelyard.compute.port import Command, Environment, LaunchRefused, Mount, Phase
+
+pytestmark = pytest.mark.slow
 
 PLAIN = Environment("bare Python", f"{sys.version_info.major}.{sys.version_info.minor}", ())
 _MUTE = "2>/dev/null"
@@ -135,6 +139,22 @@ async def test_a_project_shares_its_cache_and_its_directories_and_no_other_does(
         )
 
 
+async def test_package_sources_of_the_machine_are_seen_and_may_vanish(
+    make_world: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "one-1.0-py3-none-any.whl").write_text("x")
+    access = PackageAccess({"PIP_FIND_LINKS": str(wheels)}, (str(wheels),))
+    monkeypatch.setattr(backend, "find_package_access", lambda: access)
+    world = make_world()
+    _, printed = await world.run(f"ls $PIP_FIND_LINKS; touch $PIP_FIND_LINKS/x {_MUTE} || echo refused")
+    assert printed == "one-1.0-py3-none-any.whl\nrefused\n"
+    wheels.rename(tmp_path / "gone")
+    seen, _ = await world.run("exit 0")
+    assert (seen.exit.code, seen.exit.cause.value) == (0, "EXITED")
+
+
 async def test_read_only_mounts(world: Any, tmp_path: Path) -> None:
     source = tmp_path / "given"
     source.mkdir()
@@ -215,7 +235,10 @@ async def test_unix_sockets_of_the_host_are_out_of_reach(world: Any, tmp_path: P
         path = world.root / "compute" / "x"
         await world.compute.prepare()
         listener.bind(str(path))
-        code = f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ntry:\n    s.connect({str(path)!r}); print('LEAK')\nexcept OSError: print('none')"
+        code = (
+            "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+            f"try:\n    s.connect({str(path)!r}); print('LEAK')\nexcept OSError: print('none')"
+        )
         _, printed = await world.run(world.python(code))
         assert printed == "none\n"
 

@@ -14,6 +14,8 @@ import pytest
 from modelyard.compute.port import Cause, Command, Environment, LaunchRefused, Limits, Mount, Phase
 from modelyard.kit.errors import RetryLater
 
+pytestmark = pytest.mark.slow
+
 
 async def test_runs_a_command_and_records_its_end(world: Any) -> None:
     seen, printed = await world.run("echo out; echo err >&2; exit 3")
@@ -262,7 +264,6 @@ async def test_an_environment_that_is_not_built_is_for_later(world: Any) -> None
         await world.compute.launch(world.python("pass", environment=Environment("other", "3.11", ("x==1",))))
 
 
-@pytest.mark.slow
 async def test_fifty_launches_at_once(world: Any) -> None:
     await world.compute.prepare()
     instances = [world.instance(f"echo number {number}; sleep 1") for number in range(50)]

@@ -154,6 +154,13 @@ class TestBodies:
         await client.put("/c/loop", content=b"", headers={"X-Object-Manifest": "c/loop"})
         assert (await client.get("/c/loop")).status_code == 200
 
+    async def test_metadata_of_a_container_is_limited_in_all(self, client: httpx.AsyncClient) -> None:
+        for start in (0, 50):
+            headers = {f"X-Container-Meta-{number}": "x" for number in range(start, start + 50)}
+            answer = await client.post("/c", headers=headers)
+        assert (answer.status_code, answer.text) == (400, "Too many metadata items; max 90")
+        assert "x-container-meta-60" not in (await client.head("/c")).headers
+
     async def test_information(self, client: httpx.AsyncClient) -> None:
         told = (await client.get("http://door/info", headers={"X-Auth-Token": ""})).json()
         assert told["swift"]["max_file_size"] == 1_000_000

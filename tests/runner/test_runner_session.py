@@ -77,6 +77,12 @@ def test_the_environments_programs_come_first(launch) -> None:
     assert ran.lines[0] == str(Path(sys.executable).parent)
 
 
+def test_directories_are_made_before_the_start(launch, tmp_path) -> None:
+    wanted = tmp_path / "deep/checkpoint"
+    ran = launch(script(f"import os; print(os.path.isdir({str(wanted)!r}))", directories=(str(wanted),))).end()
+    assert ran.lines[0] == "True"
+
+
 def test_lines_arrive_at_once(launch) -> None:
     run = launch(script("import time; print('early'); time.sleep(60)", grace_seconds=0.2))
     run.wait_for("early")

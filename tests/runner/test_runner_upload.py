@@ -144,6 +144,14 @@ def test_refusals_that_stay_are_told(store, model, to_store, fault, status, code
     assert caught.value.exit_code == code
 
 
+def test_a_container_that_is_not_there_is_told(store, model, to_store) -> None:
+    (model / "a").write_bytes(b"1")
+    destination = to_store()
+    store.containers.clear()
+    with pytest.raises(StepFailed, match="There is no container to take 'out/a' of obs://the/out"):
+        upload_output(destination, Journal(), Stop())
+
+
 def test_a_file_changed_while_it_is_sent_is_never_stored_torn(store, model, to_store, fault) -> None:
     path = model / "a"
     path.write_bytes(b"1" * 1000)

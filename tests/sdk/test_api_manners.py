@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from modelyard.sdk.connection import Connection, Credentials
 from modelyard.sdk.errors import (
     AmbiguousName,
     BadRequest,
+    ClientClosed,
     Conflict,
     ConnectionFailed,
     NotConfigured,
@@ -175,6 +178,20 @@ def test_a_wait_has_an_end(client: Client, platform: SmallPlatform) -> None:
     platform.items["experiments"][experiment.id]["experimentStatusCode"] = "CREATE_IN_PROGRESS"
     with pytest.raises(WaitTimedOut, match=r"'slow' is still CREATE_IN_PROGRESS after 0\.5 s"):
         client.experiments.wait("slow", timeout_seconds=0.5)
+
+
+def test_closing_ends_a_wait_in_another_thread(client: Client, platform: SmallPlatform) -> None:
+    experiment = client.experiments.create("slow")
+    platform.items["experiments"][experiment.id]["experimentStatusCode"] = "CREATE_IN_PROGRESS"
+    is_waiting = Event()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(client.experiments.wait, "slow", progress=lambda _: is_waiting.set())
+        assert is_waiting.wait(10)
+        client.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(10)
+    with pytest.raises(ClientClosed):
+        client.flavors.list()
 
 
 def test_lists_come_in_pages(client: Client, platform: SmallPlatform) -> None:

@@ -75,7 +75,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ModelServer]]:
             "model_name": "m",
             "listen": str(socket),
             "report_path": str(directory / "report.json"),
-            "work_dir": str(directory / "work"),
+            "work_dir": str(directory),
             "drain_seconds": 5.0,
         }
         (directory / "serving.json").write_text(json.dumps(config | settings))

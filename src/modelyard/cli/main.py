@@ -1,12 +1,13 @@
 """The command `modelyard`: its groups, the global options, and how errors end it.
 
-Global options may stand anywhere in a command line of the resource groups (`modelyard training list --output json`): they are moved to the
-front before the line is read. The platform's own commands (`up`, `credentials` …) are left alone, since they have options of the same names.
+Global options may stand anywhere in a command line (`modelyard training list --output json`): before the line is read they are moved to where
+its command looks for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,13 @@ _GROUPS = {
 }
 _WITH_VALUE = ("--home", "--api-url", "--app-key", "--token", "--ca-file", "--output")
 _WITHOUT_VALUE = ("--traceback",)
-_OWN_OPTIONS = ("up", "down", "status", "doctor", "credentials")
+_OWN_OPTIONS = {
+    "up": ("--home",),
+    "down": ("--home",),
+    "status": ("--home", "--output"),
+    "doctor": ("--home", "--output"),
+    "credentials": ("--home", "--output"),
+}
 _EPILOG = "The options of `modelyard --help` (--output, --home …) may stand anywhere."
 
 
@@ -92,9 +99,6 @@ def root(
     session = Session(Settings(home, api_url, app_key, token, ca_file, output, traceback), read_credentials)
     context.obj = session
     context.call_on_close(session.close)
-    # The platform's own commands have these options themselves: what stands before the command counts for them too.
-    given = {"home": home and str(home), "output": None if output is Output.TABLE else output.value}
-    context.default_map = {command: {name: value for name, value in given.items() if value} for command in _OWN_OPTIONS}
 
 
 def main() -> None:
@@ -103,8 +107,11 @@ def main() -> None:
 
 
 def gathered(args: Sequence[str]) -> list[str]:
-    """The command line with the global options in front, where its command is one of the resource groups."""
-    front: list[str] = []
+    """The command line with each global option where its command reads it.
+
+    Before the command for the resource groups; behind it for the platform's own commands, which have such options themselves.
+    """
+    found: list[list[str]] = []
     rest: list[str] = []
     words = iter(args)
     for word in words:
@@ -112,13 +119,20 @@ def gathered(args: Sequence[str]) -> list[str]:
         if word == "--":
             rest += [word, *words]
         elif name in _WITH_VALUE and not sign:
-            front += [word, *[value for value in [next(words, None)] if value is not None]]
+            found.append([word, *islice(words, 1)])
         elif name in _WITH_VALUE or word in _WITHOUT_VALUE:
-            front.append(word)
+            found.append([word])
         else:
             rest.append(word)
     command = next((word for word in rest if not word.startswith("-")), None)
-    return [*front, *rest] if command in _GROUPS else list(args)
+    own = _OWN_OPTIONS.get(command or "", ())
+    if command in _GROUPS:
+        return [*chain.from_iterable(found), *rest]
+    if not own or command not in args[1:]:
+        return list(args)
+    behind = [option for option in found if option[0].partition("=")[0] in own]
+    before = [option for option in found if option not in behind]
+    return [*chain.from_iterable(before), *rest, *chain.from_iterable(behind)]
 
 
 def _is_usage_error(error: Exception) -> bool:

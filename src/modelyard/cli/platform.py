@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -30,10 +32,9 @@ def read_credentials(home: Path = DEFAULT_HOME) -> dict[str, Any]:
     """What `modelyard credentials` shows, as a mapping. Raises `HomeUnusable` before the first start."""
     from modelyard.server.credentials import show_credentials
     from modelyard.server.home import Home
-    from modelyard.server.settings import load_settings
 
     place = Home(home.expanduser().absolute())
-    return show_credentials(place, load_settings(place.config_file, _running_overrides(place.root)))
+    return show_credentials(place, _settings(place.root))
 
 
 @platform.command()
@@ -44,19 +45,26 @@ def up(
     http_port: Annotated[int | None, typer.Option(help="[default: 10090]")] = None,
     https_port: Annotated[int | None, typer.Option(help="[default: 10443]")] = None,
     database_url: Annotated[
-        str | None, typer.Option(help="postgresql://…; SQLite in the home when absent.", envvar="MODELYARD_DATABASE_URL")
+        str | None,
+        typer.Option(help="postgresql://…; SQLite in the home when absent.", envvar="MODELYARD_DATABASE_URL"),
     ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that workloads get to end at a shutdown.")] = 30.0,
 ) -> None:
     """Start the platform."""
     place = home.expanduser().absolute()
-    overrides: dict[str, Any] = {"host": host, "http_port": http_port, "https_port": https_port, "database_url": database_url}
+    overrides: dict[str, Any] = {
+        "host": host,
+        "http_port": http_port,
+        "https_port": https_port,
+        "database_url": database_url,
+    }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     settings = KeeperSettings(place, overrides, deadline)
     if keeper_pid(place) is not None:
         _fail(str(AlreadyRunning(place, str(keeper_pid(place)))))
     try:
-        (place / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (place / "run").mkdir(mode=0o700, exist_ok=True)
         (place / "run" / "problem.txt").unlink(missing_ok=True)
         (place / "run" / "overrides.json").write_text(json.dumps(overrides))
     except OSError as error:
@@ -83,8 +91,14 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
         # The keeper is gone, but what it started may not be.
         argv = [sys.executable, "-m", "modelyard.server", "--home", str(place), "--stop"]
         overrides = _running_overrides(place)
-        code = subprocess.run([*argv, "--overrides", json.dumps(overrides)], env=child_environment(), check=False).returncode
-        _say("The platform was not running; nothing of it is left." if code == 0 else "The platform could not be ended whole.")
+        code = subprocess.run(
+            [*argv, "--overrides", json.dumps(overrides)], env=child_environment(), check=False
+        ).returncode
+        _say(
+            "The platform was not running; nothing of it is left."
+            if code == 0
+            else "The platform could not be ended whole."
+        )
         raise typer.Exit(code)
     os.kill(pid, 15)
     while keeper_pid(place) is not None:
@@ -92,14 +106,108 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
     _say("The platform has ended.")
 
 
+@platform.command()
+def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = "table") -> None:
+    """Show the platform's processes and every running instance: process id, role, state, memory."""
+    from modelyard.server.home import Home
+    from modelyard.server.inspection import read_status
+
+    place = Home(home.expanduser().absolute())
+    rows = read_status(place, _settings(place.root))
+    if output == "json":
+        _say(json.dumps([_camel(asdict(row)) for row in rows], indent=2))
+    else:
+        _table(
+            ("ROLE", "PID", "STATE", "MEMORY", "NAME"),
+            [(row.role, _dash(row.pid), row.state, _mib(row.memory_bytes), row.name) for row in rows],
+        )
+    if any(row.state == "STOPPED" for row in rows):
+        raise typer.Exit(1)
+
+
+@platform.command()
+def doctor(home: HomeOption = DEFAULT_HOME, output: OutputOption = "table") -> None:
+    """Check whether this machine is fit to run the platform, and say what to do where it is not."""
+    from modelyard.server.home import Home
+    from modelyard.server.inspection import examine
+
+    place = Home(home.expanduser().absolute())
+    findings = examine(place, _settings(place.root), is_running=keeper_pid(place.root) is not None)
+    if output == "json":
+        _say(json.dumps([_camel(asdict(finding)) for finding in findings], indent=2))
+    else:
+        marks = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
+        for finding in findings:
+            _say(f"{marks[finding.level]:8} {finding.check}: {finding.message}")
+            if finding.advice:
+                _say(f"{'':8} → {finding.advice}")
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@platform.command()
+def credentials(home: HomeOption = DEFAULT_HOME, output: OutputOption = "table") -> None:
+    """Show how to connect: URLs, app key, access token, the system account to grant access to, the admin's password."""
+    from modelyard.server.home import HomeUnusable
+
+    try:
+        known = read_credentials(home)
+    except HomeUnusable as problem:
+        _fail(str(problem))
+    if output == "json":
+        _say(json.dumps(known, indent=2))
+        return
+    width = max(len(name) for name in known)
+    for name, value in known.items():
+        _say(f"{name:{width}}  {value}")
+
+
+def _settings(home: Path) -> Any:
+    from modelyard.server.home import Home
+    from modelyard.server.settings import load_settings
+
+    return load_settings(Home(home).config_file, _running_overrides(home))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[index]) for row in (head, *rows)) for index in range(len(head))]
+    for row in (head, *rows):
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _camel(values: dict[str, Any]) -> dict[str, Any]:
+    words = {name: name.split("_") for name in values}
+    return {first + "".join(part.title() for part in rest): values[name] for name, (first, *rest) in words.items()}
+
+
+def _dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _mib(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / 2**20:.0f} MiB"
+
+
 def _detach(settings: KeeperSettings) -> None:
     """Start a keeper of its own session, and wait until it serves."""
     log = settings.home / "logs" / "keeper.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
-    argv = [sys.executable, "-m", "modelyard.cli.keep", json.dumps({"home": str(settings.home), "overrides": dict(settings.overrides), "deadline": settings.deadline_seconds})]
+    argv = [
+        sys.executable,
+        "-m",
+        "modelyard.cli.keep",
+        json.dumps(
+            {"home": str(settings.home), "overrides": dict(settings.overrides), "deadline": settings.deadline_seconds}
+        ),
+    ]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=child_environment()
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=child_environment(),
         )
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
@@ -110,7 +218,9 @@ def _detach(settings: KeeperSettings) -> None:
         if process.poll() is not None:
             _fail(_problem(settings.home, log))
         time.sleep(0.02)
-    _fail(f"the platform did not start within {_READY_SECONDS:.0f} s; {settings.home}/logs/server.log says how far it came")
+    _fail(
+        f"the platform did not start within {_READY_SECONDS:.0f} s; {settings.home}/logs/server.log says how far it came"
+    )
 
 
 def _state(home: Path) -> dict[str, Any] | None:
@@ -167,6 +277,6 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     print(f"modelyard: {message}", file=sys.stderr, flush=True)
     raise typer.Exit(1)

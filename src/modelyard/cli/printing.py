@@ -44,7 +44,7 @@ def show_one(resource: BaseModel | Mapping[str, Any], output: Output) -> None:
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in row.items():
+    for name, value in sorted(row.items(), key=_rank):
         is_repeated = (
             name not in {"id", "name"} and name.endswith(("Id", "Name")) and value in {row.get("id"), row.get("name")}
         )
@@ -60,6 +60,14 @@ def show_json(value: Any, output: Output) -> None:
         sys.stdout.write(text.removesuffix("...\n"))
         return
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _rank(field: tuple[str, Any]) -> int:
+    """Who it is and how it is come first; the rest stays in its order (sorting is stable)."""
+    name = field[0]
+    if name in {"id", "name"}:
+        return 0
+    return 1 if name.endswith(("StatusCode", "statusReason", "statusMessage")) else 2
 
 
 def _plain(resource: BaseModel | Mapping[str, Any]) -> dict[str, Any]:

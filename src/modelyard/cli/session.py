@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from modelyard.sdk.errors import NotConfigured
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -59,11 +61,16 @@ class Session:
     def client(self) -> Client:
         """The client. Raises `NotConfigured`."""
         if self._client is None:
-            from modelyard.sdk.client import Client  # noqa: PLC0415 - loading httpx and pydantic takes longer than --help may
-            from modelyard.sdk.connection import Connection, Credentials  # noqa: PLC0415 - as above
+            from modelyard.sdk.client import Client  # loading httpx and pydantic takes longer than --help may
+            from modelyard.sdk.connection import Connection, Credentials
 
             def read(home: Path) -> Credentials | None:
-                return Credentials.model_validate(self._read_credentials(home)) if home.is_dir() else None
+                if not home.is_dir():
+                    return None
+                try:
+                    return Credentials.model_validate(self._read_credentials(home))
+                except Exception as error:  # whatever keeps the home from being read: there is no platform to talk to
+                    raise NotConfigured(str(error)) from error
 
             settings = self.settings
             self._client = Client(
@@ -85,26 +92,26 @@ class Session:
 
     def show_many(self, resources: Sequence[BaseModel | Mapping[str, Any]], columns: Columns) -> None:
         """Print a list: a table with these columns, or all that is known as JSON or YAML."""
-        from modelyard.cli import printing  # noqa: PLC0415 - Rich and YAML only where something is printed
+        from modelyard.cli import printing  # Rich and YAML only where something is printed
 
         printing.show_many(resources, columns, self.settings.output)
 
     def show_one(self, resource: BaseModel | Mapping[str, Any]) -> None:
         """Print one resource."""
-        from modelyard.cli import printing  # noqa: PLC0415 - as above
+        from modelyard.cli import printing
 
         printing.show_one(resource, self.settings.output)
 
     def show_json(self, value: Any) -> None:
         """Print an answer whose form is the user's model's own: JSON, or YAML where asked for."""
-        from modelyard.cli import printing  # noqa: PLC0415 - as above
+        from modelyard.cli import printing
 
         printing.show_json(value, self.settings.output)
 
     @contextmanager
     def waiting(self, what: str, state: Callable[[R], str]) -> Generator[Callable[[R], None], None, None]:
         """Show on stderr what is waited for; gives the callback for a wait's `progress`."""
-        from modelyard.cli import progress  # noqa: PLC0415 - as above
+        from modelyard.cli import progress
 
         with progress.waiting(what, state) as tell:
             yield tell
@@ -112,7 +119,7 @@ class Session:
     @contextmanager
     def moving(self, what: str) -> Generator[Callable[[Progress], None], None, None]:
         """Show a transfer on stderr; gives the callback for its `progress`."""
-        from modelyard.cli import progress  # noqa: PLC0415 - as above
+        from modelyard.cli import progress
 
         with progress.moving(what) as tell:
             yield tell

@@ -6,7 +6,7 @@ from __future__ import annotations
 def format_bytes(count: float) -> str:
     """Bytes in decimal units, e.g. `12.3 MB`."""
     if count < 1000:
-        return f"{count:.0f} bytes"
+        return format_count(int(count), "byte")
     for unit in ("kB", "MB", "GB"):
         count /= 1000
         if count < 1000:

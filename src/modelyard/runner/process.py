@@ -32,7 +32,8 @@ def main_argv(main: Main, python: str) -> list[str]:
 def main_env(main: Main, python: str) -> dict[str, str]:
     """The whole environment of the user's process. Programs of the layer and of the image come first on its PATH."""
     env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    directories = [os.path.dirname(python), os.path.dirname(sys.executable), env.get("PATH") or os.defpath]
+    inherited = (env.get("PATH") or os.defpath).split(":")
+    directories = [os.path.dirname(python), os.path.dirname(sys.executable), *inherited]
     env["PATH"] = ":".join(dict.fromkeys(directories))
     env["PYTHONUNBUFFERED"] = "1"
     env.update(main.env)

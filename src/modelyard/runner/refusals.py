@@ -25,6 +25,8 @@ def refusal(status: int, content: bytes, purpose: str, label: str) -> StepFailed
         return StepFailed(f"The run's token was not accepted for {label} (401).{said}", NO_PERMISSION)
     if status == 403:
         return StepFailed(f"The {purpose} permission is missing for {label} (403).{said}", NO_PERMISSION)
+    if status == 404 and purpose == "write":
+        return NotInStore(f"There is no container to take {label} (404).{said}")
     if status == 404:
         return NotInStore(f"{label} does not exist (404).{said}")
     if status == 422:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 
 from modelyard.sdk.door import Answer, Broken, Call, FileSlice, NotSent
+from modelyard.sdk.errors import ClientClosed
 from modelyard.sdk.wiring import NOT_SENT, LazyContext, answer_of, direct_mounts, limits, timeout_of, why
 
 T = TypeVar("T")
@@ -22,9 +23,11 @@ class AsyncDoor:
         self._transport = transport
         self._context = LazyContext(ca_file)
         self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._is_closed = False
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; later calls raise `ClientClosed`."""
+        self._is_closed = True
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             await client.aclose()
@@ -98,6 +101,8 @@ class AsyncDoor:
         )
 
     def _client(self, call: Call) -> httpx.AsyncClient:
+        if self._is_closed:
+            raise ClientClosed
         is_secure = call.url.startswith("https:")
         client = self._clients.get(is_secure)
         if client is None:

@@ -7,7 +7,6 @@ therefore runs it to its end, in the caller's thread, without an event loop; a p
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import wraps
@@ -17,6 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 import httpx
 
 from modelyard.sdk.door import Answer, Broken, Call, FileSlice, NotSent
+from modelyard.sdk.errors import ClientClosed
 from modelyard.sdk.wiring import NOT_SENT, LazyContext, answer_of, direct_mounts, limits, timeout_of, why
 
 T = TypeVar("T")
@@ -34,10 +34,13 @@ class BlockingDoor:
         self._clients: dict[bool, httpx.Client] = {}
         self._opening = threading.Lock()
         self._is_stopping = threading.Event()
+        self._is_closed = threading.Event()
 
     def close(self) -> None:
-        """Close all connections."""
-        clients, self._clients = list(self._clients.values()), {}
+        """Close all connections. Calls that other threads are in the middle of end with `ClientClosed`."""
+        self._is_closed.set()
+        with self._opening:
+            clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             client.close()
 
@@ -71,7 +74,8 @@ class BlockingDoor:
 
     async def sleep(self, seconds: float) -> None:
         """See `Door`."""
-        time.sleep(seconds)  # noqa: ASYNC251 - this door blocks by design
+        if self._is_closed.wait(seconds):
+            raise ClientClosed
         self._check()
 
     async def work(self, task: Callable[[], T]) -> T:
@@ -125,6 +129,8 @@ class BlockingDoor:
     def _client(self, call: Call) -> httpx.Client:
         is_secure = call.url.startswith("https:")
         with self._opening:
+            if self._is_closed.is_set():
+                raise ClientClosed
             client = self._clients.get(is_secure)
             if client is None:
                 client = httpx.Client(

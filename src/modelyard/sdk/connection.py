@@ -127,7 +127,7 @@ def read_credentials(home: Path) -> Credentials | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotConfigured(f"`modelyard credentials` for {home} did not answer: {error}") from error
     if done.returncode != 0:
-        words = done.stderr.strip().removeprefix("error: ") or f"exit code {done.returncode}"
+        words = done.stderr.strip().removeprefix("modelyard: ") or f"exit code {done.returncode}"
         raise NotConfigured(f"no credentials in {home}: {words}")
     try:
         return Credentials.model_validate_json(done.stdout)

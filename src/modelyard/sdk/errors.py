@@ -30,6 +30,13 @@ class ConnectionFailed(ModelyardError):
         self.url = url
 
 
+class ClientClosed(ModelyardError):
+    """The client was closed, perhaps while this call was going on."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed")
+
+
 class UnexpectedAnswer(ModelyardError):
     """Something answered that doesn't speak the platform's API (another server, a proxy, another version)."""
 

@@ -73,7 +73,9 @@ class Keeper:
                 return INCURABLE_EXIT
             if time.monotonic() - started > _STABLE_SECONDS:
                 wait_seconds = _FIRST_WAIT_SECONDS
-            print(f"the server has ended (exit code {code}); starting it again in {wait_seconds:.1f} s", file=sys.stderr)
+            print(
+                f"the server has ended (exit code {code}); starting it again in {wait_seconds:.1f} s", file=sys.stderr
+            )
             time.sleep(wait_seconds)
             wait_seconds = min(_LONGEST_WAIT_SECONDS, wait_seconds * 2)
         if self._child is None or self._child.returncode != 0:
@@ -103,7 +105,8 @@ class Keeper:
 
 def take_lock(home: Path) -> IO[str]:
     """Hold the home. Raises `AlreadyRunning`."""
-    home.joinpath("run").mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.joinpath("run").mkdir(mode=0o700, exist_ok=True)
     file = (home / "run" / "keeper.lock").open("a+", encoding="ascii")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

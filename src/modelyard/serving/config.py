@@ -33,7 +33,7 @@ class ServingConfig:
         cpus: how many processors the instance may use; 0 means as many as the process sees.
         drain_seconds: how long requests in flight may go on after SIGTERM.
         report_path: where the progress is written; empty for nowhere.
-        work_dir: where archives are unpacked; empty for a temporary directory.
+        work_dir: an existing directory that archives are unpacked below; empty for the system's temporary directory.
         warm_up: whether one prediction is made with zeros before the server says that it is ready.
         parameters: settings of the user's, name to value; handlers see them as `context.system_properties["parameters"]`.
     """

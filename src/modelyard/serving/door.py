@@ -57,6 +57,12 @@ class Door:
         self._served = service.served
         self._service = service
 
+    def close(self) -> None:
+        """Close the model. Nothing may be in flight."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+
     def drain(self) -> None:
         """Say "not ready" from now on; what still comes in is answered."""
         self._is_draining = True

@@ -92,6 +92,8 @@ async def _drain(
     server.stop()  # closes the listener, and each connection after its answer
     await desk.wait_until_idle(config.drain_seconds)
     cut_off = f"; {desk.in_flight} requests were cut off after {config.drain_seconds:g} s" if desk.in_flight else ""
+    if not desk.in_flight:
+        door.close()
     desk.cut_off(NotReady("the server is stopping and could not wait longer for this prediction"))
     await asyncio.wait((listening,), timeout=_LAST_ANSWERS_SECONDS)
     report.write("stopped", f"stopped{cut_off}")

@@ -35,13 +35,16 @@ class TensorService:
         self.platform = runtime.platform
 
     @property
-    def signature(self) -> Signature | None:
+    def signature(self) -> Signature:
         """The default signature, for the model's metadata."""
         return self.runtime.signatures[self.runtime.default_signature]
 
     def answer_v1(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """The answer to a V1 request; one of V2 that came to this path gets the answer of its own protocol."""
-        value = read_json(body)
+        try:
+            value = read_json(body)
+        except BadRequest as error:
+            raise BadRequest(f"{error.message}. {v1.explain(self.signature)}") from error
         if v2.looks_like_v2(value):
             return self._infer(v2.parse_infer(value, memoryview(b"")))
         request = v1.parse_predict(value, self.runtime)

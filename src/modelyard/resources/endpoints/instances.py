@@ -64,7 +64,7 @@ def serving_workload(
         "cpus": flavor.vcpus,
         "drain_seconds": _DRAIN_SECONDS,
         "report_path": f"{RUN}/report.json",
-        "work_dir": f"{WORKSPACE}/archive",
+        "work_dir": WORKSPACE,
         "parameters": dict(spec.parameters),
     }
     plan = Plan(

@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from modelyard.objectstore.backends.local.model import BlobMissing
+from modelyard.objectstore.backends.local.model import MAX_META_COUNT, MAX_META_TOTAL, BlobMissing, TooMuchMetadata
 from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.hosts import StoreHosts
 from modelyard.server.doors import objects_headers, objects_static
-from modelyard.server.doors.objects_answers import Answer, Refusal, refuse
+from modelyard.server.doors.objects_answers import PLAIN, Answer, Refusal, refuse
 from modelyard.server.doors.objects_containers import answer_account, answer_container
 from modelyard.server.doors.objects_copy import answer_copy
 from modelyard.server.doors.objects_read import answer_read
@@ -73,6 +73,8 @@ class ObjectDoor:
             answer = refusal.answer
         except ClientDisconnect:
             return
+        except TooMuchMetadata as error:
+            answer = refuse(400, str(error), content_type=PLAIN).answer
         except BlobMissing:
             _log.exception("an object's bytes are missing: %s", scope["path"])
             answer = refuse(503).answer
@@ -121,8 +123,8 @@ class ObjectDoor:
                 "container_listing_limit": MAX_LISTING,
                 "max_meta_name_length": objects_headers.MAX_META_NAME,
                 "max_meta_value_length": objects_headers.MAX_META_VALUE,
-                "max_meta_count": objects_headers.MAX_META_COUNT,
-                "max_meta_overall_size": objects_headers.MAX_META_TOTAL,
+                "max_meta_count": MAX_META_COUNT,
+                "max_meta_overall_size": MAX_META_TOTAL,
             },
             "slo": {
                 "max_manifest_segments": objects_static.MAX_SEGMENTS,

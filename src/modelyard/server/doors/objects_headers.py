@@ -14,6 +14,8 @@ from starlette.datastructures import Headers
 from modelyard.objectstore.access import BadAccessList, clean_access_list
 from modelyard.objectstore.backends.local.model import (
     DEFAULT_CONTENT_TYPE,
+    MAX_META_COUNT,
+    MAX_META_TOTAL,
     TICKS_PER_SECOND,
     ContainerChange,
     ticks_to_datetime,
@@ -23,8 +25,6 @@ from modelyard.server.doors.objects_answers import PLAIN, refuse
 
 MAX_META_NAME = 128
 MAX_META_VALUE = 256
-MAX_META_COUNT = 90
-MAX_META_TOTAL = 4096
 # Headers besides metadata that are kept with an object and go out with it.
 _KEPT = (
     "Content-Disposition",

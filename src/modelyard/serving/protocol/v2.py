@@ -26,6 +26,8 @@ _DATATYPES = {
     "FP16": "float16", "FP32": "float32", "FP64": "float64", "BF16": "bfloat16", "BYTES": STRING,
 }  # fmt: skip
 _WORDS = {dtype: word for word, dtype in _DATATYPES.items()}
+_MAX_DIMENSIONS = 32
+_MAX_SIZE = 2**31
 HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -194,6 +196,8 @@ def _tensor(entry: Mapping[str, Any], where: str, raw: memoryview) -> tuple[str,
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in cast("list[Any]", shape)):
         raise BadRequest(f"{where} needs a shape: a list of whole numbers that are not negative")
     sizes = cast("list[int]", shape)
+    if len(sizes) > _MAX_DIMENSIONS or max(sizes, default=0) > _MAX_SIZE:
+        raise BadRequest(f"{where} has a shape that is too large")
     dtype = _DATATYPES[cast("str", datatype)]
     size = _parameters(entry, where).get("binary_data_size")
     if size is not None:

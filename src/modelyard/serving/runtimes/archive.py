@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -300,8 +299,3 @@ def _copy(stream: IO[bytes], file: IO[bytes], size: int, path: Path) -> None:
         left -= len(chunk)
     if left or stream.read(1):
         raise LoadFailed(f"{path.name} is damaged: a file in it has not the size that it announces")
-
-
-def free(folder: Path) -> None:
-    """Remove an unpacked archive."""
-    shutil.rmtree(folder, ignore_errors=True)

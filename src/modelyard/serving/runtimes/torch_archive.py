@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import uuid
@@ -28,11 +29,11 @@ from modelyard.serving.runtimes.archive import ArchiveChoice, Manifest
 from modelyard.serving.runtimes.overlay import install_requirements
 from modelyard.serving.runtimes.torch_file import import_file
 from modelyard.serving.runtimes.torch_module import last_line, use_processors
+from modelyard.serving.torchserve.offer import offer_ts
 
 torch: Any = import_module("torch")
 
 BUILT_IN = ("base_handler", "image_classifier", "image_segmenter", "object_detector", "text_classifier")
-_OWN_TS = Path(__file__).parent.parent / "torchserve"
 _UNPACKING_ENVELOPES = ("kserve", "kservev2", "json")
 _STEPS = ("preprocess", "inference", "postprocess")
 _NAMES_INSTANCES = re.compile(r"""['"]instances['"]""")
@@ -51,12 +52,12 @@ def open_model(path: Path, config: ServingConfig) -> ArchiveModel:
     use_processors(config.processor_count)
     choice = _choose(path, config.model_name)
     manifest = _manifest(choice, path, config)
-    work_dir = Path(config.work_dir) if config.work_dir else Path(tempfile.mkdtemp(prefix="modelyard-serving-"))
+    work_dir = Path(tempfile.mkdtemp(prefix="modelyard-serving-", dir=config.work_dir or None))
     folder = archive.unpack(choice.path, work_dir / "archive")
     _check_files(manifest, folder, choice.path)
     if manifest.requirements_file:
         install_requirements(folder / manifest.requirements_file, work_dir / "packages")
-    return ArchiveModel(folder, manifest, choice, config)
+    return ArchiveModel(folder, work_dir, manifest, choice, config)
 
 
 class ArchiveModel:
@@ -64,6 +65,7 @@ class ArchiveModel:
 
     Args:
         folder: the archive's files.
+        work_dir: what was made for this archive alone, removed when the model is closed.
         manifest: what the archive says about itself.
         choice: what the configuration says about the archive.
         config: parameters that the handler may read.
@@ -71,8 +73,11 @@ class ArchiveModel:
 
     platform = "pytorch_archive"
 
-    def __init__(self, folder: Path, manifest: Manifest, choice: ArchiveChoice, config: ServingConfig) -> None:
-        _offer_ts()
+    def __init__(
+        self, folder: Path, work_dir: Path, manifest: Manifest, choice: ArchiveChoice, config: ServingConfig
+    ) -> None:
+        self._work_dir = work_dir
+        offer_ts()
         sys.path.insert(0, str(folder))
         os.chdir(folder)  # handlers open the files of their archive by bare names
         self._context = _context(folder, manifest, choice, config)
@@ -102,6 +107,8 @@ class ArchiveModel:
     def close(self) -> None:
         """Let the model go."""
         self._handle = _closed
+        os.chdir("/")
+        shutil.rmtree(self._work_dir, ignore_errors=True)
 
     def _entry(self, module: Any, function: str, name: str) -> Callable[[list[Any], Any], Any]:
         entry: Any = getattr(module, function, None)
@@ -155,12 +162,6 @@ def _check_files(manifest: Manifest, folder: Path, path: Path) -> None:
     for name in (manifest.serialized_file, manifest.model_file, manifest.requirements_file, manifest.config_file):
         if name and not (folder / name).is_file():
             raise LoadFailed(f"{path.name} names '{name}' in its manifest, but does not hold it")
-
-
-def _offer_ts() -> None:
-    """Handlers import `ts`; TorchServe's own package is used where it is installed."""
-    if find_spec("ts") is None:
-        sys.path.append(str(_OWN_TS))
 
 
 def _context(folder: Path, manifest: Manifest, choice: ArchiveChoice, config: ServingConfig) -> Any:

@@ -8,12 +8,12 @@ in a restart that overlaps, at the same time.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -22,8 +22,8 @@ from modelyard.compute.backends.local import capacity, launching, observing, out
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.backends.local.hints import HintListener
 from modelyard.compute.backends.local.identities import Identities
-from modelyard.compute.backends.local.isolation import find_isolation
-from modelyard.compute.backends.local.limits import GroupBases, find_bases, find_hierarchies, remove_bases
+from modelyard.compute.backends.local.isolation import PROBE_PREFIX, find_isolation
+from modelyard.compute.backends.local.limits import GroupBases, find_bases, find_hierarchies, group_name, remove_bases
 from modelyard.compute.backends.local.package_access import find_package_access
 from modelyard.compute.backends.local.planning import Machine
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
@@ -139,7 +139,13 @@ class LocalCompute:
         self._threads.shutdown(wait=True)
 
     async def _run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        def guarded() -> R:
+            try:
+                return work(*args, **kwargs)
+            except OSError as error:  # a full disk, missing rights, no more processes: an administrator can cure it
+                raise RetryLater(f"The local backend at {self._root} can't do its work: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
 
     async def _until_ended(self, ids: list[str], seconds: float) -> list[str]:
         deadline = time.monotonic() + seconds
@@ -153,18 +159,17 @@ class LocalCompute:
     def _found_machine(self) -> Machine:
         with self._machine_lock:
             if self._machine is None:
-                try:
-                    self._machine = self._find_machine()
-                except OSError as error:
-                    raise RetryLater(f"The local backend can't use {self._root}: {error}") from error
+                self._machine = self._find_machine()
             return self._machine
 
     def _find_machine(self) -> Machine:
         for directory in (self._root, self._root / "instances", self._root / "runtime"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         removal.empty(self._root / "trash")
-        name = f"modelyard-{hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]}"
-        groups = find_bases(find_hierarchies(), name) if self._settings.has_cgroups else GroupBases()
+        for leftover in (self._root / "instances").glob(f"{PROBE_PREFIX}*"):
+            with suppress(RetryLater):
+                self._remove(leftover.name)
+        groups = find_bases(find_hierarchies(), group_name(self._root)) if self._settings.has_cgroups else GroupBases()
         machine = Machine(
             root=self._root,
             settings=self._settings,
@@ -197,12 +202,9 @@ class LocalCompute:
         machine = self._found_machine()
         planning.check(instance, machine, len(capacity.gpu_devices()))
         directory = self._directory(instance.id)
-        try:
-            with launching.launch_lock(directory):
-                if not launching.is_launched(directory):
-                    self._start(instance, machine, directory)
-        except OSError as error:
-            raise RetryLater(f"'{instance.id}' could not be launched: {error}") from error
+        with launching.launch_lock(directory):
+            if not launching.is_launched(directory):
+                self._start(instance, machine, directory)
 
     def _start(self, instance: Instance, machine: Machine, directory: Path) -> None:
         uid = gid = None

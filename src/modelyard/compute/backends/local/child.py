@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 STATUS_DESCRIPTOR, ARGUMENTS_DESCRIPTOR = 3, 4
 """Fixed descriptors of the program: bubblewrap's status, and its arguments (so that no other user sees them in a process list)."""
 
+STAGED, STAGED_OPTIONAL, STAGED_SHARED = "", "optional", "shared"
+"""A source of the platform's; one that is left out where it is missing; one in which tenants may have left links."""
+
 _OPEN_FILES = 65_536
 _OUT_OF_MEMORY_SCORE = "500"
 _PIPE_AND_FILE_SIZE_SIGNALS = (13, 25)
@@ -133,20 +136,33 @@ def _set_process_limits(plan: Plan, cgroups: Cgroups) -> None:
         pass
 
 
-def _stage(sources: list[str], stage_at: str) -> None:
+def _stage(sources: list[tuple[str, str]], stage_at: str) -> None:
     """Show sources that only root can reach at a place that everybody can, in a mount namespace of this process."""
     kernel.unshare_mounts()
-    descriptors = [trusted_paths.open_path(source) for source in sources]
-    kinds = [os.path.isdir(f"/proc/self/fd/{descriptor}") for descriptor in descriptors]
+    # All are opened before the stage covers what lies at its place.
+    descriptors = [_open_source(source, trust) for source, trust in sources]
     kernel.mount("modelyard", stage_at, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
-    for number, (descriptor, is_directory) in enumerate(zip(descriptors, kinds, strict=True)):
+    for number, descriptor in enumerate(descriptors):
         target = f"{stage_at}/{number}"
-        if is_directory:
+        if descriptor is None:
+            continue
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
             os.mkdir(target, 0o755)
         else:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
         kernel.mount(f"/proc/self/fd/{descriptor}", target, None, kernel.MS_BIND | kernel.MS_REC)
         os.close(descriptor)
+
+
+def _open_source(source: str, trust: str) -> int | None:
+    if trust == STAGED_SHARED:
+        return trusted_paths.open_path(source)
+    try:
+        return os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if trust == STAGED_OPTIONAL:
+            return None
+        raise
 
 
 def _argument_file(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from modelyard.compute.backends.local.settings import Isolation
 from modelyard.compute.port import Command, Instance, LaunchRefused, Limits, Observation, Phase
 from modelyard.kit.errors import RetryLater
 
+PROBE_PREFIX = "probe."
 _PROBE_SECONDS = 20.0
 _LADDER = (Isolation.WORKLOAD_USER, Isolation.NAMESPACES)
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -25,7 +26,7 @@ Launch = Callable[[Instance, Machine], Path]
 def probe_instance(number: int) -> Instance:
     """A harmless instance that needs everything that others need."""
     return Instance(
-        id=f"probe.{time.time_ns():x}.{number}",
+        id=f"{PROBE_PREFIX}{time.time_ns():x}.{number}",
         workload_id=f"probe.{number}",
         index=0,
         attempt=0,

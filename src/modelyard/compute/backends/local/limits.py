@@ -8,6 +8,7 @@ group limits is left to the supervisor's own look at memory and to process limit
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -124,6 +125,11 @@ def find_bases(hierarchies: Hierarchies, name: str) -> GroupBases:
         if _works(GroupBases({controller: base})):
             v1[controller] = base
     return GroupBases(v1, v2, v2_controllers)
+
+
+def group_name(root: Path) -> str:
+    """The name of the groups below which the instances of the backend at `root` have theirs."""
+    return f"modelyard-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
 def remove_bases(bases: GroupBases) -> bool:

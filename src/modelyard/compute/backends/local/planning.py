@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import modelyard
 from modelyard.compute.backends.local import records, sandbox
+from modelyard.compute.backends.local.child import STAGED
 from modelyard.compute.backends.local.environments import EnvironmentStore, spec_json
 from modelyard.compute.backends.local.hints import NAME as HINTS_NAME
 from modelyard.compute.backends.local.limits import GroupBases
@@ -271,7 +272,7 @@ def _plan_sandbox(
     bwrap = str(machine.runtime.bwrap)
     if stage_at is not None and machine.runtime.bwrap_root is not None:
         bwrap = bwrap.replace(str(machine.runtime.bwrap_root), f"{stage_at}/{len(staged)}", 1)
-        staged.append(str(machine.runtime.bwrap_root))
+        staged.append((str(machine.runtime.bwrap_root), STAGED))
     plan["stage"] = staged
     plan["stage_at"] = stage_at or ""
     plan["sandbox_arguments"] = [
@@ -293,7 +294,7 @@ def _binds(
         more = (facts.base_prefix, *facts.library_directories) if facts else ()
         binds += sandbox.interpreter_binds(environment / "bin" / "python", more)
         binds.append(Bind(str(environment), "/opt/environment"))
-    binds += [Bind(path, path) for path in machine.packages.paths if not sandbox.is_seen(path)]
+    binds += [Bind(path, path, is_optional=True) for path in machine.packages.paths if not sandbox.is_seen(path)]
     binds += [
         Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
         Bind(str(machine.runtime.etc / "group"), "/etc/group"),
@@ -304,7 +305,7 @@ def _binds(
         Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
     ]
     mounts = sorted(instance.mounts, key=lambda mount: mount.target)
-    binds += [Bind(mount.source, mount.target, is_writable=not mount.read_only) for mount in mounts]
+    binds += [Bind(mount.source, mount.target, is_writable=not mount.read_only, is_shared=True) for mount in mounts]
     return binds + sandbox.gpu_binds(gpu_devices)
 
 

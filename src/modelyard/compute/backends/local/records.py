@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         files: list[tuple[str, str]]  # path, text
         uid: int | None  # None: the platform's own user
         gid: int | None
-        stage: list[
-            str
-        ]  # sources that only root can reach; the n-th appears as `{stage_at}/{n}` in a mount namespace of the child
+        # Sources that only root may be able to reach, and how far each is trusted (`child.STAGED`). The n-th appears as
+        # `{stage_at}/{n}` in a mount namespace of the child.
+        stage: list[tuple[str, str]]
         stage_at: str
         has_guard: bool  # no process namespace: a guardian holds the tree together
         cgroups_v1: dict[str, str]

@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard.compute.backends.local.child import ARGUMENTS_DESCRIPTOR, STATUS_DESCRIPTOR
+from modelyard.compute.backends.local.child import (
+    ARGUMENTS_DESCRIPTOR,
+    STAGED,
+    STAGED_OPTIONAL,
+    STAGED_SHARED,
+    STATUS_DESCRIPTOR,
+)
 
 _ETC_FILES = (
     "ssl",
@@ -41,13 +47,21 @@ _GPU_HELPERS = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A host path and where it appears. `is_system`: every user of the host can reach it, so it needs no staging."""
+    """A host path and where it appears.
+
+    Attributes:
+        is_system: every user of the host can reach it, so it needs no staging.
+        is_optional: left out where it is missing.
+        is_shared: tenants may have left links in it.
+    """
 
     source: str
     target: str
     is_writable: bool = False
     is_device: bool = False
     is_system: bool = False
+    is_optional: bool = False
+    is_shared: bool = False
 
 
 def system_arguments(system_directories: Sequence[str]) -> list[str]:
@@ -86,17 +100,18 @@ def namespace_arguments() -> list[str]:
     ]
 
 
-def bind_arguments(binds: Iterable[Bind], stage_at: str | None) -> tuple[list[str], list[str]]:
+def bind_arguments(binds: Iterable[Bind], stage_at: str | None) -> tuple[list[str], list[tuple[str, str]]]:
     """Arguments for these binds, and the sources to stage (none where `stage_at` is None): the n-th is `{stage_at}/{n}`."""
     arguments: list[str] = []
-    staged: list[str] = []
+    staged: list[tuple[str, str]] = []
     for bind in binds:
         source = bind.source
         if stage_at is not None and not bind.is_system:
             source = f"{stage_at}/{len(staged)}"
-            staged.append(bind.source)
+            trust = STAGED_OPTIONAL if bind.is_optional else STAGED_SHARED if bind.is_shared else STAGED
+            staged.append((bind.source, trust))
         option = "--dev-bind" if bind.is_device else "--bind" if bind.is_writable else "--ro-bind"
-        arguments += [option, source, bind.target]
+        arguments += [f"{option}-try" if bind.is_optional else option, source, bind.target]
     return arguments, staged
 
 

@@ -19,7 +19,6 @@ Json = dict[str, Any]
 ROUTES = "front_door"
 SECRET = "front_door"  # noqa: S105  # the name under which Envoy asks for the certificate, not a secret
 BODY_LIMIT_FILTER = "modelyard.body_limit"
-SAFE_RETRY_FILTER = "modelyard.safe_retry"
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _MEBIBYTE = 1024 * 1024
@@ -127,7 +126,7 @@ def _front_door(settings: EnvoySettings) -> Json:
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": local_replies(),
         "access_log": [_access_log(settings.files)],
-        "http_filters": [_body_limit(), _safe_retry(), _router()],
+        "http_filters": [_body_limit(), _router()],
     }
 
 
@@ -153,63 +152,11 @@ def _manager(name: str, files: Files) -> Json:
 
 
 def _body_limit() -> Json:
-    """Holds a body of unknown size until its route's limit is known to be kept.
-
-    Off unless a route turns it on with its limit, and passed by when a Content-Length tells the size beforehand.
-    """
+    """Holds a body of unknown size until its route's limit is known to be kept. Off, except for the entries that turn it on (`compiled.py`)."""
     return {
         "name": BODY_LIMIT_FILTER,
         "disabled": True,
-        "typed_config": _only_when(
-            {"header_name": "content-length"},
-            {"safe_regex": {"google_re2": {}, "regex": ".+"}},
-            skip=True,
-            inner={"@type": f"{_HTTP}.buffer.v3.Buffer", "max_request_bytes": _MEBIBYTE},
-        ),
-    }
-
-
-def _safe_retry() -> Json:
-    """Lets Envoy also repeat a GET, HEAD or OPTIONS whose connection broke after it was sent, which is not safe for other methods."""
-    retry = {"header": {"key": "x-envoy-retry-on", "value": "reset"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    return {
-        "name": SAFE_RETRY_FILTER,
-        "typed_config": _only_when(
-            {"header_name": ":method"},
-            {"safe_regex": {"google_re2": {}, "regex": "GET|HEAD|OPTIONS"}},
-            skip=False,
-            inner={
-                "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",
-                "mutations": {"request_mutations": [{"append": retry}]},
-            },
-        ),
-    }
-
-
-def _only_when(header: Json, value: Json, *, skip: bool, inner: Json) -> Json:
-    skipping = {
-        "action": {
-            "name": "skip",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter"
-            },
-        }
-    }
-    single = {
-        "input": {
-            "name": "header",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                **header,
-            },
-        },
-        "value_match": value,
-    }
-    predicate: Json = {"single_predicate": single} if skip else {"not_matcher": {"single_predicate": single}}
-    return {
-        "@type": "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        "xds_matcher": {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": skipping}]}},
-        "extension_config": {"name": "inner", "typed_config": inner},
+        "typed_config": {"@type": f"{_HTTP}.buffer.v3.Buffer", "max_request_bytes": _MEBIBYTE},
     }
 
 

@@ -107,6 +107,8 @@ def _check(route: Route) -> None:
     for upstream in route.upstreams:
         if upstream.weight < 0:
             raise refuse(f"the weight of upstream '{upstream.name}' must not be negative")
+    if not route.rules:
+        raise refuse("a route needs a rule")
     for rule in route.rules:
         for path in (rule.path, *([] if rule.rewrite is None else [rule.rewrite])):
             if fault := _path_fault(path):
@@ -155,16 +157,7 @@ def _entry(route: Route, rule: Rule, match: Json, clusters: _Clusters, *, rewrit
     action: Json = {**_destination(route, rule, clusters), **_time_limits(route)}
     if rewrite is not None:
         action["prefix_rewrite"] = rewrite
-    entry: Json = {"match": match, "route": action}
-    if route.max_body_bytes is not None and route.max_body_bytes <= HELD_BODY_LIMIT_BYTES:
-        entry["typed_per_filter_config"] = {
-            BODY_LIMIT_FILTER: {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-                # Envoy's filter takes no 0; a body of unknown size against a limit of 0 is let through with its single byte.
-                "buffer": {"max_request_bytes": max(route.max_body_bytes, 1)},
-            }
-        }
-    return entry
+    return {"match": match, "route": action}
 
 
 def _destination(route: Route, rule: Rule, clusters: _Clusters) -> Json:
@@ -185,31 +178,51 @@ def _time_limits(route: Route) -> Json:
 
 
 def _with_limits(route: Route, entries: Sequence[Json]) -> list[Json]:
-    """The entries, after those that turn away a body that is too large or, for large limits, of unknown size."""
+    """The entries, after those that keep the limit of the body.
+
+    A Content-Length over the limit is turned away at once, others stream. Without one the body is held until it has ended or is too large;
+    where the limit is more than should be held, the client must tell the size.
+    """
     limit = route.max_body_bytes
     if limit is None:
         return list(entries)
     too_large = {"name": "content-length", "range_match": {"start": limit + 1, "end": _LARGEST}}
-    limits: list[Json] = [{"match": {"prefix": "/", "headers": [too_large]}, "direct_response": {"status": 413}}]
-    if limit > HELD_BODY_LIMIT_BYTES:
-        unknown: list[Json] = [
-            {"name": "content-length", "present_match": True, "invert_match": True},
-            {"name": ":method", "string_match": {"safe_regex": {"google_re2": {}, "regex": "POST|PUT|PATCH"}}},
-        ]
-        limits.append({"match": {"prefix": "/", "headers": unknown}, "direct_response": {"status": 411}})
-    return [*limits, *entries]
+    unknown = {"name": "content-length", "present_match": True, "invert_match": True}
+    refusals = [_refusal(413, too_large)]
+    if limit <= HELD_BODY_LIMIT_BYTES:
+        return [*refusals, *(_held(entry, unknown, limit) for entry in entries), *entries]
+    # HTTP/2 doesn't say whether there is a body, so there it is taken from the method.
+    with_body = {"name": ":method", "string_match": {"safe_regex": {"google_re2": {}, "regex": "POST|PUT|PATCH"}}}
+    chunked = {"name": "transfer-encoding", "present_match": True}
+    return [*refusals, _refusal(411, unknown, with_body), _refusal(411, unknown, chunked), *entries]
 
 
-def _label(route: Route, *lists: list[Json], entry_count: int) -> None:
-    """Write into every entry whose it is. By these labels `list_routes` sees what Envoy really has, all of it or a part."""
-    labels = {"id": route.id, "digest": route_digest(route), "entry_count": entry_count}
-    for entries in lists:
-        for entry in entries:
-            entry |= {
-                "name": route.id,
-                "stat_prefix": route.id,
-                "metadata": {"filter_metadata": {METADATA: labels}},
-            }
+def _refusal(status: int, *headers: Json) -> Json:
+    return {"match": {"prefix": "/", "headers": list(headers)}, "direct_response": {"status": status}}
+
+
+def _held(entry: Json, unknown: Json, limit: int) -> Json:
+    match = {**entry["match"], "headers": [*entry["match"].get("headers", []), unknown]}
+    filters = {
+        BODY_LIMIT_FILTER: {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+            # Envoy's filter takes no 0; against a limit of 0, a single byte of unknown size gets through.
+            "buffer": {"max_request_bytes": max(limit, 1)},
+        }
+    }
+    return {**entry, "match": match, "typed_per_filter_config": filters}
+
+
+def _label(route: Route, bare: list[Json], below: list[Json], *, entry_count: int) -> None:
+    """Write into the entries whose they are. By this `list_routes` sees what Envoy really has, all of it or a part.
+
+    The first entry carries the digest and how many entries there should be, the others the id alone: Envoy is slow to load metadata.
+    """
+    for entry in (*bare, *below):
+        entry |= {"name": route.id, "stat_prefix": route.id}
+    if below:
+        labels = {"id": route.id, "digest": route_digest(route), "entry_count": entry_count}
+        below[0]["metadata"] = {"filter_metadata": {METADATA: labels}}
 
 
 def _action(entries: Sequence[Json]) -> bytes:

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.001
 _SLOWEST_POLL_SECONDS = 0.05
-_NAMED_CLUSTERS = 50  # above this many new upstreams Envoy is asked for its version instead of for each by name
+_NAMED_CLUSTERS = 2  # above this many new upstreams Envoy is asked for its version: it takes no long patterns
 _REFUSAL = re.compile(r"Filesystem config update (?:rejected|failure): (.*?)(?=^\[\d{4}-|\Z)", re.DOTALL | re.MULTILINE)
 _ROUTE_COUNTERS = r"^http\.[a-z]+\.rds\.front_door\.(config_reload|config_reload_time_ms|update_success|version_text)$"
 

@@ -9,6 +9,7 @@ what arrives with one is a mistake or a trick, and to resolve it here would quie
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ PROBE_HOST = "version.modelyard.internal"
 """The host name under which a worker tells the version of the routes that it serves."""
 
 _REFUSED_PATHS = r"[^?]*(?:\\.*|/(?:\.|%2[eE]){1,2}(?:[/?].*)?)"
-_RETRIES = 2
+# A Unix socket refuses at once when its backlog is full, where a port would let the client wait: some patience makes up for that.
+_RETRIES = 4
 
 
 def check_places(routes: Iterable[CompiledRoute]) -> None:
@@ -67,11 +69,13 @@ def observed_routes(config_dump: bytes) -> list[ObservedRoute]:
 
     A route that Envoy has only a part of (somebody took entries out) is listed with a digest that fits no content, so that it is put again.
     """
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     labels: dict[str, Json] = {}
-    for label in _labels(orjson.loads(config_dump)):
-        counts[label["id"]] = counts.get(label["id"], 0) + 1
-        labels[label["id"]] = label
+    for entry in _entries(orjson.loads(config_dump)):
+        counts[entry["name"]] += 1
+        label = entry.get("metadata", {}).get("filter_metadata", {}).get(METADATA)
+        if label is not None:
+            labels[label["id"]] = label
     return [
         ObservedRoute(id, label["digest"] if counts[id] == int(label["entry_count"]) else "incomplete")
         for id, label in sorted(labels.items())
@@ -140,7 +144,7 @@ def _retry_policy() -> Json:
     return {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": _RETRIES,
-        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
         "retry_host_predicate": [
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",
@@ -159,16 +163,15 @@ def _probe_host(version: str) -> Json:
     return {"name": ":probe", "domains": [PROBE_HOST], "routes": [route]}
 
 
-def _labels(node: object) -> Iterator[Json]:
-    """Every label in a dump, wherever it stands: matchers nest."""
+def _entries(node: object) -> Iterator[Json]:
+    """Every entry with a name in a dump, wherever it stands: matchers nest."""
     stack: list[Any] = [node]
     while stack:
         current: Any = stack.pop()
-        if isinstance(current, dict):
-            metadata: Any = current.get("filter_metadata")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]  # JSON
-            if isinstance(metadata, dict) and METADATA in metadata:
-                yield metadata[METADATA]
+        if isinstance(current, list):
+            stack.extend(current)  # pyright: ignore[reportUnknownArgumentType]  # JSON
+        elif isinstance(current, dict):
+            if "match" in current and "name" in current:
+                yield current
             else:
                 stack.extend(current.values())  # pyright: ignore[reportUnknownArgumentType,reportUnknownMemberType]  # JSON
-        elif isinstance(current, list):
-            stack.extend(current)  # pyright: ignore[reportUnknownArgumentType]  # JSON

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,7 +167,11 @@ class DirectoryBlobs:
 
 
 class _FileWriter:
-    """Gathers pieces to 1 MiB; hashing and writing happen together in a thread, so the event loop does neither."""
+    """Gathers pieces to 1 MiB; hashing and writing happen together in a thread, so the event loop does neither.
+
+    A cancelled request leaves its thread at work. The lock makes `discard` wait for it, and what comes after finds the writer closed, so
+    nothing is ever written to a descriptor that belongs to another file by now.
+    """
 
     def __init__(self, blobs: DirectoryBlobs, key: str) -> None:
         self.key = key
@@ -176,48 +181,65 @@ class _FileWriter:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._descriptor: int | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
 
     async def write(self, piece: bytes) -> None:
         self._waiting.append(piece)
         self._waiting_bytes += len(piece)
         self.size += len(piece)
         if self._waiting_bytes >= PIECE_BYTES:
-            await self._blobs.run(self._flush)
+            pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            await self._blobs.run(self._flush, pieces)
 
     async def finish(self) -> str:
-        return await self._blobs.run(self._finish)
+        pieces, self._waiting = self._waiting, []
+        return await self._blobs.run(self._finish, pieces)
 
     async def discard(self) -> None:
-        self._waiting.clear()
+        self._waiting = []
         await self._blobs.run(self._discard)
 
-    def _flush(self) -> None:
+    def _flush(self, pieces: list[bytes]) -> None:
+        with self._lock:
+            self._write(pieces)
+
+    def _finish(self, pieces: list[bytes]) -> str:
+        with self._lock:
+            descriptor = self._write(pieces)
+            try:
+                os.fsync(descriptor)
+                _sync_directory(self._blobs.path(self.key).parent)
+            except OSError as error:
+                raise _full_or_same(error) from error
+            self._close()
+            return self._digest.hexdigest()
+
+    def _discard(self) -> None:
+        with self._lock:
+            self._close()
+            self._blobs.path(self.key).unlink(missing_ok=True)
+
+    def _write(self, pieces: list[bytes]) -> int:
+        if self._is_closed:
+            raise RuntimeError("the blob was finished or discarded")
         try:
             if self._descriptor is None:
                 self._descriptor = self._create()
-            for piece in self._waiting:
+            for piece in pieces:
                 self._digest.update(piece)
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             raise _full_or_same(error) from error
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        return self._descriptor
 
-    def _finish(self) -> str:
-        self._flush()
-        descriptor = self._descriptor
-        if descriptor is None:
-            raise RuntimeError("a blob was finished twice")
-        try:
-            os.fsync(descriptor)
-            _sync_directory(self._blobs.path(self.key).parent)
-        except OSError as error:
-            raise _full_or_same(error) from error
-        self._descriptor = None
-        os.close(descriptor)
-        return self._digest.hexdigest()
+    def _close(self) -> None:
+        self._is_closed = True
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def _create(self) -> int:
         path = self._blobs.path(self.key)
@@ -228,12 +250,6 @@ class _FileWriter:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             _sync_directory(self._blobs.root)
             return os.open(path, flags, 0o600)
-
-    def _discard(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._blobs.path(self.key).unlink(missing_ok=True)
 
 
 class RemoteStoreBlobs:

@@ -11,13 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.kit.ids import new_id
 from modelyard.objectstore.backends.local.model import (
+    MAX_META_COUNT,
+    MAX_META_TOTAL,
     Account,
     Container,
     ContainerChange,
     ContainerNotEmpty,
     NoSuchContainer,
+    TooMuchMetadata,
 )
 from modelyard.objectstore.backends.local.tables import accounts, containers
+
+# The limit counts names without their `X-Container-Meta-`, which are kept here with it.
+_META_ROOM = MAX_META_TOTAL + MAX_META_COUNT * len("X-Container-Meta-")
 
 
 async def find_account(session: AsyncSession, name: str, now: int) -> Account:
@@ -135,4 +141,9 @@ async def _insert_if_new(session: AsyncSession, table: Table, values: Mapping[st
 
 
 def _merged(old: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in {**old, **changes}.items() if value}
+    merged = {name: value for name, value in {**old, **changes}.items() if value}
+    if changes and len(merged) > MAX_META_COUNT:
+        raise TooMuchMetadata(f"Too many metadata items; max {MAX_META_COUNT}")
+    if changes and sum(len(name) + len(value) for name, value in merged.items()) > _META_ROOM:
+        raise TooMuchMetadata(f"Total metadata too large; max {MAX_META_TOTAL}")
+    return merged

@@ -12,6 +12,8 @@ from modelyard.objectstore.access import Grants
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 TICKS_PER_SECOND = 100_000
+MAX_META_COUNT = 90
+MAX_META_TOTAL = 4096
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
@@ -29,6 +31,10 @@ class ContainerNotEmpty(Exception):
 
 class ObjectExists(Exception):
     """The object must not exist for this request, and does."""
+
+
+class TooMuchMetadata(Exception):
+    """A container or an account would have more metadata than is kept in all."""
 
 
 class BlobMissing(Exception):

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ts.torch_handler.base_handler import BaseHandler
+from modelyard.serving.torchserve.torch_handler.base_handler import BaseHandler
 
 torch: Any = import_module("torch")
 

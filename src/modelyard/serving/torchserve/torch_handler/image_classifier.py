@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ts.torch_handler.vision_handler import VisionHandler
-from ts.utils.util import map_class_to_label
+from modelyard.serving.torchserve.torch_handler.vision_handler import VisionHandler
+from modelyard.serving.torchserve.utils.util import map_class_to_label
 
 torch: Any = import_module("torch")
 transforms: Any = import_module("torchvision.transforms")

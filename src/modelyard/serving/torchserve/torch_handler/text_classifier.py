@@ -6,8 +6,8 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from ts.torch_handler.text_handler import TextHandler
-from ts.utils.util import map_class_to_label
+from modelyard.serving.torchserve.torch_handler.text_handler import TextHandler
+from modelyard.serving.torchserve.utils.util import map_class_to_label
 
 torch: Any = import_module("torch")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ts.metrics.metrics_store import MetricsStore
+from modelyard.serving.torchserve.metrics.metrics_store import MetricsStore
 
 
 class RequestProcessor:

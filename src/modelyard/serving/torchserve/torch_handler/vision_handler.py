@@ -7,7 +7,7 @@ import io
 from importlib import import_module
 from typing import Any
 
-from ts.torch_handler.base_handler import BaseHandler
+from modelyard.serving.torchserve.torch_handler.base_handler import BaseHandler
 
 torch: Any = import_module("torch")
 Image: Any = import_module("PIL.Image")

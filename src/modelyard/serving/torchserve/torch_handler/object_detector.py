@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ts.torch_handler.vision_handler import VisionHandler
+from modelyard.serving.torchserve.torch_handler.vision_handler import VisionHandler
 
 torch: Any = import_module("torch")
 transforms: Any = import_module("torchvision.transforms")

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from ts.utils.util import list_classes_from_module, load_label_mapping
+from modelyard.serving.torchserve.utils.util import list_classes_from_module, load_label_mapping
 
 torch: Any = import_module("torch")
 

@@ -1,0 +1,1 @@
+"""See `modelyard.serving.torchserve`."""

@@ -60,11 +60,12 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Figure:
-    """One turn: requests per second, and the median and 99th percentile of the latency in milliseconds."""
+    """One turn: requests per second, median and 99th percentile of the latency (ms), and the server's processor time (µs a request)."""
 
     rate: float
     p50: float
     p99: float
+    processor: float
 
 
 class Client(asyncio.Protocol):
@@ -107,8 +108,9 @@ class Client(asyncio.Protocol):
         self._transport.write(self._request)
 
 
-async def turn(socket: Path, connections: int, seconds: float) -> Figure:
+async def turn(socket: Path, pid: int, connections: int, seconds: float) -> Figure:
     """Ask with so many connections for so long."""
+    used = processor_seconds(pid)
     request = b"POST /v1/models/iris:predict HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
     request += b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     taken: list[float] = []
@@ -121,7 +123,14 @@ async def turn(socket: Path, connections: int, seconds: float) -> Figure:
     await asyncio.gather(*(client.closed for client in clients))
     rate = len(taken) / (time.perf_counter() - started)
     ordered = sorted(taken)
-    return Figure(rate, statistics.median(ordered) * 1000, ordered[int(len(ordered) * 0.99)] * 1000)
+    used = (processor_seconds(pid) - used) / len(taken) * 1e6
+    return Figure(rate, statistics.median(ordered) * 1000, ordered[int(len(ordered) * 0.99)] * 1000, used)
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used so far, in user and in system mode (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -164,15 +173,17 @@ def measure(python: Path, seconds: float, rounds: int, place: Path) -> None:
     try:
         for name, process in processes.items():
             wait_for(sockets[name], process)
-        print(f"{'connections':>11} {'':>7} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+        print(f"{'connections':>11} {'':>7} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'cpu µs/req':>11}")
         for connections in (1, 8, 64):
             figures: dict[str, list[Figure]] = {"floor": [], "server": []}
             for _ in range(rounds):
                 for name, socket in sockets.items():
-                    figures[name].append(asyncio.run(turn(socket, connections, seconds)))
+                    figures[name].append(asyncio.run(turn(socket, processes[name].pid, connections, seconds)))
             best = {name: max(turns, key=lambda figure: figure.rate) for name, turns in figures.items()}
             for name, figure in best.items():
-                print(f"{connections:>11} {name:>7} {figure.rate:>8.0f} {figure.p50:>8.3f} {figure.p99:>8.3f}")
+                print(
+                    f"{connections:>11} {name:>7} {figure.rate:>8.0f} {figure.p50:>8.3f} {figure.p99:>8.3f} {figure.processor:>11.0f}"
+                )
             added = best["server"].p50 - best["floor"].p50
             print(f"{'':>11} {'ratio':>7} {best['server'].rate / best['floor'].rate:>8.2f}   p50 {added:+.3f} ms")
     finally:

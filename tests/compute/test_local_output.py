@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -47,6 +48,16 @@ def test_rotation_keeps_offsets(tmp_path: Path) -> None:
     assert read_output(directory, len(content), 20) == (len(content), b"")
     assert read_output(directory, len(content) + 5, 20) == (len(content) + 5, b"")
     assert read_output(directory, -5, 3) == (8000, content[8000:8003])
+
+
+def test_file_systems_without_splice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "splice", refuse)
+    content = os.urandom(3_000_000)
+    _record(tmp_path / "logs", content, 1 << 20, 5)
+    assert read_output(str(tmp_path / "logs"), 0, 1 << 23) == (0, content)
 
 
 def test_reading_piece_by_piece_gives_all(tmp_path: Path) -> None:

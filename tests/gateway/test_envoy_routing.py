@@ -289,8 +289,6 @@ async def test_bodies_over_the_limit_are_turned_away(
     assert (await client.post("/large", content=b"x" * 200_000)).status_code == 200
     answer = await client.post("/large", content=pieces(1))
     assert (answer.status_code, code(answer.json())) == (411, 411900)
-    answer = await client.request("DELETE", "/large", content=pieces(1))
-    assert answer.status_code == 411
     assert (await client.get("/large")).status_code == 200
     assert (await client.get("/small")).status_code == 200
     # Turned away before the first byte of the body: a client that asks first (RFC 9110, 10.1.1) sends none.

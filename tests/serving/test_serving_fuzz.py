@@ -19,7 +19,23 @@ from modelyard.serving.runtimes.archive import parse_properties
 from modelyard.serving.service import TensorService
 
 WORDS = st.sampled_from(
-    "instances inputs x t b64 name shape datatype data FP32 BYTES INT8 BF16 parameters AAAA".split()
+    [
+        "instances",
+        "inputs",
+        "x",
+        "t",
+        "b64",
+        "name",
+        "shape",
+        "datatype",
+        "data",
+        "FP32",
+        "BYTES",
+        "INT8",
+        "BF16",
+        "parameters",
+        "AAAA",
+    ]
 )
 KINDS = st.sampled_from(
     ["", "application/json", "text/plain", "multipart/form-data; boundary=B", "multipart/form-data",

@@ -250,10 +250,17 @@ def both(swift: Door, ours: Door) -> Both:
 
 _SAME = re.compile(
     r"content-(type|range|disposition|encoding|language)|etag|accept-ranges|cache-control|expires|allow|vary|www-authenticate"
-    r"|x-(object|container|account-meta)-.*|x-account-container-count|x-static-large-object|x-delete-at|x-robots-tag"
+    r"|x-(object|container|account-meta)-.*|x-static-large-object|x-delete-at|x-robots-tag"
     r"|x-copied-from(-account)?"
 )
-_PRESENT = ("last-modified", "x-timestamp", "x-manifest-etag", "x-copied-from-last-modified", "x-trans-id")
+_PRESENT = (
+    "x-account-container-count",
+    "last-modified",
+    "x-timestamp",
+    "x-manifest-etag",
+    "x-copied-from-last-modified",
+    "x-trans-id",
+)
 
 
 def _placed(value: str, container: str) -> str:

@@ -228,3 +228,15 @@ SCENARIOS: dict[str, list[tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_same_answers(both: Any, name: str) -> None:
     both.play(name, SCENARIOS[name])
+
+
+def test_account_counts_its_containers(both: Any) -> None:
+    def count(door: Any) -> int:
+        return int(door.ask("HEAD", "").headers["x-account-container-count"])
+
+    for door in (both.swift, both.ours):
+        before = count(door)
+        assert door.ask("PUT", "/counted").status == 201
+        assert count(door) == before + 1
+        assert door.ask("DELETE", "/counted").status == 204
+        assert count(door) == before

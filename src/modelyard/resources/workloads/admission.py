@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from modelyard.compute.port import Capacity
 from modelyard.resources.workloads.errors import NeverFits
-from modelyard.resources.workloads.model import WorkloadSpec
-from modelyard.resources.workloads.repository import Held
+from modelyard.resources.workloads.model import Held, WorkloadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,11 @@ class AdmissionSettings:
 def demand(spec: WorkloadSpec) -> Held:
     """What a workload holds while it runs. Builds hold nothing: they are few, short, and everything waits for them."""
     if spec.command is None:
-        return Held(0.0, 0, 0)
+        return Held(cpus=0.0, memory_bytes=0, gpus=0)
     return Held(
-        spec.limits.cpus * spec.instances,
-        spec.limits.memory_bytes * spec.instances,
-        spec.limits.gpus * spec.instances,
+        cpus=spec.limits.cpus * spec.instances,
+        memory_bytes=spec.limits.memory_bytes * spec.instances,
+        gpus=spec.limits.gpus * spec.instances,
     )
 
 

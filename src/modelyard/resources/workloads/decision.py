@@ -88,9 +88,7 @@ def decide(
     workload: Workload, observations: Mapping[str, Observation], ready: Mapping[str, bool], now: datetime
 ) -> Decision:
     """What should happen to an admitted workload that is not in a final state."""
-    seen = tuple(
-        look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances
-    )
+    seen = tuple(look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances)
     status = WorkloadStatus(attempt=workload.status.attempt, instances=seen)
     if workload.desired is not Desired.RUN:
         return _wind_down(workload, status)

@@ -143,6 +143,14 @@ class WorkloadStatus(_Frozen):
     instances: tuple[InstanceSeen, ...] = ()
 
 
+class Held(_Frozen):
+    """What workloads hold together while they are admitted."""
+
+    cpus: float
+    memory_bytes: int
+    gpus: int
+
+
 class Workload(_Frozen):
     """A workload as others see it."""
 

@@ -34,11 +34,11 @@ from modelyard.resources.workloads.model import (
     TOKEN,
     Desired,
     ExitSeen,
+    Held,
     InstanceSeen,
     Workload,
     WorkloadStatus,
 )
-from modelyard.resources.workloads.repository import Held
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
 from modelyard.resources.workloads.table import WorkloadRow
 
@@ -108,7 +108,7 @@ class WorkloadReconciler:
                 )
                 await _wake_owner(session, row)
                 return workload_of(row)
-            wanted = Held(row.held_cpus, row.held_memory_bytes, row.held_gpus)
+            wanted = Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
             obstacle = await self._obstacle(session, row, wanted, self._capacity)
             if obstacle is not None:
                 if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason="WAITING_FOR_ROOM", message=obstacle):

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.resources.workloads.lifecycle import WorkloadState
+from modelyard.resources.workloads.model import Held
 from modelyard.resources.workloads.table import WorkloadRow
 
 _LIVE = (WorkloadState.STARTING.value, WorkloadState.RUNNING.value, WorkloadState.STOPPING.value)
 _ADMISSION_LOCK = 0x6D6F64656C79  # any constant: names the advisory lock under which PostgreSQL admits
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What all admitted workloads hold together."""
-
-    cpus: float
-    memory_bytes: int
-    gpus: int
 
 
 async def by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
@@ -84,7 +75,7 @@ async def held(session: AsyncSession) -> Held:
             ).where(WorkloadRow.is_admitted.is_(True))
         )
     ).one()
-    return Held(float(row[0]), int(row[1]), int(row[2]))
+    return Held(cpus=float(row[0]), memory_bytes=int(row[1]), gpus=int(row[2]))
 
 
 async def largest_holders(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:

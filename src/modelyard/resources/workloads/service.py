@@ -16,13 +16,13 @@ from modelyard.resources.workloads.admission import AdmissionSettings, check_eve
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
     Desired,
+    Held,
     InstanceSeen,
     Workload,
     WorkloadSpec,
     WorkloadStatus,
     instance_id,
 )
-from modelyard.resources.workloads.repository import Held
 from modelyard.resources.workloads.table import WorkloadRow
 
 KIND = "workload"
@@ -39,7 +39,7 @@ class Workloads:
 
     async def check_ever_fits(self, cpus: float, memory_bytes: int, gpus: int, instances: int) -> None:
         """Raise `NeverFits` for what this platform could never run (the first three are for each instance)."""
-        wanted = Held(cpus * instances, memory_bytes * instances, gpus * instances)
+        wanted = Held(cpus=cpus * instances, memory_bytes=memory_bytes * instances, gpus=gpus * instances)
         check_ever_fits(wanted, await self.capacity(), self._admission)
 
     async def capacity(self) -> Capacity:

@@ -27,7 +27,7 @@ _DATATYPES = {
 }  # fmt: skip
 _WORDS = {dtype: word for word, dtype in _DATATYPES.items()}
 _MAX_DIMENSIONS = 32
-_MAX_SIZE = 2**31
+_MAX_VALUES = 2**40
 HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -196,7 +196,7 @@ def _tensor(entry: Mapping[str, Any], where: str, raw: memoryview) -> tuple[str,
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in cast("list[Any]", shape)):
         raise BadRequest(f"{where} needs a shape: a list of whole numbers that are not negative")
     sizes = cast("list[int]", shape)
-    if len(sizes) > _MAX_DIMENSIONS or max(sizes, default=0) > _MAX_SIZE:
+    if len(sizes) > _MAX_DIMENSIONS or math.prod(size or 1 for size in sizes) > _MAX_VALUES:
         raise BadRequest(f"{where} has a shape that is too large")
     dtype = _DATATYPES[cast("str", datatype)]
     size = _parameters(entry, where).get("binary_data_size")

@@ -42,6 +42,7 @@ class Recorder:
         self._file = -1
         self.end = 0
         self.lost_bytes = 0
+        self._can_splice = True
         self._open_segment()
 
     def take(self, pipe: int) -> bool:
@@ -56,7 +57,7 @@ class Recorder:
                 self._open_segment()
                 continue
             try:
-                moved = os.splice(pipe, self._file, room)
+                moved = self._move(pipe, room)
             except BlockingIOError:
                 return True
             except OSError as error:
@@ -94,6 +95,25 @@ class Recorder:
             pass  # A full disk: what could be kept is kept.
         os.close(self._file)
         self._file = -1
+
+    def _move(self, pipe: int, room: int) -> int:
+        if self._can_splice:
+            try:
+                return os.splice(pipe, self._file, room)
+            except OSError as error:
+                if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+                    raise
+                self._can_splice = False  # Some network and overlay file systems have no splice.
+        content = os.read(pipe, min(room, _PIPE_BYTES))
+        kept = 0
+        try:
+            while kept < len(content):
+                kept += os.write(self._file, content[kept:])
+        except OSError:
+            self.lost_bytes += len(content) - kept
+            if kept == 0:
+                return self._move(pipe, room)
+        return kept
 
     def _discard(self, pipe: int) -> int | None:
         # The disk is full: the instance goes on, and its output from here on is lost rather than blocking it.

@@ -288,22 +288,23 @@ def _plan_sandbox(
 def _binds(
     instance: Instance, machine: Machine, place: Place, environment: Path | None, gpu_devices: list[str]
 ) -> list[Bind]:
-    binds = [Bind(str(place.home), "/root", is_writable=True)]
+    # The instance's own first: what is shown below /root or /tmp must not be hidden by them.
+    binds = [
+        Bind(str(place.home), "/root", is_writable=True),
+        Bind(str(place.workspace), "/workspace", is_writable=True),
+        Bind(str(place.run), "/run/modelyard", is_writable=True),
+        Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
+        Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
+        Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
+        Bind(str(machine.runtime.etc / "group"), "/etc/group"),
+        Bind(str(machine.runtime.library), "/opt/modelyard/lib"),
+    ]
     if environment is not None and instance.environment is not None:
         facts = machine.environments.facts(instance.environment)
         more = (facts.base_prefix, *facts.library_directories) if facts else ()
         binds += sandbox.interpreter_binds(environment / "bin" / "python", more)
         binds.append(Bind(str(environment), "/opt/environment"))
     binds += [Bind(path, path, is_optional=True) for path in machine.packages.paths if not sandbox.is_seen(path)]
-    binds += [
-        Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
-        Bind(str(machine.runtime.etc / "group"), "/etc/group"),
-        Bind(str(machine.runtime.library), "/opt/modelyard/lib"),
-        Bind(str(place.workspace), "/workspace", is_writable=True),
-        Bind(str(place.run), "/run/modelyard", is_writable=True),
-        Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
-        Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
-    ]
     mounts = sorted(instance.mounts, key=lambda mount: mount.target)
     binds += [Bind(mount.source, mount.target, is_writable=not mount.read_only, is_shared=True) for mount in mounts]
     return binds + sandbox.gpu_binds(gpu_devices)

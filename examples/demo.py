@@ -126,7 +126,7 @@ def train_and_serve(
             source=f"{place}/source/{framework}",
             entry_point="train.py",
             datasets={"train": f"{place}/data"},
-            hyperparameters={"epochs": 100, "batch_size": 16, "learning_rate": 0.01, "model_name": name},
+            hyperparameters={"epochs": 60, "batch_size": 16, "learning_rate": 0.01, "model_name": name},
             model_upload=f"{place}/model/{framework}",
             checkpoint_upload=f"{place}/checkpoints/{framework}",
             timeout_minutes=60,

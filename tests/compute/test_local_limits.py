@@ -197,7 +197,7 @@ def test_no_groups_at_all() -> None:
 
 def _has_group(controller: str) -> bool:
     bases = find_bases(find_hierarchies(), "modelyard-tests0")
-    assert remove_bases(bases)
+    assert remove_bases(bases.directories)
     return bases.of("x").limits(controller)
 
 

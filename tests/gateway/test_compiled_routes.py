@@ -53,6 +53,7 @@ def changed(**fields: Any) -> Route:
         (changed(timeout_seconds=-1), "time limit"),
         (changed(max_body_bytes=-1), "body limit"),
         (changed(rules=()), "needs a rule"),
+        (changed(labels=(("endpoint", "\ud800"),)), "surrogates"),
         (changed(rules=(Rule("/", ("red",)),)), "'red', which the route does not have"),
         (changed(rules=(Rule("/", ()),)), "no upstream with a weight above 0"),
         (changed(rules=(Rule("inference", ("blue",)),)), "must begin with '/'"),

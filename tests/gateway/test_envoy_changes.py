@@ -188,6 +188,23 @@ async def test_what_others_do_to_the_files_is_seen_and_mended(
     assert (await client.get("/one")).status_code == 200
 
 
+async def test_lost_upstreams_are_mended_by_the_next_put(
+    gateway: EnvoyGateway, settings: EnvoySettings, client, start_origin, make_route: MakeRoute
+) -> None:
+    origin = await start_origin()
+    route = make_route("one", "/one", origin.target)
+    await gateway.put_route(route)
+    new = settings.files.directory / "edited.json"
+    new.write_bytes(b'{"version_info": "none", "resources": []}')
+    new.replace(settings.files.clusters)
+    async with asyncio.timeout(10):
+        while (answer := await client.get("/one")).status_code == 200:
+            await asyncio.sleep(0.02)
+    assert answer.json()["header"]["resultCode"] == 503901
+    await gateway.put_route(route)
+    assert (await client.get("/one")).status_code == 200
+
+
 async def test_putting_the_same_again_touches_nothing(
     gateway: EnvoyGateway, settings: EnvoySettings, start_origin, make_route: MakeRoute
 ) -> None:

@@ -77,6 +77,21 @@ async def test_a_killed_envoy_is_started_again_with_the_same_routes(
     assert [route.id for route in await gateway.list_routes()] == ["r", "s"]
 
 
+async def test_a_death_in_the_middle_of_a_change_delays_neither(
+    gateway: EnvoyGateway, client, start_origin, make_route: MakeRoute
+) -> None:
+    origin = await start_origin()
+    for number in range(3):
+        assert gateway.pid is not None
+        os.kill(gateway.pid, signal.SIGSTOP)
+        change = asyncio.create_task(gateway.put_route(make_route("r", f"/r{number}", origin.target)))
+        await asyncio.sleep(0.2)
+        os.kill(gateway.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            await change
+        assert (await client.get(f"/r{number}")).status_code == 200
+
+
 async def test_the_next_platform_adopts_a_running_envoy(
     settings: EnvoySettings, start_origin, make_route: MakeRoute
 ) -> None:

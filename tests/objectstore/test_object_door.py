@@ -9,8 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 from starlette.applications import Starlette
 
+from modelyard.db.engine import Database
 from modelyard.objectstore.access import Access, Principal
 from modelyard.objectstore.backends.local.blobs import RemoteStoreBlobs
 from modelyard.objectstore.backends.local.port import LocalObjects
@@ -102,6 +104,22 @@ class TestBodies:
         assert (await client.put("/c/o", content=b"new", headers={"ETag": "0" * 32})).status_code == 422
         assert (await client.get("/c/o")).content == b"old"
         assert len(blob_files()) == 1
+
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    async def test_full_index_answers_507_and_leaves_nothing(
+        self, client: httpx.AsyncClient, database: Database, blob_files: BlobFiles
+    ) -> None:
+        async with database.write() as session:  # the same error as a full disk: SQLITE_FULL
+            pages = (await session.execute(text("PRAGMA page_count"))).scalar_one()
+            await session.execute(text(f"PRAGMA max_page_count = {pages}"))
+        statuses = [
+            (await client.put(f"/c/{number}{'n' * 900}", content=b"x", headers={"Content-Type": "a/" + "b" * 2000}))
+            for number in range(20)
+        ]
+        refused = [answer.status_code for answer in statuses if answer.status_code != 201]
+        assert refused
+        assert set(refused) == {507}
+        assert len(blob_files()) == 20 - len(refused)
 
     async def test_container_that_goes_during_an_upload(self, client: httpx.AsyncClient, blob_files: BlobFiles) -> None:
         async def pieces() -> AsyncIterator[bytes]:
@@ -212,7 +230,7 @@ class TestPort:
         assert "The write permission" in str(await port.access_fault(path, system, Access.WRITE))
 
 
-async def test_blobs_in_a_store_with_a_url(store: LocalStore, database: object, tmp_path: Path) -> None:
+async def test_blobs_in_a_store_with_a_url(database: Database, tmp_path: Path) -> None:
     from obstore.store import LocalStore as ObstoreDirectory
 
     place = tmp_path / "remote"
@@ -222,7 +240,7 @@ async def test_blobs_in_a_store_with_a_url(store: LocalStore, database: object, 
     async def authorize(token: str | None) -> Principal | None:
         return Principal("tenant", "owner")
 
-    door = ObjectDoor(LocalStore(database, blobs), authorize, settings=DoorSettings())  # type: ignore[arg-type]
+    door = ObjectDoor(LocalStore(database, blobs), authorize, settings=DoorSettings())
     transport = httpx.ASGITransport(app=Starlette(routes=object_routes(door)))
     large = random.Random(2).randbytes(20_000_000)
     async with httpx.AsyncClient(

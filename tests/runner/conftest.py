@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -282,7 +282,7 @@ class RunnerProcess:
     def __init__(self, plan: Plan, directory: Path, python: str = sys.executable) -> None:
         self.report_path = directory / "report.json"
         plan_path = directory / "plan.json"
-        plan_path.write_text(replace(plan, report_path=str(self.report_path)).to_json())
+        plan_path.write_text(plan._replace(report_path=str(self.report_path)).to_json())
         dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
         env = {name: value for name, value in os.environ.items() if name not in dropped}
         self._output = directory / "output.log"

@@ -7,10 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +101,7 @@ def install(launch, image, index, tmp_path, monkeypatch) -> Callable:
             image_digest="digest",
             cache_dir=str(tmp_path / "cache"),
         )
-        return launch(replace(plan, **options), python=str(image))
+        return launch(plan._replace(**options), python=str(image))
 
     return start
 
@@ -121,9 +119,7 @@ def test_requirements_are_installed_once(install, tmp_path) -> None:
     assert f"1.0 2.13.0+cpu {layer}" in first.lines
     assert "pip: Successfully installed greeting-1.0" in first.output
     assert first.steps == ["installing", "running"]
-    begun = time.monotonic()
     second = install("greeting==1.0\n", code).end()
-    assert time.monotonic() - begun < 2
     assert f"1.0 2.13.0+cpu {layer}" in second.lines
     assert "layer ready (cached)" in second.output
     assert "pip:" not in second.output

@@ -203,6 +203,7 @@ signal.signal(signal.SIGTERM, end); print('ready'); time.sleep(60)"""
     assert ran.report["message"] == "The run was stopped."
 
 
+@pytest.mark.slow
 def test_a_tree_that_ignores_the_stop_is_killed_after_the_grace(launch, store, work, tmp_path) -> None:
     code = """
 import subprocess
@@ -239,6 +240,7 @@ def test_what_the_script_leaves_running_is_ended(launch, work) -> None:
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_fetch(launch, store, token, tmp_path, fault) -> None:
     store.put("c", "d/a", "1")
     store.faults.append(fault("GET", "d/a", count=999, status=503))
@@ -251,6 +253,7 @@ def test_a_stop_during_the_fetch(launch, store, token, tmp_path, fault) -> None:
     assert "never" not in ran.output
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_output_keeps_the_checkpoints(launch, store, work, fault) -> None:
     store.faults.append(fault("PUT", "out/m", count=999, status=503))
     run = launch(work("(out/'m').write_text('model'); (ck/'c').write_text('check')", retry_seconds=300))
@@ -261,6 +264,7 @@ def test_a_stop_during_the_output_keeps_the_checkpoints(launch, store, work, fau
     assert store.names("c") == ["ck/c"]
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_last_checkpoints_lets_them_finish(launch, store, work, fault) -> None:
     store.faults.append(fault("PUT", "ck/c", count=1, pause_seconds=2.0))
     plan = work("(ck/'c').write_text('check'); print('over')")

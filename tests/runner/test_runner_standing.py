@@ -55,7 +55,7 @@ def test_a_run_without_transfers_loads_none_of_the_heavy_modules() -> None:
 
 def test_fetching_does_without_the_heavy_http_client() -> None:
     loaded = modules_after("import modelyard.runner.session, modelyard.runner.fetch")
-    assert not loaded & {"http.client", "email", "ssl", "concurrent.futures", "importlib.metadata"}
+    assert not loaded & {"http.client", "email", "ssl", "concurrent.futures", "importlib.metadata", "dataclasses"}
 
 
 def test_a_cached_layer_does_without_pip() -> None:

@@ -124,6 +124,7 @@ def test_refusals_that_pass_are_waited_out(store, model, to_store, fault) -> Non
     assert store.content("c", "out/a") == b"1" * 300_000
 
 
+@pytest.mark.slow
 def test_a_store_that_restarts_during_an_upload_is_waited_for(store, model, to_store) -> None:
     for number in range(30):
         (model / str(number)).write_bytes(b"1")
@@ -226,6 +227,7 @@ def test_a_file_held_open_is_not_taken_before_it_is_closed(store, model, to_stor
     assert store.count("PUT", "cp") == 1
 
 
+@pytest.mark.slow
 def test_a_file_written_again_and_again_is_never_torn(store, model, to_store) -> None:
     """Two halves that must be equal, written in place by another thread without pause."""
     ends = threading.Event()

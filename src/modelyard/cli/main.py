@@ -17,8 +17,9 @@ from typer.core import TyperGroup
 from modelyard import __version__
 from modelyard.cli import catalogue, endpoints, experiments, logs, models, nas, stages, storage, trainings
 from modelyard.cli.exits import Code, report
+from modelyard.cli.forms import Output
 from modelyard.cli.platform import platform, read_credentials
-from modelyard.cli.session import Output, Session, Settings
+from modelyard.cli.session import Session, Settings
 
 _GROUPS = {
     "training": trainings.app,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from modelyard.cli.session import Columns, Output
+from modelyard.cli.forms import Columns, Output
 
 _WIDE = 10_000
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

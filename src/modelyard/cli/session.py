@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from modelyard.cli.forms import Columns, Output
 from modelyard.sdk.errors import NotConfigured
 
 if TYPE_CHECKING:
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from modelyard.sdk.transfers import Progress
 
 R = TypeVar("R")
-
-Columns = Sequence[tuple[str, str]]
-"""Headings with where their values stand in the resource's JSON (`training.experiment.name` style paths)."""
-
-
-class Output(StrEnum):
-    """How data is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 @dataclass(frozen=True, slots=True)

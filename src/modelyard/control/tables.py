@@ -11,13 +11,13 @@ from modelyard.db.columns import Table, Utc
 
 
 class WorkItemRow(Table):
-    """One resource that may need attention: a row per (kind, key), for as long as the resource lives.
+    """One resource that needs attention: a row per (kind, key), for as long as there is something to do.
 
     Attributes:
-        due_at: when it is to be looked at; null when nothing is to be done.
-        sequence: grows with each request for attention, so that one that came during a reconcile is not lost.
+        due_at: when it is to be looked at (again). A claim empties it, so during a reconcile it says what was asked for meanwhile.
+        sequence: grows with each request for attention (not with hints), so that one that came during a failing reconcile is heard at once.
         lease_owner: the server process that reconciles it now.
-        lease_token: the fencing token; grows with each claim, and only its holder may write.
+        lease_token: the fencing token; another with each claim, never twice the same, and only its holder may write.
         attempts: failures in a row.
     """
 

@@ -2,14 +2,18 @@
 
 SQLite allows one writer at a time. Writers therefore queue in the process (an asyncio lock costs nothing; a busy database costs a
 sleep) and begin with `BEGIN IMMEDIATE`, so that a transaction that reads and then writes can't be told half-way that somebody else was
-first. Readers have connections of their own and, with the write-ahead log, never wait. On PostgreSQL both are plain sessions of one pool.
+first. Readers have connections of their own and, with the write-ahead log, never wait. On PostgreSQL both come from one pool; a reader's
+transaction is repeatable, so that on both databases it sees one moment.
+
+A task has one session at a time: one that held a connection and waited for a second would, with enough of its like, wait for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,22 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 _TOPICS = "topics"
 _SQLITE_PRAGMAS = (
+    "PRAGMA busy_timeout=10000",  # before all else: the others may meet another process's lock
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # a commit survives a power cut, not only a crash
     "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
     "PRAGMA cache_size=-8000",
 )
+_SQLITE_READER_PRAGMAS = (*_SQLITE_PRAGMAS, "PRAGMA query_only=ON")
+
+log = logging.getLogger(__name__)
+
+
+class NestedSession(Exception):
+    """A programming error: a session was opened inside another one of the same task."""
+
+    def __init__(self) -> None:
+        super().__init__("a session is open in this task already; pass it on, or close it first")
 
 
 class Database:
@@ -36,28 +50,31 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
             parsed = parsed.set(drivername="sqlite+aiosqlite")
-            self._writer = _sqlite_engine(parsed, pool_size=1, begin="BEGIN IMMEDIATE")
-            self._reader = _sqlite_engine(parsed, pool_size=4, begin="BEGIN")
+            self._writer = _sqlite_engine(parsed, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_SQLITE_PRAGMAS)
+            self._reader = _sqlite_engine(parsed, pool_size=4, begin="BEGIN", pragmas=_SQLITE_READER_PRAGMAS)
         else:
             parsed = parsed.set(drivername="postgresql+asyncpg")
             self._writer = create_async_engine(parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
-            self._reader = self._writer
+            self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self.url = parsed
         self._write_lock = asyncio.Lock()
+        self._holders: set[asyncio.Task[Any] | None] = set()
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         self._write_sessions = async_sessionmaker(self._writer, expire_on_commit=False)
         self._read_sessions = async_sessionmaker(self._reader, expire_on_commit=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncSession]:
-        """A session that only reads; what it sees is one moment of the database."""
-        async with self._read_sessions() as session:
-            yield session
+        """A session that only reads; what it sees is one moment of the database. Raises `NestedSession`."""
+        with self._one_at_a_time():
+            async with self._read_sessions() as session:
+                yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncSession]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+        """One transaction: committed when the block ends, rolled back when it raises. Raises `NestedSession`."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._one_at_a_time())
             if self.is_sqlite:
                 await stack.enter_async_context(self._write_lock)
             session = await stack.enter_async_context(self._write_sessions())
@@ -66,7 +83,10 @@ class Database:
             topics = frozenset[str](session.info.pop(_TOPICS, ()))
         if topics:
             for listener in self._listeners:
-                listener(topics)
+                try:
+                    listener(topics)
+                except Exception:  # the transaction is committed; its writer must not be told otherwise
+                    log.exception("A listener failed")
 
     def listen(self, listener: Callable[[frozenset[str]], None]) -> None:
         """Call `listener` after each commit in this process that announced topics (`announce`). Hints, never the record."""
@@ -80,8 +100,19 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
-        if self._reader is not self._writer:
+        if self.is_sqlite:
             await self._reader.dispose()
+
+    @contextmanager
+    def _one_at_a_time(self) -> Generator[None]:
+        task = asyncio.current_task()
+        if task in self._holders:
+            raise NestedSession
+        self._holders.add(task)
+        try:
+            yield
+        finally:
+            self._holders.discard(task)
 
 
 def announce(session: AsyncSession, topic: str) -> None:
@@ -94,7 +125,7 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _sqlite_engine(url: Any, *, pool_size: int, begin: str) -> AsyncEngine:
+def _sqlite_engine(url: Any, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
     engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, pool_size=pool_size, max_overflow=0)
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -102,7 +133,7 @@ def _sqlite_engine(url: Any, *, pool_size: int, begin: str) -> AsyncEngine:
         # The driver's own transaction handling would begin too late (at the first write); we begin ourselves below.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in _SQLITE_PRAGMAS:
+        for pragma in pragmas:
             cursor.execute(pragma)
         cursor.close()
 

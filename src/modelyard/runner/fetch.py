@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
@@ -64,8 +64,7 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
     return figures
 
 
-@dataclass
-class _Arrival:
+class _Arrival(NamedTuple):
     """One file to come: an object of a container, or a file of a mounted directory."""
 
     target: str
@@ -147,13 +146,13 @@ def _survey_directory(container: Container, prefix: str, fetch: Fetch, stop: Sto
     ], has_entries
 
 
-@dataclass
 class _Layout:
     """Names of a listing sorted into files and directories, in which no name is both."""
 
-    label: str
-    files: dict[str, Stored] = field(default_factory=dict[str, Stored])
-    directories: set[str] = field(default_factory=set[str])
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.files: dict[str, Stored] = {}
+        self.directories: set[str] = set()
 
     def add(self, relative: str, stored: Stored) -> None:
         name = relative.rstrip("/") if stored.is_directory else relative

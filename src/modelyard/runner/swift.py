@@ -13,8 +13,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from modelyard.runner.http1 import Connection, Readable, Response
@@ -30,8 +29,7 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _Answer = TypeVar("_Answer")
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """An object as a listing shows it; `etag` is an md5 except for large objects."""
 
     name: str

@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from modelyard.runner.names import UnsafeName, check_name
 
 
-@dataclass(frozen=True)
-class LocalFile:
+class LocalFile(NamedTuple):
     """A regular file as it was seen. `name` is relative, with `/`; `path` is absolute; `mark` changes whenever the content does."""
 
     name: str
@@ -26,7 +25,6 @@ class LocalFile:
         return self.mark[1]
 
 
-@dataclass
 class Found:
     """What a directory holds.
 
@@ -37,10 +35,11 @@ class Found:
         unstorable: why some entries can't be stored at all (names, permissions).
     """
 
-    files: list[LocalFile] = field(default_factory=list[LocalFile])
-    empty_directories: list[str] = field(default_factory=list[str])
-    skipped: list[str] = field(default_factory=list[str])
-    unstorable: list[str] = field(default_factory=list[str])
+    def __init__(self) -> None:
+        self.files: list[LocalFile] = []
+        self.empty_directories: list[str] = []
+        self.skipped: list[str] = []
+        self.unstorable: list[str] = []
 
 
 def scan(root: str) -> Found:

@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 from modelyard.runner.copying import copy_file
@@ -30,8 +30,7 @@ from modelyard.runner.tree import LocalFile, look
 _BLOCK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Where files are treated differently, in bytes.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 The event loop only moves bytes; parsing, predicting and writing run in prediction threads, so a slow model never keeps a health probe
 waiting. A hop to a thread and back costs about as much as a small model's whole answer. So a small request of a model that has shown
-itself quick (a running mean of its last answers) is done on the spot; one slow answer ends that until the mean has come down.
+itself quick (most of its last answers) is done on the spot; one very slow answer ends that until the model has shown itself quick again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from modelyard.serving.errors import Busy, TooSlow
 T = TypeVar("T")
 
 _QUICK_SECONDS = 0.0008
-_SLOW_SAMPLE_SECONDS = 0.02
-_SLOWEST_SAMPLE_SECONDS = 0.05
-_MEAN_WEIGHT = 0.1
+_VERY_SLOW_SECONDS = 0.05
+_ALL_SLOW = (1 << 32) - 1  # one bit for each of the last answers
+_TOLERATED_SLOW_COUNT = 10
 _SMALL_BYTES = 8192
 
 
@@ -41,7 +41,7 @@ class Desk:
         self._thread_count = 0
         self._unfinished = 0
         self._overdue = 0
-        self._mean_seconds = 1.0
+        self._slow_bits = _ALL_SLOW
         self._may_be_done_here = False
         self._jobs: set[_Job] = set()
         self._idle = asyncio.Event()
@@ -78,15 +78,15 @@ class Desk:
         """The result of work, or what it raised. Raises `Busy` and `TooSlow`."""
         if (
             self._may_be_done_here
-            and self._mean_seconds < _QUICK_SECONDS
+            and self._slow_bits.bit_count() <= _TOLERATED_SLOW_COUNT
             and size_bytes <= _SMALL_BYTES
             and not self._unfinished
         ):
-            watch = _Watch()
+            started = perf_counter()
             try:
                 return work()
             finally:
-                self._note(watch.seconds)
+                self._note(perf_counter() - started)
         limit = self._queue_size + self._thread_count
         if self._unfinished >= limit:
             raise Busy(limit)
@@ -162,14 +162,15 @@ class Desk:
             job.future.set_exception(TooSlow(self._deadline_seconds))
 
     def _note(self, seconds: float) -> None:
-        sample = min(seconds, _SLOWEST_SAMPLE_SECONDS)
-        self._mean_seconds += _MEAN_WEIGHT * (sample - self._mean_seconds)
+        is_slow = seconds > _QUICK_SECONDS
+        self._slow_bits = _ALL_SLOW if seconds > _VERY_SLOW_SECONDS else (self._slow_bits << 1 | is_slow) & _ALL_SLOW
 
 
 class _Watch:
-    """How long work takes: its thread's processor time, unless so much time has passed that it must have waited for something.
+    """How long work takes in a thread: its processor time, unless so much time has passed that it must have waited for something.
 
-    On a busy machine a thread loses the processor in the middle of its work; that must not make a quick model look slow.
+    On a busy machine a thread loses the processor, and the interpreter's lock to the event loop, in the middle of its work; that must
+    not make a quick model look slow.
     """
 
     __slots__ = ("_started", "_used")
@@ -182,7 +183,7 @@ class _Watch:
     def seconds(self) -> float:
         """Seconds since the watch was made, as told above. To be asked in the thread that made it."""
         passed = perf_counter() - self._started
-        return passed if passed > _SLOW_SAMPLE_SECONDS else thread_time() - self._used
+        return passed if passed > _VERY_SLOW_SECONDS else thread_time() - self._used
 
 
 class _Job:

@@ -13,7 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from modelyard.objectstore.backends.local.model import MAX_META_COUNT, MAX_META_TOTAL, BlobMissing, TooMuchMetadata
+from modelyard.objectstore.backends.local.model import (
+    MAX_META_COUNT,
+    MAX_META_TOTAL,
+    BlobMissing,
+    BlobStoreFull,
+    TooMuchMetadata,
+)
 from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.hosts import StoreHosts
 from modelyard.server.doors import objects_headers, objects_static
@@ -73,6 +79,8 @@ class ObjectDoor:
             answer = refusal.answer
         except ClientDisconnect:
             return
+        except BlobStoreFull:
+            answer = refuse(507).answer
         except TooMuchMetadata as error:
             answer = refuse(400, str(error), content_type=PLAIN).answer
         except BlobMissing:

@@ -165,6 +165,9 @@ async def commit(
     except NoSuchContainer:
         await _discard(blob, new)
         raise refuse(404) from None
+    except BlobStoreFull:
+        await _discard(blob, new)
+        raise refuse(507) from None
     # After any other failure nobody knows whether the transaction was committed, so the blob stays; the sweep finds it if it was not.
 
 

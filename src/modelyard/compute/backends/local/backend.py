@@ -184,9 +184,12 @@ class LocalCompute:
         return replace(machine, isolation=isolation)
 
     def _forget_machine(self) -> None:
-        """Nothing runs any more: take the groups away. A launch that comes all the same makes them again."""
+        """Nothing runs any more: take the groups away, also those that another server made. A launch that comes makes them again."""
+        known = [facts for directory in self._directories() if (facts := observing.read_facts(directory)) is not None]
+        bases = {str(Path(group).parent) for facts in known for group in facts.cgroups.directories}
         with self._machine_lock:
-            if self._machine is not None and remove_bases(self._machine.groups):
+            bases.update(self._machine.groups.directories if self._machine is not None else [])
+            if remove_bases(bases):
                 self._machine = None
 
     def _launch_probe(self, instance: Instance, machine: Machine) -> Path:

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,11 @@ class GroupBases:
     v2: str | None = None
     v2_controllers: tuple[str, ...] = ()
 
+    @property
+    def directories(self) -> list[str]:
+        """Every base directory."""
+        return [*self.v1.values(), *filter(None, [self.v2])]
+
     def of(self, name: str) -> Cgroups:
         """The groups of the instance with this name."""
         v1 = {controller: f"{base}/{name}" for controller, base in self.v1.items()}
@@ -114,7 +119,7 @@ def find_bases(hierarchies: Hierarchies, name: str) -> GroupBases:
     v2, v2_controllers = (None, ()) if hierarchies.v2 is None else _v2_base(hierarchies.v2, name)
     if v2 is not None and not v2_controllers and "freezer" in hierarchies.v1:
         # It limits nothing and joining it takes 15 ms; version 1 can end a tree as well.
-        remove_bases(GroupBases(v2=v2))
+        remove_bases([v2])
         v2 = None
     v1: dict[str, str] = {}
     for controller, place in hierarchies.v1.items():
@@ -132,9 +137,9 @@ def group_name(root: Path) -> str:
     return f"modelyard-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
-def remove_bases(bases: GroupBases) -> bool:
-    """Take the directories away; those in which an instance still is stay. Returns whether all are gone."""
-    directories = [*bases.v1.values(), *filter(None, [bases.v2])]
+def remove_bases(directories: Iterable[str]) -> bool:
+    """Take base directories away; those in which an instance still is stay. Returns whether all are gone."""
+    directories = list(directories)
     for directory in directories:
         with suppress(OSError):
             Path(directory).rmdir()

@@ -68,6 +68,8 @@ class Recorder:
                     return True
                 if moved:
                     continue
+            if moved is None:
+                continue  # All of it was lost; there may be more.
             if moved == 0:
                 return False
             self.end += moved
@@ -96,7 +98,7 @@ class Recorder:
         os.close(self._file)
         self._file = -1
 
-    def _move(self, pipe: int, room: int) -> int:
+    def _move(self, pipe: int, room: int) -> int | None:
         if self._can_splice:
             try:
                 return os.splice(pipe, self._file, room)
@@ -111,8 +113,7 @@ class Recorder:
                 kept += os.write(self._file, content[kept:])
         except OSError:
             self.lost_bytes += len(content) - kept
-            if kept == 0:
-                return self._move(pipe, room)
+            return kept or None
         return kept
 
     def _discard(self, pipe: int) -> int | None:

@@ -67,6 +67,10 @@ class CompiledRoute:
 def compile_route(route: Route) -> CompiledRoute:
     """The route in Envoy's words. Raises `GatewayRefused` with a sentence when it makes no sense."""
     _check(route)
+    try:
+        saved = orjson.dumps(route)
+    except (TypeError, ValueError) as cause:  # half a surrogate pair, a number beyond 64 bits
+        raise GatewayRefused(f"route '{route.id}': {cause}") from cause
     prefix = route.prefix.rstrip("/")
     clusters = {upstream.name: _cluster(upstream) for upstream in route.upstreams}
     bare = [entry for rule in route.rules for entry in _bare_entries(route, prefix, rule, clusters)] if prefix else []
@@ -83,7 +87,7 @@ def compile_route(route: Route) -> CompiledRoute:
         bare=_action(bare) if prefix else None,
         below=_action(below),
         clusters=dict(clusters.values()),
-        saved=orjson.dumps(route),
+        saved=saved,
     )
 
 
@@ -184,7 +188,7 @@ def _with_limits(route: Route, entries: Sequence[Json]) -> list[Json]:
     where the limit is more than should be held, the client must tell the size.
     """
     limit = route.max_body_bytes
-    if limit is None:
+    if limit is None or limit >= _LARGEST:
         return list(entries)
     too_large = {"name": "content-length", "range_match": {"start": limit + 1, "end": _LARGEST}}
     unknown = {"name": "content-length", "present_match": True, "invert_match": True}

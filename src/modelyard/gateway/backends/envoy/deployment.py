@@ -48,6 +48,7 @@ class Deployment:
         self._probe = VersionProbe(self._files.probe_socket, settings.workers)
         self._routes: dict[str, CompiledRoute] = {}
         self._clusters: dict[str, bytes] = {}
+        self._clusters_written: object = None
         self._unused_since: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._era = secrets.token_hex(4)  # versions of this run differ from all that were before it
@@ -115,8 +116,7 @@ class Deployment:
         for name in names:
             del self._unused_since[name]
             del self._clusters[name]
-        content = cluster_resource(self._clusters, self._next_version())
-        await asyncio.to_thread(replace_file, self._files.clusters, content)
+        await asyncio.to_thread(self._write_clusters, self._next_version())
         self._settled = self._on_disk() if was_settled else None
 
     async def observed(self) -> list[ObservedRoute]:
@@ -138,20 +138,21 @@ class Deployment:
 
     async def _add_clusters(self, needed: Mapping[str, bytes], log_size: int) -> None:
         added = needed.keys() - self._clusters.keys()
-        if not added and identity(self._files.clusters):
+        if not added and identity(self._files.clusters) == self._clusters_written:
             return
         before, self._clusters = self._clusters, {**self._clusters, **needed}
         version = self._next_version()
-        await asyncio.to_thread(self._write_clusters, version)
         try:
+            await asyncio.to_thread(self._write_clusters, version)
             await self._poll(lambda: self._has_clusters(added, version), log_size, "upstreams")
-        except GatewayRefused:
-            self._clusters = before
-            await asyncio.to_thread(self._write_clusters, self._next_version())
+        except BaseException as cause:
+            self._clusters = before  # so that the next try adds them again, whatever became of these
+            if isinstance(cause, GatewayRefused):
+                await asyncio.to_thread(self._write_clusters, self._next_version())
             raise
 
     async def _has_clusters(self, names: set[str], version: str) -> bool:
-        if len(names) <= _NAMED_CLUSTERS:
+        if 0 < len(names) <= _NAMED_CLUSTERS:
             found = await self._admin.active_clusters(f"^({'|'.join(sorted(names))})$")
             return found >= names
         counters = await self._admin.counters(r"^cluster_manager\.cds\.version_text$")
@@ -169,6 +170,7 @@ class Deployment:
 
     def _write_clusters(self, version: str) -> None:
         replace_file(self._files.clusters, cluster_resource(self._clusters, version))
+        self._clusters_written = identity(self._files.clusters)
 
     async def _served(self, version: str, log_size: int) -> None:
         async def is_served() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -223,15 +224,20 @@ class EnvoyGateway:
             if deaths_count > 1:
                 await asyncio.sleep(_RESTARTS.delay_seconds(deaths_count - 1))
             try:
-                async with self._deploying:
-                    self._deployment.write()
-                    self._deployment.forget_observations()
-                    self._process = await start_envoy(self._settings, self._bootstrap)
+                await self._restore_files()
+                self._process = await start_envoy(self._settings, self._bootstrap)
+                self._deployment.forget_observations()
                 self.restarts_count += 1
                 await self._wait_ready(self._process)
                 _log.warning("Envoy was started again (process %d)", self._process.identity.pid)
             except (EnvoyFailed, OSError) as cause:
                 _log.error("Envoy can't be started again: %s", cause)
+
+    async def _restore_files(self) -> None:
+        """Undo what others may have done to Envoy's files. A change that is being deployed is waiting for the new Envoy, so nobody waits for it."""
+        if not self._deploying.locked():
+            async with self._deploying:
+                self._deployment.write()
 
     async def _keep_house(self) -> None:
         answered_at = time.monotonic()
@@ -242,7 +248,7 @@ class EnvoyGateway:
                     answered_at = time.monotonic()
                 elif self._process is not None and time.monotonic() - answered_at > _SILENT_SECONDS:
                     _log.error("Envoy runs but does not answer for %d s: it is ended", _SILENT_SECONDS)
-                    await self._process.kill()
+                    self._process.send(signal.SIGKILL)  # `_watch` sees its end and starts another
                     answered_at = time.monotonic()
                 await self._keep_logs_small()
                 if self._settings.https:

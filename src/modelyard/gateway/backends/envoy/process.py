@@ -60,7 +60,7 @@ class EnvoyProcess:
         return _started_ticks(self.identity.pid) == self.identity.started_ticks
 
     async def wait_exit(self) -> None:
-        """Return when it has ended, at once if it has already."""
+        """Return when it has ended, at once if it has already. One task at a time may wait."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._descriptor, ended.set)  # a pidfd is readable when its process has ended
@@ -71,10 +71,14 @@ class EnvoyProcess:
         if self._child is not None:
             self._child.wait()
 
-    async def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send the signal and wait until it has ended."""
+    def send(self, number: signal.Signals) -> None:
+        """Send the signal; nothing happens when it has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, number)
+
+    async def kill(self) -> None:
+        """Kill it and wait until it has ended."""
+        self.send(signal.SIGKILL)
         await self.wait_exit()
 
     def close(self) -> None:

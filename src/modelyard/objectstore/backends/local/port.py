@@ -81,6 +81,9 @@ class LocalObjects:
         except NoSuchContainer:
             await blob.discard()
             raise NoSuchPath(f"the container '{path.container}' of {path.account} does not exist") from None
+        except BlobStoreFull as error:
+            await blob.discard()
+            raise StoreFull(str(error)) from error
         return _stat(stored, None)
 
     async def list(

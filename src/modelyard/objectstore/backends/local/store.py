@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.kit.clock import Clock, utc_now
@@ -22,6 +23,7 @@ from modelyard.objectstore.backends.local.large import Permit, Piece, Reader, re
 from modelyard.objectstore.backends.local.model import (
     Account,
     BlobMissing,
+    BlobStoreFull,
     Container,
     ContainerChange,
     ListingRequest,
@@ -39,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # A blob without a name is left alone so long, because an upload that takes all day is still being written or about to be named.
 ORPHAN_AGE_SECONDS = 86_400.0
+# What SQLite and PostgreSQL say when a write finds no room; the transaction has been rolled back then.
+_FULL = ("database or disk is full", "No space left on device")
 _SWEEP_BATCH = 500
 _RETRIES = 5
 
@@ -74,7 +78,7 @@ class LocalStore:
 
     async def change_account(self, name: str, changes: Mapping[str, str]) -> None:
         """Set metadata headers; an empty value removes one."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             await index_containers.change_account(session, name, changes, self.now())
 
     async def list_containers(self, account: str, request: ListingRequest) -> list[Container | Subdirectory]:
@@ -90,17 +94,17 @@ class LocalStore:
 
     async def put_container(self, account: str, name: str, change: ContainerChange) -> bool:
         """Create or change. Whether it was created."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             return await index_containers.put_container(session, account, name, change, self.now())
 
     async def change_container(self, account: str, name: str, change: ContainerChange) -> None:
         """Set metadata and lists. Raises `NoSuchContainer`."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             await index_containers.change_container(session, account, name, change, self.now())
 
     async def delete_container(self, account: str, name: str) -> None:
         """Delete an empty container. Raises `NoSuchContainer` or `ContainerNotEmpty`."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             await index_containers.delete_container(session, account, name)
 
     async def list_objects(self, container: Container, request: ListingRequest) -> list[StoredObject | Subdirectory]:
@@ -125,6 +129,16 @@ class LocalStore:
         now = self.now()
         return {place: pair for place, pair in found.items() if not index_objects.is_expired(pair[1], now)}
 
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[AsyncSession, None]:
+        try:
+            async with self._sessions.write() as session:
+                yield session
+        except DBAPIError as error:
+            if any(words in str(error.orig) for words in _FULL):
+                raise BlobStoreFull("the disk of the object store's index is full") from error
+            raise
+
     def new_blob(self) -> BlobWriter:
         """Begin to write bytes; `put` names them, `discard` forgets them."""
         return self._blobs.new()
@@ -139,8 +153,11 @@ class LocalStore:
         is_copy: bool = False,
         must_be_new: bool = False,
     ) -> StoredObject:
-        """Name a finished blob (or, `is_copy`, that of another object). Raises `NoSuchContainer`, `ObjectExists`, `BlobMissing`."""
-        async with self._sessions.write() as session:
+        """Name a finished blob (or, `is_copy`, that of another object).
+
+        Raises `NoSuchContainer`, `ObjectExists`, `BlobMissing`, `BlobStoreFull`; nothing is written then.
+        """
+        async with self._transaction() as session:
             stored, unnamed = await index_objects.put_object(
                 session, account, container, name, new, self.now(), is_copy=is_copy, must_be_new=must_be_new
             )
@@ -158,7 +175,7 @@ class LocalStore:
         delete_at: int | None,
     ) -> None:
         """Replace an object's metadata. Raises `NoSuchContainer` or `NoSuchObject`."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             await index_objects.change_object(
                 session,
                 account,
@@ -172,7 +189,7 @@ class LocalStore:
 
     async def delete(self, account: str, container: str, name: str) -> None:
         """Delete an object. Raises `NoSuchContainer` or `NoSuchObject`."""
-        async with self._sessions.write() as session:
+        async with self._transaction() as session:
             was_there, unnamed = await index_objects.delete_object(session, account, container, name, self.now())
         await self._forget(unnamed)
         if not was_there:
@@ -213,7 +230,7 @@ class LocalStore:
                 expired = await index_objects.list_expired(session, self.now(), _SWEEP_BATCH)
             for account, container, name in expired:
                 try:
-                    async with self._sessions.write() as session:
+                    async with self._transaction() as session:
                         _, unnamed = await index_objects.delete_object(
                             session, account, container, name, self.now(), only_expired=True
                         )

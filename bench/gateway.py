@@ -199,7 +199,8 @@ def bare_configuration(port: int, path: str, admin: str) -> str:
 
 @contextlib.asynccontextmanager
 async def process(command: list[str], port: int) -> AsyncIterator[int]:
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # In a session of its own, as the gateway's Envoy is: the kernel shares processors between sessions first.
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

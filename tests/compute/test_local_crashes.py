@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,20 @@ async def test_an_end_of_the_system_is_a_request_to_stop(world: Any) -> None:
     seen = await world.until(instance.id, Phase.EXITED)
     assert seen.exit.cause is Cause.STOPPED
     assert (await world.output(instance.id)).endswith("bye\n")
+
+
+async def test_the_home_is_deleted_under_it(world: Any) -> None:
+    instance = world.instance("trap '' TERM; echo up; while :; do sleep 1; done")
+    await world.compute.launch(instance)
+    await world.until_printed(instance.id, "up")
+    supervisor = _supervisor(world, instance)
+    (seen,) = await world.compute.observe([instance.id])
+    shutil.rmtree(world.directory(instance))
+    deadline = time.monotonic() + 20
+    while processes.start_ticks(supervisor) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert processes.start_ticks(supervisor) is None
+    assert processes.start_ticks(seen.pid) is None
 
 
 async def test_broken_records_are_not_fatal(world: Any) -> None:

@@ -187,6 +187,7 @@ def test_the_tar_form_of_the_archiver(tmp_path: Path) -> None:
     assert (unpack(packed, tmp_path / "out") / "h.py").read_bytes() == b"x = 1\n"
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "a.mar", files={"zeros": b"\0" * (300 * 1024 * 1024)})
     assert path.stat().st_size < 1_000_000

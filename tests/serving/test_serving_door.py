@@ -92,12 +92,22 @@ async def _shop(
     serving = asyncio.create_task(server.serve())
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://m", timeout=20) as client:
-        while not socket.exists():
-            await asyncio.sleep(0.005)
+        await _until_answered(client)
         yield Shop(client, door, desk, model)
     server.stop()
     await serving
     desk.close()
+
+
+async def _until_answered(client: httpx.AsyncClient) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            await client.get("/")
+            return
+        except httpx.ConnectError:  # not bound, or bound and not yet listening
+            await asyncio.sleep(0.005)
+    raise TimeoutError("the door did not open")
 
 
 async def test_predictions_and_metrics(open_shop: Any) -> None:

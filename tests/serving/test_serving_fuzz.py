@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from modelyard.serving.protocol.json_text import read_json
 from modelyard.serving.protocol.rows import parse_rows, render_row_tensors, render_rows, tensor_rows
 from modelyard.serving.runtimes.archive import parse_properties
 from modelyard.serving.service import TensorService
+
+pytestmark = pytest.mark.slow
 
 WORDS = st.sampled_from(
     [

@@ -12,7 +12,7 @@ from modelyard.server.keeper import AlreadyRunning, Keeper, KeeperSettings
 def main() -> None:
     """Keep."""
     options = json.loads(sys.argv[1])
-    settings = KeeperSettings(Path(options["home"]), options["overrides"], options["deadline"])
+    settings = KeeperSettings(Path(options["home"]), options["overrides"], options["servers"], options["deadline"])
     try:
         raise SystemExit(Keeper(settings).run())
     except AlreadyRunning as running:

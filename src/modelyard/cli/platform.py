@@ -48,6 +48,7 @@ def up(
         str | None,
         typer.Option(help="postgresql://…; SQLite in the home when absent.", envvar="MODELYARD_DATABASE_URL"),
     ] = None,
+    servers: Annotated[int, typer.Option(min=1, max=16, help="Server processes; more than one needs PostgreSQL.")] = 1,
     deadline: Annotated[float, typer.Option(help="Seconds that workloads get to end at a shutdown.")] = 30.0,
 ) -> None:
     """Start the platform."""
@@ -59,7 +60,7 @@ def up(
         "database_url": database_url,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    settings = KeeperSettings(place, overrides, deadline)
+    settings = KeeperSettings(place, overrides, servers, deadline)
     if keeper_pid(place) is not None:
         _fail(str(AlreadyRunning(place, str(keeper_pid(place)))))
     try:
@@ -192,14 +193,13 @@ def _detach(settings: KeeperSettings) -> None:
     """Start a keeper of its own session, and wait until it serves."""
     log = settings.home / "logs" / "keeper.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
-    argv = [
-        sys.executable,
-        "-m",
-        "modelyard.cli.keep",
-        json.dumps(
-            {"home": str(settings.home), "overrides": dict(settings.overrides), "deadline": settings.deadline_seconds}
-        ),
-    ]
+    options = {
+        "home": str(settings.home),
+        "overrides": dict(settings.overrides),
+        "servers": settings.servers,
+        "deadline": settings.deadline_seconds,
+    }
+    argv = [sys.executable, "-m", "modelyard.cli.keep", json.dumps(options)]
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv,
@@ -226,7 +226,7 @@ def _detach(settings: KeeperSettings) -> None:
 def _state(home: Path) -> dict[str, Any] | None:
     """What the server says of itself once it serves; None while it does not."""
     try:
-        state = json.loads((home / "run" / "server.json").read_text())
+        state = json.loads((home / "run" / "server-0.json").read_text())
         os.kill(state["pid"], 0)
     except (OSError, ValueError, KeyError):
         return None

@@ -18,7 +18,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
-
 WORKSPACE = "⟦modelyard:workspace⟧"
 RUN = "⟦modelyard:run⟧"
 CACHE = "⟦modelyard:cache⟧"

@@ -38,8 +38,8 @@ def _upgrade(connection: Connection) -> None:
     if found == HEAD:
         return
     # Loaded only when there is something to do: it would cost every start a quarter of a second.
-    from alembic import command
-    from alembic.script import ScriptDirectory
+    from alembic import command  # noqa: PLC0415  # see above
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  # see above
 
     config = alembic_config(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
@@ -50,7 +50,7 @@ def _upgrade(connection: Connection) -> None:
 
 def alembic_config(connection: Connection, target_metadata: Any = None) -> Any:
     """Alembic's configuration for a connection."""
-    from alembic.config import Config
+    from alembic.config import Config  # noqa: PLC0415  # as in `_upgrade`: most starts don't need it
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))

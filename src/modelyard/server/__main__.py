@@ -28,7 +28,7 @@ from modelyard.resources.flavors.errors import BadFlavorFile
 from modelyard.resources.images.catalog import CatalogInvalid
 from modelyard.server.backends import make_compute, make_gateway
 from modelyard.server.home import Home, HomeUnusable, lock_home
-from modelyard.server.platform import Platform
+from modelyard.server.platform import Platform, Seat
 from modelyard.server.settings import Settings, load_settings
 
 log = logging.getLogger("modelyard.server")
@@ -56,23 +56,25 @@ def main() -> None:
         _give_up(home, str(problem))
     except ValueError as problem:
         _give_up(home, f"the settings can't be used: {problem}")
-    _configure_logging(home)
+    _configure_logging(home, arguments.index)
     if arguments.stop:
         uvloop.run(_stop(home, settings, arguments.deadline))
         return
-    lock = lock_home(home, "server")
+    if arguments.servers > 1 and settings.database_url is None:
+        _give_up(home, "more than one server needs PostgreSQL (--database-url): SQLite is for one")
+    lock = lock_home(home, f"server-{arguments.index}")
     if lock is None:
         _give_up(
             home, f"another server already runs on {home.root}; `modelyard status` shows it, `modelyard down` ends it"
         )
     try:
-        uvloop.run(_serve(home, settings, arguments.deadline))
+        uvloop.run(_serve(home, settings, Seat(arguments.index, arguments.servers), arguments.deadline))
     except _INCURABLE as problem:
         log.error("%s", problem)  # noqa: TRY400  # the sentence is for a person; there is no bug to trace
         _give_up(home, str(problem))
 
 
-async def _serve(home: Home, settings: Settings, deadline_seconds: float) -> None:
+async def _serve(home: Home, settings: Settings, seat: Seat, deadline_seconds: float) -> None:
     stop = asyncio.Event()
     wanted: list[str] = []
     loop = asyncio.get_running_loop()
@@ -81,8 +83,8 @@ async def _serve(home: Home, settings: Settings, deadline_seconds: float) -> Non
         wanted.append(how)
         stop.set()
 
-    platform = Platform(home, settings)
-    ready_file = home.run / "server.json"
+    platform = Platform(home, settings, seat)
+    ready_file = home.server_state(seat.index)
     try:
         await platform.start()
         # Only now: while it starts, a signal's default (to end at once) is safe, and faster.
@@ -120,13 +122,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m modelyard.server")
     parser.add_argument("--home", required=True)
     parser.add_argument("--overrides", default="{}", help="settings from the command line, as JSON")
+    parser.add_argument("--index", type=int, default=0, help="which of the servers this is")
+    parser.add_argument("--servers", type=int, default=1, help="how many there are")
     parser.add_argument("--stop", action="store_true", help="end what is left running, and exit")
     parser.add_argument("--deadline", type=float, default=30.0, help="seconds that workloads get to end")
     return parser.parse_args()
 
 
-def _configure_logging(home: Home) -> None:
-    handler = logging.handlers.RotatingFileHandler(home.log_file, maxBytes=20 * 2**20, backupCount=5)
+def _configure_logging(home: Home, index: int) -> None:
+    path = home.log_file if index == 0 else home.log_file.with_name(f"server-{index}.log")
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=20 * 2**20, backupCount=5)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)

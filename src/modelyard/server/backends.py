@@ -71,8 +71,8 @@ def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, Certific
     return gateway, certificates
 
 
-def make_backends(home: Home, settings: Settings, database: Database) -> Backends:
-    """All of them."""
+def make_backends(home: Home, settings: Settings, database: Database, *, is_log_reader: bool = False) -> Backends:
+    """All of them. Only one process may write the logs; the others open them as readers."""
     compute, environments = make_compute(home, settings)
     gateway, certificates = make_gateway(home, settings)
     objects = LocalStore(database, open_blobs(settings.objectstore.url or str(home.objects)))
@@ -80,7 +80,15 @@ def make_backends(home: Home, settings: Settings, database: Database) -> Backend
     hosts = StoreHosts(
         own, own_hosts(settings), {remote.host: _remote(remote) for remote in settings.objectstore.remotes}
     )
-    return Backends(compute, environments, gateway, objects, hosts, TantivyLogs(home.log_store), certificates)
+    return Backends(
+        compute,
+        environments,
+        gateway,
+        objects,
+        hosts,
+        TantivyLogs(home.log_store, is_reader=is_log_reader),
+        certificates,
+    )
 
 
 def own_hosts(settings: Settings) -> frozenset[str]:

@@ -44,10 +44,13 @@ class Home:
         """Sockets, locks, process files."""
         return self.root / "run"
 
-    @property
-    def server_socket(self) -> Path:
-        """Where the server listens; the gateway is its only caller."""
-        return self.run / "server.sock"
+    def server_socket(self, index: int = 0) -> Path:
+        """Where a server listens; the gateway is its only caller."""
+        return self.run / f"server-{index}.sock"
+
+    def server_state(self, index: int = 0) -> Path:
+        """What a server says of itself while it serves."""
+        return self.run / f"server-{index}.json"
 
     @property
     def secrets(self) -> Path:
@@ -123,7 +126,7 @@ class Home:
                 f"the home directory {self.root} can't be written ({error.strerror or error}); "
                 "choose another one with --home, or free space and rights there"
             ) from None
-        if len(os.fsencode(self.server_socket)) > 100:
+        if len(os.fsencode(self.server_socket())) > 100:
             raise HomeUnusable(
                 f"the path of the home directory {self.root} is too long for sockets; choose a shorter one"
             )

@@ -57,7 +57,8 @@ class Finding:
 
 def read_status(home: Home, settings: Settings) -> list[ProcessStatus]:
     """Every process of the platform and every instance that has not ended."""
-    rows = [_platform_row("keeper", keeper_pid(home.root)), _platform_row("server", _server_pid(home))]
+    rows = [_platform_row("keeper", keeper_pid(home.root))]
+    rows.extend(_platform_row("server", _server_pid(home, index)) for index in _server_indices(home))
     envoy = running_envoy(Files(home.gateway))
     rows.append(_platform_row("gateway", None if envoy is None else envoy.identity.pid))
     if not home.compute.exists():
@@ -100,9 +101,15 @@ def _platform_row(role: str, pid: int | None) -> ProcessStatus:
     )
 
 
-def _server_pid(home: Home) -> int | None:
+def _server_indices(home: Home) -> list[int]:
+    """The first server, and others that have been started."""
+    found = {int(path.stem.partition("-")[2]) for path in home.run.glob("server-*.lock") if path.stem[7:].isdigit()}
+    return sorted({0} | {index for index in found if _server_pid(home, index) is not None})
+
+
+def _server_pid(home: Home, index: int) -> int | None:
     try:
-        pid = int((home.run / "server.lock").read_text())
+        pid = int((home.run / f"server-{index}.lock").read_text())
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return None

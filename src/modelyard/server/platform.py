@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -42,12 +43,27 @@ _KEEP_ALIVE_SECONDS = 3600  # longer than the gateway's own, so that it never wr
 _HOUSEKEEPING_SECONDS = 3600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Which of how many servers this one is. All share the work of the control loop and of the API; the first one alone holds what there
+    is one of: the gateway, the writing end of the logs, the observer of workloads."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the server that holds the gateway and the logs."""
+        return self.index == 0
+
+
 class Platform:
     """One server process and what it holds."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, settings: Settings, seat: Seat | None = None) -> None:
         self._home = home
         self._settings = settings
+        self._seat = seat or Seat()
         self._database = Database(settings.database_url or sqlite_url(home.database_file))
         self._backends: Backends | None = None
         self._services: Services | None = None
@@ -58,16 +74,18 @@ class Platform:
     async def start(self) -> None:
         """Start everything; returns when requests are answered. Raises the errors of whatever can't be had."""
         await upgrade(self._database)
-        backends = self._backends = make_backends(self._home, self._settings, self._database)
+        backends = make_backends(self._home, self._settings, self._database, is_log_reader=not self._seat.is_first)
+        self._backends = backends
         has_gpu = bool(find_gpus())
         services = self._services = make_services(self._home, self._settings, self._database, backends, has_gpu=has_gpu)
         await ensure_first_project(self._home, services.users, services.projects)
         await backends.logs.open()
         app = create_app(self._settings, services, backends)
         await self._serve(app)
-        await backends.gateway.start()
-        await backends.gateway.put_route(_own_route(self._home))
-        await self._resync()
+        if self._seat.is_first:
+            await backends.gateway.start()
+            await backends.gateway.put_route(_own_route(self._home, self._seat.count))
+            await self._resync()
         self._start_loops(backends, services)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -100,7 +118,7 @@ class Platform:
             await self._close(self._backends)
 
     async def _serve(self, app: FastAPI) -> None:
-        socket = self._home.server_socket
+        socket = self._home.server_socket(self._seat.index)
         socket.unlink(missing_ok=True)
         config = uvicorn.Config(
             app,
@@ -139,11 +157,15 @@ class Platform:
     def _start_loops(self, backends: Backends, services: Services) -> None:
         queue = WorkQueue(self._database, owner=f"{os.uname().nodename}:{os.getpid()}")
         reconcilers = make_reconcilers(self._home, self._settings, self._database, backends, services)
+        if not self._seat.is_first:
+            reconcilers = [reconciler for reconciler in reconcilers if reconciler.kind != ROUTE_KIND]
         controller = Controller(self._database, queue, reconcilers)
+        self._loop("the controller", controller.run())
+        if not self._seat.is_first:
+            return
         observer = WorkloadObserver(self._database, backends.compute, services.workloads)
         shipper = Shipper(backends.logs, services.workloads.read_instance)
         shipping = ShippingLoop(shipper, services.workloads, services.projects)
-        self._loop("the controller", controller.run())
         self._loop("the observer", observer.run())
         self._loop("the log shipper", shipping.run())
         self._loop("housekeeping", self._keep_house(backends))
@@ -177,13 +199,17 @@ class Platform:
         await self._database.close()
 
 
-def _own_route(home: Home) -> Route:
-    """Everything that no other route takes goes to the server."""
+def _own_route(home: Home, server_count: int) -> Route:
+    """Everything that no other route takes goes to the servers; log lines to the one that writes them."""
+    targets = tuple(Target(str(home.server_socket(index))) for index in range(server_count))
     return Route(
         id="platform",
         prefix="",
-        rules=(Rule(path="/", upstreams=("server",), is_prefix=True),),
-        upstreams=(Upstream("server", (Target(str(home.server_socket)),)),),
+        rules=(
+            Rule(path="/v2/log", upstreams=("first",)),
+            Rule(path="/", upstreams=("servers",), is_prefix=True),
+        ),
+        upstreams=(Upstream("servers", targets), Upstream("first", targets[:1])),
         timeout_seconds=0.0,
         labels=(("owner", "platform"),),
     )

@@ -187,6 +187,15 @@ async def test_the_admins_token_stays_here(swift: Any, door_url: str) -> None:
     assert not any("token" in name.lower() for name in answer.headers)
 
 
+async def test_many_heads_keep_no_connection(swift: Any, door_url: str) -> None:
+    swift.ask("PUT", "/heads")
+    swift.ask("PUT", "/heads/o", {}, b"x")
+    url = f"{door_url}/127.0.0.1:{swift.port}/v1/AUTH_tenant/heads/o"
+    async with httpx.AsyncClient(headers={"X-Auth-Token": "mine"}, timeout=30) as client:
+        for _ in range(110):  # more than the pool of connections has
+            assert (await client.head(url)).status_code == 200
+
+
 async def test_refusals(swift: Any, door_url: str) -> None:
     allowed = f"{door_url}/127.0.0.1:{swift.port}/v1/AUTH_tenant"
     async with httpx.AsyncClient(headers={"X-Auth-Token": "mine"}) as client:

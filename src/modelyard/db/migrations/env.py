@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import JSON, DateTime
+from sqlalchemy.dialects import postgresql
 
 
 def _render(kind: str, item: Any, _autogenerate: Any) -> str | Literal[False]:
@@ -13,7 +14,8 @@ def _render(kind: str, item: Any, _autogenerate: Any) -> str | Literal[False]:
     if kind == "type" and isinstance(getattr(item, "impl_instance", None), DateTime):
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, JSON):
-        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")' if item._variant_mapping else "sa.JSON()"
+        has_variant = isinstance(item.dialect_impl(postgresql.dialect()), postgresql.JSONB)
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")' if has_variant else "sa.JSON()"
     return False
 
 

@@ -42,7 +42,9 @@ ReadOutput = Callable[[str, int, int], Awaitable[LogChunk]]
 class ShippingLoop:
     """Ships the output of every workload that asked for it, until it is all there."""
 
-    def __init__(self, shipper: Shipper, workloads: Workloads, projects: Projects, *, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self, shipper: Shipper, workloads: Workloads, projects: Projects, *, poll_seconds: float = 1.0
+    ) -> None:
         self._shipper = shipper
         self._workloads = workloads
         self._projects = projects

@@ -89,13 +89,12 @@ class Projects:
             raise NoCredential
         async with self._database.read() as session:
             found = await repository.token(session, _digest(token), self._clock())
-            if found is None:
-                if self._signer.read(token) is not None:
-                    return await self._workload_caller(app_key, token)
-                raise BadCredential
-            row = await repository.by_app_key(session, app_key)
-            if row is None or not await self._opens(session, found, row):
-                raise NotYourProject(app_key)
+            row = None if found is None else await repository.by_app_key(session, app_key)
+            is_open = found is not None and row is not None and await self._opens(session, found, row)
+        if found is None:
+            return await self._workload_caller(app_key, token)  # outside the session: it opens one of its own
+        if row is None or not is_open:
+            raise NotYourProject(app_key)
         actor = f"user:{found.user_id}" if found.user_id else f"{found.kind}:{found.hash[:8]}"
         return Caller(_project(row), actor, TokenKind(found.kind))
 

@@ -89,7 +89,9 @@ class _Layout:
             )
         else:
             self._mount(location.root, location.mount_point, read_only=False)
-            upload = Upload(source=target, label=location.label, path=ROOT + location.path, sync_seconds=sync_seconds, on=on)
+            upload = Upload(
+                source=target, label=location.label, path=ROOT + location.path, sync_seconds=sync_seconds, on=on
+            )
         self.uploads.append(upload)
         return target
 

@@ -5,7 +5,7 @@ Nothing here waits, reads or writes; the reconciler carries out what is decided.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,9 +16,12 @@ from modelyard.resources.workloads.model import (
     Desired,
     ExitSeen,
     InstanceSeen,
+    Retired,
     Workload,
     WorkloadStatus,
     instance_id,
+    plain_report,
+    plain_text,
 )
 
 _CRASH_BACKOFF = Backoff(base_seconds=1.0, limit_seconds=60.0)
@@ -74,12 +77,12 @@ def look(item: InstanceSeen, observation: Observation | None, is_ready: bool) ->
             "was_ready": item.was_ready or is_ready,
             "exit": None
             if ended is None
-            else ExitSeen(cause=ended.cause, message=ended.message, code=ended.code, signal=ended.signal),
+            else ExitSeen(cause=ended.cause, message=plain_text(ended.message), code=ended.code, signal=ended.signal),
             "started_at": observation.started_at,
             "ended_at": observation.ended_at,
-            "report": dict(observation.report),
+            "report": plain_report(observation.report),
             "address": next(iter(observation.sockets.values()), None),
-            "notes": observation.notes,
+            "notes": tuple(plain_text(note) for note in observation.notes),
         }
     )
 
@@ -89,12 +92,12 @@ def decide(
 ) -> Decision:
     """What should happen to an admitted workload that is not in a final state."""
     seen = tuple(look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances)
-    status = WorkloadStatus(attempt=workload.status.attempt, instances=seen)
+    status = workload.status.model_copy(update={"instances": seen})
     if workload.desired is not Desired.RUN:
         return _wind_down(workload, status)
     if workload.spec.restart == "always":
         return _keep_up(workload, status, now)
-    return _run_to_end(workload, status)
+    return _run_to_end(workload, status, now)
 
 
 def _wind_down(workload: Workload, status: WorkloadStatus) -> Decision:
@@ -108,28 +111,16 @@ def _wind_down(workload: Workload, status: WorkloadStatus) -> Decision:
     return Decision(WorkloadState.STOPPED, status, "STOPPED", "Stopped as requested.")
 
 
-def _run_to_end(workload: Workload, status: WorkloadStatus) -> Decision:
-    to_launch = tuple(item.index for item in status.instances if not item.is_launched)
-    failed = next((item for item in status.instances if _has_failed(item)), None)
+def _run_to_end(workload: Workload, status: WorkloadStatus, now: datetime) -> Decision:
+    failed = _first_failed(status.instances)
     if failed is not None:
         running = tuple(item.id for item in status.instances if _is_running(item))
         if running:  # one for all: the others would wait for it for ever
-            return Decision(
-                workload.state,
-                status,
-                _reason(failed),
-                f"Instance {failed.index} ended; ending the others.",
-                stop=running,
-            )
-        if _is_lost(failed) and workload.status.attempt < workload.spec.lost_restarts:
-            attempt = workload.status.attempt + 1
-            return Decision(
-                WorkloadState.PENDING,
-                WorkloadStatus(attempt=attempt, instances=fresh_instances(workload, attempt)),
-                "LOST",
-                f"The machine went down under it; starting it again (attempt {attempt + 1}).",
-            )
+            return _end_others(workload, status, failed, running)
+        if _is_lost(failed):
+            return _start_anew(workload, status, failed, now)
         return Decision(WorkloadState.FAILED, status, _reason(failed), _sentence(workload, failed))
+    to_launch = tuple(item.index for item in status.instances if not item.is_launched)
     if to_launch:
         return Decision(WorkloadState.STARTING, status, launch=to_launch)
     if _all_succeeded(status):
@@ -138,41 +129,78 @@ def _run_to_end(workload: Workload, status: WorkloadStatus) -> Decision:
     return Decision(WorkloadState.RUNNING if is_up else WorkloadState.STARTING, status)
 
 
+def _start_anew(workload: Workload, status: WorkloadStatus, lost: InstanceSeen, now: datetime) -> Decision:
+    """All of it, from the queue on: nobody wanted it to end."""
+    was_shut_down = all(item.exit is None or item.exit.cause != Cause.LOST for item in status.instances)
+    # A shutdown of the platform can be repeated as often as one likes; a machine that goes down may do so because of this workload.
+    lost_count = status.lost_count if was_shut_down else status.lost_count + 1
+    if lost_count > workload.spec.lost_restarts:
+        return Decision(WorkloadState.FAILED, status, _reason(lost), _sentence(workload, lost))
+    attempt = status.attempt + 1
+    fresh = WorkloadStatus(
+        attempt=attempt,
+        lost_count=lost_count,
+        instances=fresh_instances(workload, attempt),
+        retired=(*status.retired, *_retired(status.instances, now)),
+    )
+    cause = "The platform was shut down" if was_shut_down else "The machine went down under it"
+    return Decision(WorkloadState.PENDING, fresh, "LOST", f"{cause}; starting it again (attempt {attempt + 1}).")
+
+
 def _keep_up(workload: Workload, status: WorkloadStatus, now: datetime) -> Decision:
+    never_worked = next((item for item in status.instances if _has_never_worked(workload, item, now)), None)
+    if never_worked is not None:
+        # Starting it over and over would hide the reason.
+        running = tuple(item.id for item in status.instances if _is_running(item))
+        if running:
+            return _end_others(workload, status, never_worked, running)
+        if never_worked.exit is not None and _is_lost(never_worked):  # we ended it ourselves
+            return Decision(WorkloadState.FAILED, status, "NEVER_READY", _never_ready(workload, never_worked))
+        return Decision(WorkloadState.FAILED, status, _reason(never_worked), _sentence(workload, never_worked))
     instances: list[InstanceSeen] = []
-    again_after_seconds: float | None = None
+    retired: list[InstanceSeen] = []
+    waits: list[float] = []
     for item in status.instances:
         if item.phase != Phase.EXITED:
             instances.append(item)
+            waits.extend(_seconds_to_be_ready(workload, item, now))
             continue
-        if not item.was_ready and not _is_lost(item):
-            # It has never worked: starting it over and over would hide the reason.
-            return Decision(
-                WorkloadState.FAILED,
-                status,
-                _reason(item),
-                _sentence(workload, item),
-                stop=tuple(other.id for other in status.instances if _is_running(other)),
-            )
         restarted, wait_seconds = _restart(workload, item, now)
         instances.append(restarted)
         if wait_seconds > 0:
-            again_after_seconds = min(again_after_seconds or wait_seconds, wait_seconds)
-    status = WorkloadStatus(attempt=status.attempt, instances=tuple(instances))
-    launch = tuple(item.index for item in instances if not item.is_launched)
+            waits.append(wait_seconds)
+        else:
+            retired.append(item)
+    status = status.model_copy(
+        update={"instances": tuple(instances), "retired": (*status.retired, *_retired(retired, now))}
+    )
     ready_count = sum(item.is_ready for item in instances)
-    message = None if ready_count == len(instances) else f"{ready_count} of {len(instances)} instances are ready."
-    crashed = next((item for item in instances if item.phase == Phase.EXITED and item.exit), None)
-    if crashed is not None and crashed.exit is not None:
-        message = f"{message or ''} Instance {crashed.index} is started again: {crashed.exit.message}".strip()
+    message = _readiness(instances, ready_count)
     return Decision(
         WorkloadState.RUNNING if ready_count else WorkloadState.STARTING,
         status,
         None if message is None else "NOT_READY",
         message,
-        launch=launch,
-        again_after_seconds=again_after_seconds,
+        launch=tuple(item.index for item in instances if not item.is_launched),
+        again_after_seconds=min(waits, default=None),
     )
+
+
+def _end_others(workload: Workload, status: WorkloadStatus, failed: InstanceSeen, running: tuple[str, ...]) -> Decision:
+    message = f"Instance {failed.index} ended; ending the others."
+    if failed.id in running:
+        message = _never_ready(workload, failed)
+    reason = _reason(failed) if failed.exit is not None else "NEVER_READY"
+    return Decision(workload.state, status, reason, message, stop=running)
+
+
+def _readiness(instances: Iterable[InstanceSeen], ready_count: int) -> str | None:
+    instances = tuple(instances)
+    message = None if ready_count == len(instances) else f"{ready_count} of {len(instances)} instances are ready."
+    crashed = next((item for item in instances if item.phase == Phase.EXITED and item.exit), None)
+    if crashed is not None and crashed.exit is not None:
+        message = f"{message or ''} Instance {crashed.index} is started again: {crashed.exit.message}".strip()
+    return message
 
 
 def _restart(workload: Workload, item: InstanceSeen, now: datetime) -> tuple[InstanceSeen, float]:
@@ -193,13 +221,51 @@ def _restart(workload: Workload, item: InstanceSeen, now: datetime) -> tuple[Ins
         index=item.index,
         attempt=attempt,
         failures=item.failures,
-        was_ready=True,
+        was_ready=item.was_ready,
     )
     return fresh, 0.0
 
 
+def _has_never_worked(workload: Workload, item: InstanceSeen, now: datetime) -> bool:
+    if item.was_ready or not item.is_launched:
+        return False
+    if item.phase != Phase.EXITED:
+        return any(seconds <= 0 for seconds in _seconds_to_be_ready(workload, item, now))
+    return not _is_lost(item) or _was_overdue(workload, item)
+
+
+def _seconds_to_be_ready(workload: Workload, item: InstanceSeen, now: datetime) -> tuple[float, ...]:
+    """How long it may still take until it is ready for the first time; nothing where that does not count."""
+    limit_seconds = workload.spec.ready_seconds
+    if limit_seconds is None or workload.spec.ready_path is None or item.was_ready or item.started_at is None:
+        return ()
+    return (limit_seconds - (now - item.started_at).total_seconds(),)
+
+
+def _was_overdue(workload: Workload, item: InstanceSeen) -> bool:
+    """Whether it was stopped because it had not become ready in time."""
+    if item.ended_at is None or item.exit is None or item.exit.cause != Cause.STOPPED:
+        return False
+    return any(seconds <= 0 for seconds in _seconds_to_be_ready(workload, item, item.ended_at))
+
+
+def _never_ready(workload: Workload, item: InstanceSeen) -> str:
+    minutes = (workload.spec.ready_seconds or 0.0) / 60
+    return f"Instance {item.index} was not ready for requests within {minutes:.0f} minutes."
+
+
+def _retired(items: Iterable[InstanceSeen], now: datetime) -> tuple[Retired, ...]:
+    return tuple(Retired(id=item.id, retired_at=now) for item in items if item.is_launched)
+
+
 def _is_running(item: InstanceSeen) -> bool:
     return item.is_launched and item.phase != Phase.EXITED
+
+
+def _first_failed(items: Iterable[InstanceSeen]) -> InstanceSeen | None:
+    """The one to blame. One that was lost or stopped is to blame only where none failed by itself: we stop the others ourselves."""
+    failed = [item for item in items if _has_failed(item)]
+    return next((item for item in failed if not _is_lost(item)), failed[0] if failed else None)
 
 
 def _has_failed(item: InstanceSeen) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from modelyard.resources.workloads.lifecycle import WorkloadState
+
+
+_MAX_DEPTH = 6
+_MAX_ITEMS = 200
+_MAX_TEXT_CHARACTERS = 8000
+_MAX_INTEGER = 2**63
 
 
 class Desired(StrEnum):
@@ -79,6 +86,7 @@ class WorkloadSpec(_Frozen):
         command: None builds the environment instead.
         socket: the Unix socket that each instance serves HTTP on, and `ready_path` the path that answers 200 when it may get requests.
         restart: `always` starts an instance again when it ends (with back-off); `never` makes the workload end with its instances.
+        ready_seconds: with `restart="always"`, how long an instance may run without ever having been ready until it counts as failed.
         lost_restarts: how often a workload that the machine lost (not one that failed) is started anew.
     """
 
@@ -95,6 +103,7 @@ class WorkloadSpec(_Frozen):
     ready_path: str | None = None
     grace_seconds: float = 30.0
     timeout_seconds: float | None = None
+    ready_seconds: float | None = 3600.0
     restart: Literal["never", "always"] = "never"
     lost_restarts: int = 3
     log: LogSpec | None = None
@@ -136,11 +145,31 @@ class InstanceSeen(_Frozen):
     notes: tuple[str, ...] = ()
 
 
+class Retired(_Frozen):
+    """An instance of a former attempt, ended, of which files and output are still kept."""
+
+    id: str
+    retired_at: datetime
+
+
 class WorkloadStatus(_Frozen):
-    """What was last seen."""
+    """What was last seen.
+
+    Attributes:
+        attempt: how often all was started anew.
+        lost_count: how often of these because the machine went down (not because the platform was shut down).
+        retired: what former attempts have left behind.
+    """
 
     attempt: int = 0
+    lost_count: int = 0
     instances: tuple[InstanceSeen, ...] = ()
+    retired: tuple[Retired, ...] = ()
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """Everything that the backend may know of this workload."""
+        return (*(item.id for item in self.instances), *(item.id for item in self.retired))
 
 
 class Held(_Frozen):
@@ -189,3 +218,40 @@ class Workload(_Frozen):
 def instance_id(workload_id: str, index: int, attempt: int) -> str:
     """The deterministic id of an instance."""
     return f"{workload_id}.{index}.{attempt}"
+
+
+def plain_text(text: str) -> str:
+    """A text that a process of a user wrote, without the characters that PostgreSQL refuses, and not endless."""
+    text = text[:_MAX_TEXT_CHARACTERS]
+    if "\x00" in text:
+        text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report (any JSON that an instance chose to write) without what can't be kept, or is deeper or longer than a report has reason to be.
+
+    PostgreSQL takes neither NUL characters nor half surrogates nor NaN; one of them would keep the workload's whole status from being
+    written, for ever.
+    """
+    kept = _plain(dict(report), _MAX_DEPTH)
+    return cast(dict[str, Any], kept) if isinstance(kept, dict) else {}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return plain_text(value)
+    if isinstance(value, int):
+        return value if abs(value) < _MAX_INTEGER else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        items = list(cast(Mapping[Any, Any], value).items())[:_MAX_ITEMS]
+        return {plain_text(str(name)): _plain(item, depth - 1) for name, item in items}
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth - 1) for item in cast(list[Any], value)[:_MAX_ITEMS]]
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.resources.workloads.lifecycle import WorkloadState
@@ -35,27 +35,19 @@ async def with_output_to_ship(session: AsyncSession) -> Sequence[WorkloadRow]:
     return (await session.scalars(select(WorkloadRow).where(WorkloadRow.has_output_to_ship.is_(True)))).all()
 
 
-async def pending_ids(session: AsyncSession) -> Sequence[str]:
-    """Those that wait for room, first come first."""
-    statement = select(WorkloadRow.id).where(WorkloadRow.state == WorkloadState.PENDING.value)
-    return (await session.scalars(statement.order_by(WorkloadRow.created_at, WorkloadRow.id))).all()
-
-
-async def first_waiting_before(session: AsyncSession, row: WorkloadRow) -> WorkloadRow | None:
-    """The workload that has waited for room the longest, if that is longer than this one."""
-    statement = (
-        select(WorkloadRow)
-        .where(
-            WorkloadRow.state == WorkloadState.PENDING.value,
-            WorkloadRow.desired == "run",
-            WorkloadRow.held_memory_bytes > 0,
-            (WorkloadRow.created_at < row.created_at)
-            | ((WorkloadRow.created_at == row.created_at) & (WorkloadRow.id < row.id)),
-        )
-        .order_by(WorkloadRow.created_at, WorkloadRow.id)
-        .limit(1)
-    )
+async def first_waiting(session: AsyncSession) -> WorkloadRow | None:
+    """The workload that has waited for room the longest: the one that may be admitted next."""
+    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(1)
     return await session.scalar(statement)
+
+
+async def waiting_before_count(session: AsyncSession, row: WorkloadRow) -> int:
+    """How many wait for room and have done so for longer than this one."""
+    is_older = (WorkloadRow.created_at < row.created_at) | (
+        (WorkloadRow.created_at == row.created_at) & (WorkloadRow.id < row.id)
+    )
+    statement = _waiting().where(is_older).with_only_columns(func.count())
+    return await session.scalar(statement) or 0
 
 
 async def lock_admission(session: AsyncSession) -> None:
@@ -80,5 +72,16 @@ async def held(session: AsyncSession) -> Held:
 
 async def largest_holders(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
     """The admitted workloads that hold the most memory."""
-    statement = select(WorkloadRow).where(WorkloadRow.is_admitted.is_(True))
+    statement = select(WorkloadRow).where(WorkloadRow.is_admitted.is_(True), WorkloadRow.held_memory_bytes > 0)
     return (await session.scalars(statement.order_by(WorkloadRow.held_memory_bytes.desc()).limit(limit))).all()
+
+
+def _waiting():
+    holds_something = or_(
+        WorkloadRow.held_memory_bytes > 0,
+        WorkloadRow.held_cpus > 0,
+        WorkloadRow.held_gpus > 0,
+    )
+    return select(WorkloadRow).where(
+        WorkloadRow.state == WorkloadState.PENDING.value, WorkloadRow.desired == "run", holds_something
+    )

@@ -101,6 +101,9 @@ async def _relay(http: Request, raw_path: bytes, remote: RemoteStore) -> Answer:
         headers,
         http.stream() if has_body else None,
     )
+    if http.method == "HEAD":  # nothing will read the empty body, and an unread one keeps its connection
+        async for _ in answer.body:
+            continue
     kept = [(name, value) for name, value in answer.headers if name.lower() not in _DROPPED]
     return Answer(answer.status, kept, answer.body)
 

@@ -11,6 +11,7 @@ these records and leaves requests; it may be gone all the while. When the superv
 from __future__ import annotations
 
 import _socket  # the module `socket` loads enum and selectors: a third of the supervisor's start
+import errno
 import fcntl
 import os
 import resource
@@ -147,7 +148,7 @@ class Supervisor:
 
     def _open_watch(self) -> None:
         try:
-            self._watch = kernel.open_watch(self._directory, kernel.IN_MOVED_TO)
+            self._watch = kernel.open_watch(self._directory, kernel.IN_MOVED_TO | kernel.IN_DELETE_SELF)
             kernel.add_watch(
                 self._watch, self._plan["run_directory"], kernel.IN_CREATE | kernel.IN_MOVED_TO | kernel.IN_CLOSE_WRITE
             )
@@ -216,6 +217,8 @@ class Supervisor:
             with open(f"{self._directory}/{records.STOP}", encoding="ascii") as file:
                 text = file.read().strip()
         except OSError:
+            if not os.path.exists(self._directory):
+                self._begin_end("STOPPED", 0.0)  # The platform's home was deleted: nobody would ever end it.
             return
         try:
             grace = min(float(text), self._plan["grace_seconds"]) if text else self._plan["grace_seconds"]
@@ -345,8 +348,8 @@ class Supervisor:
             try:
                 records.write_record(f"{self._directory}/{records.EXIT}", record, is_durable=True)
                 return
-            except OSError:
-                if time.monotonic() > deadline:
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > deadline:
                     raise
                 self._output.give_way()
                 time.sleep(1.0)

@@ -1,0 +1,84 @@
+"""Whole platforms for the journeys. Whoever asks for an image gets the shared test cache's environment; the builder is tested elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from journey_platform import RunningPlatform, free_ports
+
+from modelyard.compute.backends.local.environments import EnvironmentStore
+
+MakePlatform = Callable[..., RunningPlatform]
+
+_running: list[RunningPlatform] = []
+
+
+@pytest.fixture(scope="session")
+def images(framework_python: Callable[[str, str], Path], environment_store: EnvironmentStore) -> Path:
+    """The directory with the built environments of all images that the journeys use."""
+    for framework, version in (("PYTHON", "3.11"), ("TENSORFLOW", "2.15"), ("TENSORFLOW", "2.21"), ("PYTORCH", "2.13")):
+        framework_python(framework, version)
+    return environment_store.root
+
+
+@pytest.fixture(scope="session")
+def platform(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    """A platform that runs for the whole session. Tests on it leave it running."""
+    running = _prepared(tmp_path_factory.mktemp("platform"), images)
+    yield from _lent(running)
+
+
+@pytest.fixture
+def make_platform(images: Path, tmp_path: Path) -> Iterator[MakePlatform]:
+    """`make_platform(*options, is_up=True)`: a platform of the test's own, which it may break."""
+    made: list[RunningPlatform] = []
+
+    def make(*options: str, name: str = "home", is_up: bool = True) -> RunningPlatform:
+        running = _prepared(tmp_path / name, images, options)
+        made.append(running)
+        _running.append(running)
+        if is_up:
+            _start(running)
+        return running
+
+    yield make
+    for each in made:
+        each.close()
+        _running.remove(each)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A failure shows what its platforms say."""
+    report = yield
+    if report.failed:
+        for each in _running:
+            report.sections.append((f"platform {each.home}", each.evidence()))
+    return report
+
+
+def _prepared(home: Path, images: Path, options: tuple[str, ...] = ()) -> RunningPlatform:
+    home.mkdir(mode=0o700, exist_ok=True)
+    home.joinpath("environments").symlink_to(images)
+    return RunningPlatform(home, *free_ports(2), options)
+
+
+def _lent(running: RunningPlatform) -> Iterator[RunningPlatform]:
+    _running.append(running)
+    try:
+        _start(running)
+        yield running
+    finally:
+        running.close()
+        _running.remove(running)
+
+
+def _start(running: RunningPlatform) -> None:
+    done = running.up()
+    assert done.returncode == 0, done.stdout + done.stderr + running.server_log()

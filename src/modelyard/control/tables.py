@@ -53,3 +53,16 @@ class EventRow(Table):
     message: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (Index("ix_events_key", "kind", "key", "id"),)
+
+
+class IdempotencyRow(Table):
+    """What a client's `Idempotency-Key` has created."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(48))
+    request_digest: Mapped[str] = mapped_column(String(64))
+    resource_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(Utc, index=True)

@@ -6,9 +6,26 @@ an index on them stays dense. The official client limits ids to 36 characters, w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
+from dataclasses import dataclass
+
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's name for one request, and the digest of what it asked for (64 hex digits)."""
+
+    value: str
+    request_digest: str
+
+    @staticmethod
+    def of(value: str, path: str, body: bytes) -> IdempotencyKey:
+        """The key of a request."""
+        return IdempotencyKey(value, hashlib.sha256(path.encode() + b"\0" + body).hexdigest())
 
 
 def new_id() -> str:

@@ -40,7 +40,7 @@ from modelyard.server.settings import Settings
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 3600  # longer than the gateway's own, so that it never writes into a connection that is closing
-_HOUSEKEEPING_SECONDS = 3600.0
+_HOUSEKEEPING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Platform:
                 await backends.logs.remove_before(utc_now() - timedelta(days=self._settings.logs.retention_days))
                 await backends.objects.sweep()
             except Exception:
-                log.exception("Housekeeping failed; trying again in an hour")
+                log.exception("Housekeeping failed; trying again in a minute")
 
     async def _stop_loops(self) -> None:
         loops, self._loops = self._loops, []

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.compute.port import LogChunk
 from modelyard.control.events import Event, events_of
+from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
@@ -105,13 +106,21 @@ class Endpoints:
 
     async def create(self, caller: Caller, request: EndpointCreate) -> EndpointOut:
         """A new endpoint with its default stage."""
+        project_id, key = caller.project.id, caller.idempotency_key
+        async with self._database.read() as session:
+            known_id = await recall(session, project_id, ENDPOINT_KIND, key)
+        if known_id is not None:
+            return await self.get(caller, known_id)
         flavor, models = await self._check(caller, request)
         now = utc_now()
         service_id = "".join(secrets.choice(_SERVICE_ALPHABET) for _ in range(12))
         async with self._database.write() as session:
-            if await repository.endpoint_by_name(session, caller.project.id, request.endpoint_name) is not None:
+            known_id = await claim(session, project_id, ENDPOINT_KIND, key)
+            if known_id is not None:
+                return (await self._endpoints_out(session, caller, [await _endpoint(session, caller, known_id)]))[0]
+            if await repository.endpoint_by_name(session, project_id, request.endpoint_name) is not None:
                 raise EndpointNameTaken(request.endpoint_name)
-            if await repository.count_endpoints(session, caller.project.id) >= self._quota.services:
+            if await repository.count_endpoints(session, project_id) >= self._quota.services:
                 raise GatewayQuotaExceeded("API gateway services (endpoints) in a project", self._quota.services)
             row = EndpointRow(
                 id=new_id(),
@@ -130,13 +139,23 @@ class Endpoints:
             session.add(row)
             await session.flush()
             await self._add_stage(session, caller, row, DEFAULT_STAGE_NAME, request, flavor, models, is_default=True)
+            remember(session, project_id, ENDPOINT_KIND, key, row.id)
             await enqueue(session, ENDPOINT_KIND, row.id)
         return await self.get(caller, row.id)
 
     async def create_stage(self, caller: Caller, request: EndpointStageCreate) -> EndpointStageOut:
         """One more stage of an endpoint."""
+        project_id, key = caller.project.id, caller.idempotency_key
+        async with self._database.read() as session:
+            known_id = await recall(session, project_id, STAGE_KIND, key)
+        if known_id is not None:
+            return await self.get_stage(caller, known_id)
         flavor, models = await self._check(caller, request)
         async with self._database.write() as session:
+            known_id = await claim(session, project_id, STAGE_KIND, key)
+            if known_id is not None:
+                stage = await _stage(session, caller, known_id)
+                return (await self._stage_views(session, caller, [stage]))[0].out
             endpoint = await _endpoint(session, caller, request.endpoint_id)
             if endpoint.desired == "delete":
                 raise BeingDeleted("endpoint", endpoint.name)
@@ -148,6 +167,7 @@ class Endpoints:
             row = await self._add_stage(
                 session, caller, endpoint, request.apigw_stage_name, request, flavor, models, is_default=False
             )
+            remember(session, project_id, STAGE_KIND, key, row.id)
             await enqueue(session, ENDPOINT_KIND, endpoint.id)
         return await self.get_stage(caller, row.id)
 

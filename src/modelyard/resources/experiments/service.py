@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.guards import DeletionGuard
+from modelyard.control.idempotency import claim, remember
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue, forget
 from modelyard.db.engine import Database
@@ -35,10 +36,15 @@ class Experiments:
 
     async def create(self, caller: Caller, request: ExperimentCreate) -> ExperimentOut:
         """A new experiment. Raises `ExperimentNameTaken`."""
+        project_id, key = caller.project.id, caller.idempotency_key
         async with self._database.write() as session:
-            if await repository.by_name(session, caller.project.id, request.experiment_name) is not None:
+            known_id = await claim(session, project_id, KIND, key)
+            if known_id is not None:
+                return experiment_out(await _found(session, caller, known_id), caller.project.app_key)
+            if await repository.by_name(session, project_id, request.experiment_name) is not None:
                 raise ExperimentNameTaken(request.experiment_name)
             row = await self._add(session, caller, request)
+            remember(session, project_id, KIND, key, row.id)
         return experiment_out(row, caller.project.app_key)
 
     async def find_or_create(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _MAX_LINE_BYTES = 64 * 1024
+_ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL)\b|^Traceback \(most recent|^\w*(?:Error|Exception)\b")
+_WARNING = re.compile(r"\bWARN(?:ING)?\b|^\w*Warning\b|: \w+Warning: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ def _line_end(data: bytes, begin: int, *, is_end: bool) -> tuple[int, int]:
 
 
 def _level(body: str) -> str:
-    head = body[:200].upper()
-    if "ERROR" in head or "CRITICAL" in head or head.startswith("TRACEBACK"):
+    """A guess from the words that loggers write; most output says nothing and is INFO."""
+    head = body[:200]
+    if _ERROR.search(head):
         return "ERROR"
-    return "WARNING" if "WARN" in head else "INFO"
+    return "WARNING" if _WARNING.search(head) else "INFO"

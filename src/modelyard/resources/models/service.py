@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.guards import DeletionGuard
+from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
@@ -35,6 +36,8 @@ from modelyard.resources.trainings.errors import TrainingHasModels
 from modelyard.resources.trainings.model import Finished
 from modelyard.resources.trainings.service import Trainings
 
+KIND = "model"
+
 
 class Models:
     """Creates, finds, changes and deletes models."""
@@ -47,6 +50,11 @@ class Models:
 
     async def create(self, caller: Caller, request: ModelCreate) -> ModelOut:
         """A new model. Its artifact must be there and readable now."""
+        project_id, key = caller.project.id, caller.idempotency_key
+        async with self._database.read() as session:
+            known_id = await recall(session, project_id, KIND, key)
+        if known_id is not None:
+            return await self.get(caller, known_id)
         training = await self._training(caller, request)
         spec = _spec(request, training)
         try:
@@ -70,8 +78,12 @@ class Models:
             training_id=spec.training_id,
         )
         async with self._database.write() as session:
+            known_id = await claim(session, project_id, KIND, key)
+            if known_id is not None:
+                return (await self._out(session, caller.project, [await _found(session, caller, known_id)]))[0]
             born(session, LIFECYCLE, row, actor=caller.actor)
             session.add(row)
+            remember(session, project_id, KIND, key, row.id)
             out = await self._out(session, caller.project, [row])
         return out[0]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from fastapi import Request
 
+from modelyard.kit.errors import Fault, Invalid
+from modelyard.kit.ids import MAX_IDEMPOTENCY_KEY_CHARACTERS, IdempotencyKey
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.projects.service import Projects
 
@@ -21,7 +24,14 @@ def project_access(projects: Projects) -> Access:
         workload_token = headers.get("x-easymaker-token")
         token = _bearer(headers.get("x-nhn-authorization")) or headers.get("x-secret-key")
         token = token or _bearer(headers.get("authorization"))
-        return await projects.authenticate(appkey, token=token, workload_token=workload_token)
+        caller = await projects.authenticate(appkey, token=token, workload_token=workload_token)
+        key = headers.get("idempotency-key")
+        if key is None or request.method != "POST":
+            return caller
+        if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
+            limit = MAX_IDEMPOTENCY_KEY_CHARACTERS
+            raise Invalid([Fault("Idempotency-Key", f"must have 1 to {limit} characters")])
+        return replace(caller, idempotency_key=IdempotencyKey.of(key, request.url.path, await request.body()))
 
     return _access
 

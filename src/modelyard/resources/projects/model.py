@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard.kit.ids import IdempotencyKey
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -41,3 +43,4 @@ class Caller:
     actor: str
     kind: TokenKind
     workload_id: str | None = None
+    idempotency_key: IdempotencyKey | None = None

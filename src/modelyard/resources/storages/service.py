@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from modelyard.control.idempotency import claim, remember
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import NotFound
@@ -24,6 +25,7 @@ from modelyard.resources.storages.model import Location, ObjectLocation, VolumeL
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.storages.table import VolumeRow
 
+KIND = "nas_volume"
 MOUNT_ROOT = "/mnt/nas"
 
 
@@ -79,6 +81,7 @@ class Storages:
 
     async def create_volume(self, caller: Caller, request: NasVolumeCreate) -> NasVolumeOut:
         """A new, empty volume."""
+        project_id, key = caller.project.id, caller.idempotency_key
         now = utc_now()
         row = VolumeRow(
             id=new_id(),
@@ -94,9 +97,14 @@ class Storages:
             created_at=now,
             updated_at=now,
         )
-        await asyncio.to_thread((self._volumes_root / row.id).mkdir, parents=True, exist_ok=True)
         async with self._database.write() as session:
+            known_id = await claim(session, project_id, KIND, key)
+            known = None if known_id is None else await repository.volume(session, project_id, known_id)
+            if known is not None:
+                return _volume_out(known, caller.project)
             session.add(row)
+            remember(session, project_id, KIND, key, row.id)
+            await asyncio.to_thread((self._volumes_root / row.id).mkdir, parents=True, exist_ok=True)
         return _volume_out(row, caller.project)
 
     async def list_volumes(self, caller: Caller) -> list[NasVolumeOut]:

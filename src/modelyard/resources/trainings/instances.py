@@ -126,6 +126,8 @@ def training_workload(
     model_dir = layout.output(places.model, "model")
     env = _identity(project, site, training_id, experiment_id)
     env |= _script_variables(spec, source_dir, dataset_dirs, model_dir)
+    # Frameworks count the machine's cores, not the instance's; more threads than cores only wait for each other.
+    env["OMP_NUM_THREADS"] = env["TF_NUM_INTRAOP_THREADS"] = str(max(1, round(flavor.vcpus)))
     env["EM_CHECKPOINT_DIR"] = f"{WORKSPACE}/checkpoint"
     if places.checkpoint is not None:
         # What is there already comes first, so that a training that goes on, or is started again, finds its own checkpoints.

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from modelyard.compute.port import LogChunk
 from modelyard.control.events import Event, events_of
 from modelyard.control.guards import DeletionGuard
+from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
@@ -67,11 +68,19 @@ class Trainings:
 
     async def create(self, caller: Caller, request: TrainingCreate) -> TrainingOut:
         """A new training. Everything that can be known to be wrong is told now, all at once, and nothing is stored then."""
+        project_id, key = caller.project.id, caller.idempotency_key
+        async with self._database.read() as session:
+            known_id = await recall(session, project_id, KIND, key)
+        if known_id is not None:
+            return await self.get(caller, known_id)
         spec, faults = await self._check(caller, request)
         if faults or spec is None:
             raise Invalid(faults)
         now = self._clock()
         async with self._database.write() as session:
+            known_id = await claim(session, project_id, KIND, key)
+            if known_id is not None:
+                return (await self._out(caller, [await _found(session, caller, known_id)]))[0]
             experiment_id = request.experiment_id
             if experiment_id is None and request.experiment_name is not None:
                 experiment = await self._experiments.find_or_create(
@@ -95,6 +104,7 @@ class Trainings:
             )
             born(session, LIFECYCLE, row, actor=caller.actor)
             session.add(row)
+            remember(session, project_id, KIND, key, row.id)
             await enqueue(session, KIND, row.id)
         return (await self._out(caller, [row]))[0]
 

@@ -25,10 +25,13 @@ class AdmissionSettings:
     memory_overcommit: float = 1.0
 
 
+NOTHING = Held(cpus=0.0, memory_bytes=0, gpus=0)
+
+
 def demand(spec: WorkloadSpec) -> Held:
     """What a workload holds while it runs. Builds hold nothing: they are few, short, and everything waits for them."""
     if spec.command is None:
-        return Held(cpus=0.0, memory_bytes=0, gpus=0)
+        return NOTHING
     return Held(
         cpus=spec.limits.cpus * spec.instances,
         memory_bytes=spec.limits.memory_bytes * spec.instances,

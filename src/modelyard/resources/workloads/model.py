@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from modelyard.resources.workloads.lifecycle import WorkloadState
 
-
 _MAX_DEPTH = 6
 _MAX_ITEMS = 200
 _MAX_TEXT_CHARACTERS = 8000

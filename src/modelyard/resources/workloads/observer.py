@@ -23,41 +23,72 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 0.2
 _CALM_SECONDS = 1.0
+_SHARE = 0.05
+_PROBES_AT_ONCE = 64
 
 
 class WorkloadObserver:
-    """Looks at all live workloads again and again."""
+    """Looks at live workloads again and again: at those of which something is expected often, at all of them now and then."""
 
     def __init__(self, database: Database, compute: Compute, workloads: Workloads) -> None:
         self._database = database
         self._compute = compute
         self._workloads = workloads
         self._wake = asyncio.Event()
+        self._hinted: set[str] = set()
+        self._has_hints = asyncio.Event()
+        self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         database.listen(self._on_topics)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_hints())
+            group.create_task(self._pass_hints_on())
             group.create_task(self._look_around())
+
+    async def look(self, live: Sequence[Workload]) -> None:
+        """Ask for attention to those of these of which something new can be seen."""
+        await self._ask(await self._changed(live))
 
     async def _follow_hints(self) -> None:
         while True:
             try:
                 async for instance_id in self._compute.watch():
-                    await self._ask({instance_id.split(".", 1)[0]})
+                    self._hinted.add(instance_id.split(".", 1)[0])
+                    self._has_hints.set()
             except Exception:
                 log.exception("Hints of the backend can't be read; trying again")
             await asyncio.sleep(1.0)
 
+    async def _pass_hints_on(self) -> None:
+        """Hints that come while a transaction is under way share the next one."""
+        while True:
+            await self._has_hints.wait()
+            self._has_hints.clear()
+            hinted, self._hinted = self._hinted, set()
+            try:
+                await self._ask(hinted)
+            except Exception:
+                log.exception("Hints of the backend can't be passed on; the next look will find what they tell")
+
     async def _look_around(self) -> None:
+        clock = asyncio.get_running_loop().time
+        next_full_at = 0.0
         while True:
             wait_seconds = _CALM_SECONDS
+            begun_at = clock()
             try:
                 live = await self._workloads.live()
-                await self._ask(await self._changed(live))
-                if any(workload.state is not WorkloadState.RUNNING or _is_moving(workload) for workload in live):
-                    wait_seconds = _BUSY_SECONDS
+                moving = [workload for workload in live if _is_moving(workload)]
+                is_full = begun_at >= next_full_at
+                await self.look(live if is_full else moving)
+                if is_full:
+                    # With thousands of them a look takes time: then it is taken more seldom, not all the time.
+                    next_full_at = clock() + max(_CALM_SECONDS, (clock() - begun_at) / _SHARE)
+                wait_seconds = max(0.0, next_full_at - clock())
+                if moving:
+                    wait_seconds = min(wait_seconds, max(_BUSY_SECONDS, clock() - begun_at))
             except Exception:
                 log.exception("Live workloads can't be looked at; trying again")
             self._wake.clear()
@@ -76,7 +107,8 @@ class WorkloadObserver:
 
     async def _has_changed(self, workload: Workload, observations: dict[str, Observation]) -> bool:
         own = [observations[seen.id] for seen in workload.status.instances]
-        ready = await probe_ready(workload, own)
+        async with self._probing:
+            ready = await probe_ready(workload, own)
         return any(
             look(seen, observations[seen.id], ready.get(seen.id, False)) != seen for seen in workload.status.instances
         )
@@ -85,8 +117,8 @@ class WorkloadObserver:
         if not workload_ids:
             return
         async with self._database.write() as session:
-            for workload_id in workload_ids:
-                await enqueue(session, KIND, workload_id)
+            for workload_id in sorted(workload_ids):
+                await enqueue(session, KIND, workload_id, is_hint=True)
 
     def _on_topics(self, topics: frozenset[str]) -> None:
         if KIND in topics:
@@ -95,6 +127,8 @@ class WorkloadObserver:
 
 def _is_moving(workload: Workload) -> bool:
     """Whether something is expected soon: a step to end, a server to become ready."""
+    if workload.state is not WorkloadState.RUNNING:
+        return True
     if workload.spec.ready_path is not None:
         return not all(seen.is_ready for seen in workload.status.instances)
     return workload.report.get("step") != "running"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,14 +21,17 @@ from modelyard.compute.port import (
     Observation,
     Phase,
 )
+from modelyard.control.events import forget_events
 from modelyard.control.reconciler import Again, Done, Outcome
 from modelyard.control.transitions import move
 from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
+from modelyard.kit.errors import RetryLater
 from modelyard.resources.workloads import probe, repository
-from modelyard.resources.workloads.admission import AdmissionSettings, lacking
+from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, check_ever_fits, lacking
 from modelyard.resources.workloads.decision import Decision, decide
+from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
     INDEX,
@@ -36,8 +40,8 @@ from modelyard.resources.workloads.model import (
     ExitSeen,
     Held,
     InstanceSeen,
+    Retired,
     Workload,
-    WorkloadStatus,
 )
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
 from modelyard.resources.workloads.table import WorkloadRow
@@ -45,7 +49,12 @@ from modelyard.resources.workloads.table import WorkloadRow
 TokenSource = Callable[[Workload], Awaitable[str]]
 """Answers a fresh token of the project's system account for a workload."""
 
-_WAITING_POLL_SECONDS = 15.0
+_FIRST_POLL_SECONDS = 15.0
+_QUEUED_POLL_SECONDS = 60.0
+_QUEUE_HEAD = 10
+_SHIPPING_SECONDS = 30.0
+_WAITING = "WAITING_FOR_ROOM"
+_ALIVE = (Phase.STARTING, Phase.RUNNING)
 
 
 class WorkloadReconciler:
@@ -76,58 +85,77 @@ class WorkloadReconciler:
             return Done()
         workload = workload_of(row)
         if workload.desired is Desired.DELETE:
-            return await self._remove(workload, lease)
+            return await self._remove(row, workload, lease)
         if LIFECYCLE.is_final(workload.state):
-            return Done()
+            return await self._settle(workload)
         if workload.state is WorkloadState.PENDING:
             admitted = await self._admit(workload, lease)
-            if admitted is None:
-                return Again(_WAITING_POLL_SECONDS)
+            if isinstance(admitted, Again):
+                return admitted
             workload = admitted
             if LIFECYCLE.is_final(workload.state):
                 return Done()
         observations, ready = await self._observe(workload)
         decision = decide(workload, observations, ready, self._clock())
-        decision = await self._act(workload, decision)
+        decision = await self._act(workload, decision, lease)
+        decision = await self._tidy(row, decision)
         await self._apply(workload, decision, lease)
         return Done() if decision.again_after_seconds is None else Again(decision.again_after_seconds)
 
-    async def _admit(self, workload: Workload, lease: Lease) -> Workload | None:
-        """Give it room if there is any; None while it has to wait."""
+    async def _admit(self, workload: Workload, lease: Lease) -> Workload | Again:
+        """Give it room if there is any; when to ask again while it has to wait."""
         if self._capacity is None:
             self._capacity = await read_capacity(self._compute)
+        async with self._database.read() as session:  # most of those who wait stand in line: no write to find that out
+            first = await repository.first_waiting(session)
+        if first is not None and _is_told(workload, first):
+            return Again(_QUEUED_POLL_SECONDS)
         async with self._database.write() as session:
             await repository.lock_admission(session)
             await lease.guard(session)
             row = await repository.by_id(session, workload.id)
             if row is None:
-                return None
+                return Again(_FIRST_POLL_SECONDS)
             if row.desired != Desired.RUN.value:
                 move(
                     session, LIFECYCLE, row, WorkloadState.STOPPED, reason="STOPPED", message="Stopped before it began."
                 )
+                await _wake_waiting(session)
                 await _wake_owner(session, row)
                 return workload_of(row)
-            wanted = Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
-            obstacle = await self._obstacle(session, row, wanted, self._capacity)
-            if obstacle is not None:
-                if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason="WAITING_FOR_ROOM", message=obstacle):
-                    await _wake_owner(session, row)
-                return None
-            row.is_admitted = True
-            move(session, LIFECYCLE, row, WorkloadState.STARTING)
-            return workload_of(row)
+            return await self._admit_row(session, row, self._capacity)
 
-    async def _obstacle(self, session: AsyncSession, row: WorkloadRow, wanted: Held, capacity: Capacity) -> str | None:
-        if wanted.memory_bytes == 0:
+    async def _admit_row(self, session: AsyncSession, row: WorkloadRow, capacity: Capacity) -> Workload | Again:
+        wanted = Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
+        try:
+            check_ever_fits(wanted, capacity, self._admission)
+        except NeverFits as never:  # the machine has become smaller; all that came later would wait behind it for ever
+            move(session, LIFECYCLE, row, WorkloadState.FAILED, reason="NEVER_FITS", message=never.faults[0].message)
+            await _wake_waiting(session)
+            await _wake_owner(session, row)
+            return workload_of(row)
+        first = await repository.first_waiting(session)
+        is_first = first is None or first.id == row.id or wanted == NOTHING
+        if is_first:
+            obstacle = await self._obstacle(session, wanted, capacity)
+        else:
+            obstacle = _behind(first) if first is not None else None
+        if obstacle is not None:
+            if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=_WAITING, message=obstacle):
+                await _wake_owner(session, row)
+            return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
+        row.is_admitted = True
+        move(session, LIFECYCLE, row, WorkloadState.STARTING)
+        await _wake_waiting(session)  # the next in line may fit as well
+        return workload_of(row)
+
+    async def _obstacle(self, session: AsyncSession, wanted: Held, capacity: Capacity) -> str | None:
+        if wanted == NOTHING:
             return None
-        first = await repository.first_waiting_before(session, row)
-        if first is not None:
-            return f"Waiting for its turn behind {first.name}."
         phrase = lacking(wanted, await repository.held(session), capacity, self._admission)
         if phrase is None:
             return None
-        holders = [holder.name for holder in await repository.largest_holders(session, 3) if holder.held_memory_bytes]
+        holders = [holder.name for holder in await repository.largest_holders(session, 3)]
         held_by = f"; in use by {', '.join(holders)}" if holders else ""
         return f"Waiting for {phrase}{held_by}."
 
@@ -136,11 +164,11 @@ class WorkloadReconciler:
         observations = {seen.id: seen for seen in await self._compute.observe(ids)}
         return observations, await probe_ready(workload, list(observations.values()))
 
-    async def _act(self, workload: Workload, decision: Decision) -> Decision:
+    async def _act(self, workload: Workload, decision: Decision, lease: Lease) -> Decision:
         """Carry out launches and stops; both are idempotent, so doing them again after a crash is fine."""
         for stopped_id in decision.stop:
             await self._compute.stop(stopped_id)
-        if not decision.launch:
+        if not decision.launch or not await self._is_still_wanted(workload, lease):
             return decision
         token = await self._token_source(workload)
         launched = {item.index: item for item in decision.status.instances}
@@ -158,18 +186,42 @@ class WorkloadReconciler:
                 )
                 continue
             launched[index] = item.model_copy(update={"is_launched": True, "phase": Phase.STARTING.value})
-        status = WorkloadStatus(attempt=decision.status.attempt, instances=tuple(launched.values()))
-        # What was just launched is worth a second look at once: it may have been refused, or run already.
-        return Decision(
-            decision.state,
-            status,
-            decision.reason,
-            decision.message,
-            again_after_seconds=0.0 if any(item.exit for item in launched.values()) else decision.again_after_seconds,
-        )
+        # What was refused is worth a second look at once.
+        again_after_seconds = decision.again_after_seconds
+        if any(item.exit is not None and item.index in decision.launch for item in launched.values()):
+            again_after_seconds = 0.0
+        status = decision.status.model_copy(update={"instances": tuple(launched.values())})
+        return replace(decision, status=status, launch=(), stop=(), again_after_seconds=again_after_seconds)
+
+    async def _is_still_wanted(self, workload: Workload, lease: Lease) -> bool:
+        """A last look before something is started that nobody would look after. Raises `LeaseLost`."""
+        async with self._database.read() as session:
+            await lease.check(session)
+            row = await repository.by_id(session, workload.id)
+        return row is not None and row.desired == workload.desired.value
+
+    async def _tidy(self, row: WorkloadRow, decision: Decision) -> Decision:
+        """Remove what former attempts have left, once their output had time to come to the log store."""
+        now = self._clock()
+        kept: list[Retired] = []
+        waits = [] if decision.again_after_seconds is None else [decision.again_after_seconds]
+        for item in decision.status.retired:
+            wait_seconds = (
+                _SHIPPING_SECONDS - (now - item.retired_at).total_seconds() if row.has_output_to_ship else 0.0
+            )
+            if wait_seconds <= 0:
+                try:
+                    await self._compute.remove(item.id)
+                    continue
+                except RetryLater:
+                    wait_seconds = _SHIPPING_SECONDS
+            kept.append(item)
+            waits.append(wait_seconds)
+        status = decision.status.model_copy(update={"retired": tuple(kept)})
+        return replace(decision, status=status, again_after_seconds=min(waits, default=None))
 
     async def _apply(self, workload: Workload, decision: Decision, lease: Lease) -> None:
-        is_over = LIFECYCLE.is_final(decision.state)
+        is_leaving = LIFECYCLE.is_final(decision.state) or decision.state is WorkloadState.PENDING
         status = decision.status.model_dump(mode="json")
         async with self._database.write() as session:
             await lease.guard(session)
@@ -179,36 +231,44 @@ class WorkloadReconciler:
             has_changed = row.status != status
             row.status = status
             has_moved = move(session, LIFECYCLE, row, decision.state, reason=decision.reason, message=decision.message)
-            if (is_over or decision.state is WorkloadState.PENDING) and row.is_admitted:
+            if is_leaving and row.is_admitted:
                 row.is_admitted = False
-                for waiting_id in await repository.pending_ids(session):
-                    await enqueue(session, KIND, waiting_id)
+                await _wake_waiting(session)
+            if decision.state is WorkloadState.PENDING:
+                await enqueue(session, KIND, row.id)
             if has_moved or has_changed:
                 await _wake_owner(session, row)
-        superseded = _superseded(workload, decision)
-        for stale_id in superseded:
-            await self._compute.remove(stale_id)
 
-    async def _remove(self, workload: Workload, lease: Lease) -> Outcome:
-        """Stop and remove all instances of all attempts, then forget the workload."""
-        ids = [item.id for item in workload.status.instances]
-        observations = await self._compute.observe(ids)
-        running = [seen.id for seen in observations if seen.phase in (Phase.STARTING, Phase.RUNNING)]
+    async def _settle(self, workload: Workload) -> Outcome:
+        """Nothing of a workload that is over may run: a launch may have come late, after its sender had lost the lease."""
+        observations = await self._compute.observe(workload.status.instance_ids)
+        running = [seen.id for seen in observations if seen.phase in _ALIVE]
         for running_id in running:
             await self._compute.stop(running_id)
-        if running:
-            return Again(0.5)  # the end of each is hinted at by the backend; this is for a hint that got lost
+        return Again(workload.spec.grace_seconds) if running else Done()
+
+    async def _remove(self, row: WorkloadRow, workload: Workload, lease: Lease) -> Outcome:
+        """Stop and remove all instances of all attempts, then forget the workload."""
+        ids = workload.status.instance_ids
+        asked_seconds = (self._clock() - row.updated_at).total_seconds()
+        running = [seen.id for seen in await self._compute.observe(ids) if seen.phase in _ALIVE]
+        for running_id in running:
+            await self._compute.stop(running_id)
+        if running:  # the end of each is hinted at by the backend; this is for a hint that got lost
+            return Again(min(5.0, max(0.25, asked_seconds / 4)))
+        if LIFECYCLE.is_final(workload.state) and row.has_output_to_ship and asked_seconds < _SHIPPING_SECONDS:
+            return Again(0.5)  # it has ended as it should: its last lines are still to come to the log store
         for instance in ids:
             await self._compute.remove(instance)
         async with self._database.write() as session:
             await lease.guard(session)
-            row = await repository.by_id(session, workload.id)
-            if row is not None:
-                if row.is_admitted:
-                    for waiting_id in await repository.pending_ids(session):
-                        await enqueue(session, KIND, waiting_id)
-                await _wake_owner(session, row)
-                await session.delete(row)
+            current = await repository.by_id(session, workload.id)
+            if current is not None:
+                await session.delete(current)
+                await session.flush()
+                await _wake_waiting(session)
+                await _wake_owner(session, current)
+            await forget_events(session, LIFECYCLE.name, workload.id)
             await forget(session, KIND, workload.id)
         return Done()
 
@@ -230,13 +290,22 @@ async def probe_ready(workload: Workload, observations: Sequence[Observation]) -
 
 
 async def _wake_owner(session: AsyncSession, row: WorkloadRow) -> None:
-    await enqueue(session, row.owner_kind, row.owner_id)
+    await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
 
 
-def _superseded(workload: Workload, decision: Decision) -> list[str]:
-    """Instances of former attempts that nothing points to any more."""
-    kept = {item.id for item in decision.status.instances}
-    return [item.id for item in workload.status.instances if item.id not in kept and item.is_launched]
+async def _wake_waiting(session: AsyncSession) -> None:
+    """Something has changed about the room or the line: the first may be admitted, those behind it learn whom they wait for."""
+    for workload_id in sorted(await repository.waiting_ids(session, _QUEUE_HEAD)):
+        await enqueue(session, KIND, workload_id)
+
+
+def _is_told(workload: Workload, first: WorkloadRow) -> bool:
+    is_waiting = workload.desired is Desired.RUN and workload.reason == _WAITING
+    return is_waiting and first.id != workload.id and workload.message == _behind(first)
+
+
+def _behind(first: WorkloadRow) -> str:
+    return f"Waiting for its turn behind {first.name}."
 
 
 def _instance(workload: Workload, item: InstanceSeen, token: str) -> Instance:

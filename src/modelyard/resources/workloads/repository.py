@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Held
@@ -26,8 +28,17 @@ async def by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[Worklo
 
 
 async def live(session: AsyncSession) -> Sequence[WorkloadRow]:
-    """Those that have, or may have, something running."""
-    return (await session.scalars(select(WorkloadRow).where(WorkloadRow.state.in_(_LIVE)))).all()
+    """Those that have, or may have, something running. Their specs are not read: they are long and never change (`specs`)."""
+    statement = select(WorkloadRow).where(WorkloadRow.state.in_(_LIVE)).options(defer(WorkloadRow.spec, raiseload=True))
+    return (await session.scalars(statement)).all()
+
+
+async def specs(session: AsyncSession, ids: Collection[str]) -> Mapping[str, dict[str, Any]]:
+    """The specs of several workloads by id."""
+    if not ids:
+        return {}
+    rows = await session.execute(select(WorkloadRow.id, WorkloadRow.spec).where(WorkloadRow.id.in_(ids)))
+    return {row.id: row.spec for row in rows}
 
 
 async def with_output_to_ship(session: AsyncSession) -> Sequence[WorkloadRow]:
@@ -41,13 +52,10 @@ async def first_waiting(session: AsyncSession) -> WorkloadRow | None:
     return await session.scalar(statement)
 
 
-async def waiting_before_count(session: AsyncSession, row: WorkloadRow) -> int:
-    """How many wait for room and have done so for longer than this one."""
-    is_older = (WorkloadRow.created_at < row.created_at) | (
-        (WorkloadRow.created_at == row.created_at) & (WorkloadRow.id < row.id)
-    )
-    statement = _waiting().where(is_older).with_only_columns(func.count())
-    return await session.scalar(statement) or 0
+async def waiting_ids(session: AsyncSession, limit: int) -> Sequence[str]:
+    """Those that have waited for room the longest, first come first."""
+    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
+    return (await session.scalars(statement.with_only_columns(WorkloadRow.id))).all()
 
 
 async def lock_admission(session: AsyncSession) -> None:

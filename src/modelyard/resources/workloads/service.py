@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,6 +37,8 @@ class Workloads:
         self._compute = compute
         self._admission = admission or AdmissionSettings()
         self._capacity: Capacity | None = None
+        self._specs: dict[str, WorkloadSpec] = {}
+        self._statuses: dict[str, tuple[dict[str, Any], WorkloadStatus]] = {}
 
     async def check_ever_fits(self, cpus: float, memory_bytes: int, gpus: int, instances: int) -> None:
         """Raise `NeverFits` for what this platform could never run (the first three are for each instance)."""
@@ -82,9 +85,14 @@ class Workloads:
         return {row.id: workload_of(row) for row in await repository.by_ids(session, ids)}
 
     async def live(self) -> list[Workload]:
-        """Those that have, or may have, something running."""
+        """Those that have, or may have, something running. Asked often, so what has not changed is not read and checked again."""
         async with self._database.read() as session:
-            return [workload_of(row) for row in await repository.live(session)]
+            rows = await repository.live(session)
+            new = await repository.specs(session, [row.id for row in rows if row.id not in self._specs])
+        specs = {workload_id: WorkloadSpec.model_validate(spec) for workload_id, spec in new.items()}
+        self._specs = {row.id: specs.get(row.id) or self._specs[row.id] for row in rows}
+        self._statuses = {row.id: (row.status, self._status(row)) for row in rows}
+        return [_workload(row, self._specs[row.id], self._statuses[row.id][1]) for row in rows]
 
     async def with_output_to_ship(self) -> list[Workload]:
         """Those whose output goes to the log store and is not all there yet."""
@@ -115,6 +123,10 @@ class Workloads:
             return LogChunk(offset, b"", offset, is_end=is_over)
         return await self._compute.read_logs(instance.id, offset, limit_bytes)
 
+    def _status(self, row: WorkloadRow) -> WorkloadStatus:
+        known = self._statuses.get(row.id)
+        return known[1] if known is not None and known[0] == row.status else WorkloadStatus.model_validate(row.status)
+
 
 async def read_capacity(compute: Compute) -> Capacity:
     """What a backend has in all."""
@@ -125,11 +137,15 @@ async def read_capacity(compute: Compute) -> Capacity:
 
 def workload_of(row: WorkloadRow) -> Workload:
     """The frozen value of a row."""
+    return _workload(row, WorkloadSpec.model_validate(row.spec), WorkloadStatus.model_validate(row.status))
+
+
+def _workload(row: WorkloadRow, spec: WorkloadSpec, status: WorkloadStatus) -> Workload:
     return Workload(
         id=row.id,
         project_id=row.project_id,
-        spec=WorkloadSpec.model_validate(row.spec),
-        status=WorkloadStatus.model_validate(row.status),
+        spec=spec,
+        status=status,
         desired=Desired(row.desired),
         state=WorkloadState(row.state),
         reason=row.reason,

@@ -1,0 +1,64 @@
+"""Creating once, however often the request comes.
+
+A client that lost the answer sends its request again with the same `Idempotency-Key`. The key is written in the transaction that creates the
+resource, so that both are there or neither is; asked again, the same resource comes back, and another body under the same key is refused.
+Source: the IETF draft "The Idempotency-Key HTTP Header Field".
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modelyard.control.tables import IdempotencyRow
+from modelyard.kit.clock import utc_now
+from modelyard.kit.errors import Conflict
+from modelyard.kit.ids import IdempotencyKey
+
+
+class KeyReused(Conflict):
+    """The key was used for another request."""
+
+    code = 409002
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the Idempotency-Key '{key}' was used for another request; use a new key for each new request"
+        )
+
+
+async def recall(session: AsyncSession, project_id: str, kind: str, key: IdempotencyKey | None) -> str | None:
+    """The id of the resource that the key has created, if it has. Raises `KeyReused`."""
+    if key is None:
+        return None
+    row = await session.get(IdempotencyRow, (project_id, key.value))
+    if row is None:
+        return None
+    if row.kind != kind or row.request_digest != key.request_digest:
+        raise KeyReused(key.value)
+    return row.resource_id
+
+
+async def claim(session: AsyncSession, project_id: str, kind: str, key: IdempotencyKey | None) -> str | None:
+    """Like `recall`, at the beginning of the transaction that creates: two requests with one key don't pass here side by side."""
+    if key is not None and session.get_bind().dialect.name == "postgresql":
+        lock = int.from_bytes(hashlib.sha256(f"{project_id}:{key.value}".encode()).digest()[:8], "big", signed=True)
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
+    return await recall(session, project_id, kind, key)
+
+
+def remember(session: AsyncSession, project_id: str, kind: str, key: IdempotencyKey | None, resource_id: str) -> None:
+    """Write down what the key has created, in the same transaction."""
+    if key is not None:
+        session.add(
+            IdempotencyRow(
+                project_id=project_id,
+                key=key.value,
+                kind=kind,
+                request_digest=key.request_digest,
+                resource_id=resource_id,
+                created_at=utc_now(),
+            )
+        )

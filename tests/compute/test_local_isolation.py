@@ -14,7 +14,7 @@ import pytest
 from modelyard.compute.backends.local import backend
 from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.settings import Isolation
-from modelyard.compute.port import Command, Environment, LaunchRefused, Mount, Phase
+from modelyard.compute.port import RUN, Command, Environment, LaunchRefused, Mount, Phase
 
 pytestmark = pytest.mark.slow
 
@@ -216,7 +216,7 @@ async def test_links_in_the_workspace_are_not_followed_when_the_platform_reads_a
     ],
 )
 async def test_reports_that_are_not_plain_objects_are_ignored(world: Any, report: str) -> None:
-    instance = world.instance(Command(("/bin/sh", "-c", "cp {run}/given {run}/report.json"), {}, {"given": report}))
+    instance = world.instance(Command(("/bin/sh", "-c", f"cp {RUN}/given {RUN}/report.json"), {}, {"given": report}))
     seen, _ = await world.run(instance)
     assert seen.exit.code == 0
     assert seen.report == {}

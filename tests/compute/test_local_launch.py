@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from modelyard.compute.port import Cause, Command, Environment, LaunchRefused, Limits, Mount, Phase
+from modelyard.compute.port import (
+    CACHE,
+    LIBRARY,
+    ROOT,
+    RUN,
+    WORKSPACE,
+    Cause,
+    Command,
+    Environment,
+    LaunchRefused,
+    Limits,
+    Mount,
+    Phase,
+)
 from modelyard.kit.errors import RetryLater
 
 pytestmark = pytest.mark.slow
@@ -51,12 +64,12 @@ async def test_the_interpreter_and_the_parts_that_run_inside(world: Any) -> None
 
 async def test_files_and_placeholders(world: Any) -> None:
     command = Command(
-        ("/bin/sh", "-c", 'cat {run}/plan.json; cat {run}/deep/er.txt; stat -c %a {run}/plan.json; echo "$W"; pwd'),
-        {"W": "{workspace}:{cache}:{home}:{root}."},
-        {"plan.json": '{"workspace": "{workspace}"}\n', "deep/er.txt": "x\n"},
+        ("/bin/sh", "-c", f'cat {RUN}/plan.json; cat {RUN}/deep/er.txt; stat -c %a {RUN}/plan.json; echo "$W"; pwd'),
+        {"W": f"{WORKSPACE}:{CACHE}:{LIBRARY}:{ROOT}."},
+        {"plan.json": f'{{"workspace": "{WORKSPACE}"}}\n', "deep/er.txt": "x\n"},
     )
     _, printed = await world.run(world.instance(command))
-    inside = "/workspace:/var/cache/modelyard:/root:.\n"
+    inside = "/workspace:/var/cache/modelyard:/opt/modelyard/lib:.\n"
     assert printed == f'{{"workspace": "/workspace"}}\nx\n600\n{inside}/workspace\n'
 
 

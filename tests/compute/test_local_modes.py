@@ -17,7 +17,7 @@ import pytest
 
 import modelyard
 from modelyard.compute.backends.local.settings import Isolation
-from modelyard.compute.port import Build, Cause, Command, Environment, Limits, Mount, Phase
+from modelyard.compute.port import ROOT, RUN, WORKSPACE, Build, Cause, Command, Environment, Limits, Mount, Phase
 
 pytestmark = pytest.mark.slow
 
@@ -109,10 +109,10 @@ async def test_a_plain_process_where_nothing_else_is_possible(make_world: Any, t
         (
             "/bin/sh",
             "-c",
-            'cat {run}/plan.txt; pwd; echo kept > $MODELYARD_ROOT/mnt/nas/f; echo "$HOME" > {workspace}/home; exit 6',
+            f'cat {RUN}/plan.txt; pwd; echo kept > {ROOT}/mnt/nas/f; echo "$HOME" > {WORKSPACE}/home; exit 6',
         ),
         {},
-        {"plan.txt": "{workspace}\n"},
+        {"plan.txt": f"{WORKSPACE}\n"},
     )
     instance = world.instance(command, mounts=(Mount(str(nas), "/mnt/nas"),))
     seen, printed = await world.run(instance)

@@ -145,6 +145,7 @@ class Cause(StrEnum):
     EXITED = "EXITED"
     SIGNAL = "SIGNAL"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    OUT_OF_STORAGE = "OUT_OF_STORAGE"
     TIME_LIMIT = "TIME_LIMIT"
     STOPPED = "STOPPED"
     LAUNCH_FAILED = "LAUNCH_FAILED"
@@ -237,7 +238,7 @@ class Compute(Protocol):
         ...
 
     async def read_logs(self, instance_id: str, offset: int, limit_bytes: int) -> LogChunk:
-        """A piece of its output (stdout and stderr together, in order)."""
+        """A piece of its output (stdout and stderr together, in order). Beyond the end: an empty piece at the end."""
         ...
 
     def watch(self) -> AsyncIterator[str]:

@@ -4,7 +4,6 @@ A file is taken only when it is at rest: it looks the same as at the look before
 checkpoint never arrives half-written, without any help from the script. Files go up in the order in which they were written, the newest
 alone at the end, because frameworks write the file that points at a checkpoint after the checkpoint. What disappears here stays there.
 """
-# ruff: noqa: PTH116, PTH208 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

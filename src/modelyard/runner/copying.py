@@ -1,5 +1,4 @@
 """Writing files so that nobody ever sees half of one, and copying them from and to mounted directories."""
-# ruff: noqa: PTH105, PTH108, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 A broken connection goes on where it broke (`Range` with `If-Match`); content that differs from its checksum starts again. Checksums of
 large objects (SLO, DLO) are not an md5 of the content, so for them the size alone is checked.
 """
-# ruff: noqa: PTH105, PTH108 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Everything is listed first, so that a missing path, an unsafe name or a lack of room is told before the first byte is written, and so
 that progress has a total. How one object arrives is `download`'s matter.
 """
-# ruff: noqa: PTH103, PTH110, PTH113, PTH118, PTH119, PTH120, PTH202 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

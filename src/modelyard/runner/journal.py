@@ -4,7 +4,6 @@ Lines go to standard output, prefixed so that a reader tells them from the scrip
 atomically: `{"step", "message", "progress", "exit_code"?, "steps": [{"step", "started_at", "seconds", "detail"}]}`. Telling never
 fails a run: a full disk or a closed pipe is not the user's mistake.
 """
-# ruff: noqa: PTH105, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

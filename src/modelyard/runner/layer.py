@@ -5,7 +5,6 @@ them), so pip sees what the image brings as installed and leaves it alone. It is
 one step, so a layer that is there is whole; a lock lets two runs with the same file build once. The cache may hold files of other users
 of the project: only what is made here is changed.
 """
-# ruff: noqa: PTH103, PTH112, PTH113, PTH118, PTH119 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

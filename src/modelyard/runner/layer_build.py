@@ -1,5 +1,4 @@
 """How a requirements layer is made: laid out, filled by pip, compiled, and given its name."""
-# ruff: noqa: PTH103, PTH104, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH123, PTH208, PTH211 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

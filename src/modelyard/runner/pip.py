@@ -3,7 +3,6 @@
 The image's framework takes part in every resolution as a pinned requirement: a requirements.txt that wants another version of it, or a
 dependency that it can't live with, is a conflict that pip explains, instead of a silent second framework in front of the image's.
 """
-# ruff: noqa: PTH103, PTH116, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 It gets a process group of its own, so that one signal reaches all that it starts, and the runner's own output, so that lines arrive
 without a detour. `subprocess` is not used: its import alone takes as long as everything done here.
 """
-# ruff: noqa: PTH120 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

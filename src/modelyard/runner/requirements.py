@@ -4,7 +4,6 @@ The file's grammar is pip's business; only what decides about caching is read he
 
 Source: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 """
-# ruff: noqa: PTH110, PTH113, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Imports of the steps stand where they are needed: a run without anything to fetch starts its script in a quarter of the time that the
 import of an HTTP client alone would take.
 """
-# ruff: noqa: PTH103, PTH110, PTH113, PTH120, PTH123, PTH208 - paths stay strings: pathlib would slow the start
+
 # ruff: noqa: PLC0415 - see above
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 """A directory as a list of files that can become objects."""
-# ruff: noqa: PTH116, PTH118 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ lie below `.segments/` at the container's root, where no listing of a directory 
 
 Source: https://docs.openstack.org/swift/latest/overview_large_objects.html
 """
-# ruff: noqa: PTH103, PTH118, PTH120, PTH123 - paths stay strings: pathlib would slow the start
 
 from __future__ import annotations
 

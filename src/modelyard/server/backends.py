@@ -35,6 +35,7 @@ class Backends:
     hosts: StoreHosts
     logs: TantivyLogs
     certificates: CertificateFiles
+    remotes: tuple[SwiftStore, ...] = ()
 
 
 def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, EnvironmentStore]:
@@ -54,11 +55,7 @@ def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, Environm
 
 def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, CertificateFiles]:
     """Envoy, with a certificate that is good. Raises `CertificateUnusable`."""
-    own = None
-    if settings.gateway.certificate is not None and settings.gateway.key is not None:
-        own = OwnCertificate(settings.gateway.certificate, settings.gateway.key)
-    names = settings.gateway.names if settings.host in ("0.0.0.0", "::") else (*settings.gateway.names, settings.host)  # noqa: S104  # compared, not bound
-    certificates = ensure_certificates(home.certificates, names, own)
+    certificates = renew_certificates(home, settings)
     gateway = EnvoyGateway(
         EnvoySettings(
             directory=home.gateway,
@@ -69,6 +66,14 @@ def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, Certific
         )
     )
     return gateway, certificates
+
+
+def renew_certificates(home: Home, settings: Settings) -> CertificateFiles:
+    """The certificate that is good now: the user's own, checked, or the platform's, renewed where needed. Raises `CertificateUnusable`."""
+    own = None
+    if settings.gateway.certificate is not None and settings.gateway.key is not None:
+        own = OwnCertificate(settings.gateway.certificate, settings.gateway.key)
+    return ensure_certificates(home.certificates, (*settings.gateway.names, settings.door_host), own)
 
 
 def make_backends(home: Home, settings: Settings, database: Database, *, is_log_reader: bool = False) -> Backends:

@@ -31,7 +31,7 @@ from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
 from modelyard.server.app import create_app
-from modelyard.server.backends import Backends, make_backends
+from modelyard.server.backends import Backends, make_backends, renew_certificates
 from modelyard.server.credentials import ensure_first_project
 from modelyard.server.home import Home
 from modelyard.server.services import Services, make_reconcilers, make_services
@@ -70,6 +70,7 @@ class Platform:
         self._loops: list[asyncio.Task[None]] = []
         self._http: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start everything; returns when requests are answered. Raises the errors of whatever can't be had."""
@@ -78,6 +79,7 @@ class Platform:
         self._backends = backends
         has_gpu = bool(find_gpus())
         services = self._services = make_services(self._home, self._settings, self._database, backends, has_gpu=has_gpu)
+        self._preparing = asyncio.create_task(_prepare_compute(backends))
         await ensure_first_project(self._home, services.users, services.projects)
         await backends.logs.open()
         app = create_app(self._settings, services, backends)
@@ -180,10 +182,14 @@ class Platform:
             try:
                 await backends.logs.remove_before(utc_now() - timedelta(days=self._settings.logs.retention_days))
                 await backends.objects.sweep()
+                # A certificate that ends soon is renewed; the gateway picks the new files up by itself.
+                await asyncio.to_thread(renew_certificates, self._home, self._settings)
             except Exception:
                 log.exception("Housekeeping failed; trying again in a minute")
 
     async def _stop_loops(self) -> None:
+        if self._preparing is not None:
+            await self._preparing
         loops, self._loops = self._loops, []
         for task in reversed(loops):
             task.cancel()
@@ -195,8 +201,22 @@ class Platform:
             with suppress(Exception):
                 await self._serving
         await backends.logs.close()
+        for store in backends.remotes:
+            await store.close()
         backends.compute.close()
         await self._database.close()
+
+
+async def _prepare_compute(backends: Backends) -> None:
+    """Find out what the machine offers before the first launch has to."""
+    try:
+        isolation, notes = await backends.compute.prepare()
+    except Exception:
+        log.exception("The machine's isolation can't be tried; the first launch will say why")
+        return
+    log.info("Workloads are isolated as %s", isolation.value)
+    for note in notes:
+        log.warning("%s", note)
 
 
 def _own_route(home: Home, server_count: int) -> Route:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelyard.control.events import forget_events
 from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import move
 from modelyard.control.work import Lease, enqueue, forget
@@ -28,6 +29,7 @@ class RouteReconciler:
         async with self._database.read() as session:
             row = await repository.by_id(session, key)
         if row is None:
+            await self._gateway.remove_route(key)  # what has no record is not to be reachable
             return Done()
         if row.desired == "delete":
             await self._gateway.remove_route(key)
@@ -36,7 +38,7 @@ class RouteReconciler:
         try:
             await self._gateway.put_route(route)
         except GatewayRefused as refusal:
-            message = f"The gateway does not take the route: {refusal}"
+            message = f"The gateway does not take the route: {refusal}".replace("\x00", "\ufffd")
             return await self._record(row, lease, RouteState.FAILED, "GATEWAY_REFUSED", message)
         return await self._record(row, lease, RouteState.ACTIVE, None, None, digest=route_digest(route))
 
@@ -54,9 +56,11 @@ class RouteReconciler:
             row = await repository.by_id(session, seen.id)
             if row is None:
                 return Done()
-            row.status = {"generation": seen.generation, "digest": digest}
-            move(session, LIFECYCLE, row, state, reason=reason, message=message)
-            await enqueue(session, row.owner_kind, row.owner_id)
+            status = {"generation": seen.generation, "digest": digest}
+            has_changed = row.status != status
+            row.status = status
+            if move(session, LIFECYCLE, row, state, reason=reason, message=message) or has_changed:
+                await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
         return Done()
 
     async def _forget(self, key: str, lease: Lease) -> Outcome:
@@ -64,8 +68,9 @@ class RouteReconciler:
             await lease.guard(session)
             row = await repository.by_id(session, key)
             if row is not None:
-                await enqueue(session, row.owner_kind, row.owner_id)
                 await session.delete(row)
+                await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
+            await forget_events(session, LIFECYCLE.name, key)
             await forget(session, KIND, key)
         return Done()
 

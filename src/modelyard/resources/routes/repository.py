@@ -18,3 +18,8 @@ async def by_id(session: AsyncSession, route_id: str) -> RouteRow | None:
 async def all_rows(session: AsyncSession) -> Sequence[RouteRow]:
     """Every route."""
     return (await session.scalars(select(RouteRow))).all()
+
+
+async def all_ids(session: AsyncSession) -> Sequence[str]:
+    """Ids of every route."""
+    return (await session.scalars(select(RouteRow.id))).all()

@@ -66,7 +66,7 @@ class Routes:
     async def all_ids(self, database: Database) -> list[str]:
         """Ids of every route."""
         async with database.read() as session:
-            return [row.id for row in await repository.all_rows(session)]
+            return list(await repository.all_ids(session))
 
     async def get(self, session: AsyncSession, route_id: str) -> Route | None:
         """One route."""

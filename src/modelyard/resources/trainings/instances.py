@@ -145,6 +145,7 @@ def training_workload(
             ),
         ),
         requirements=f"{source_dir}/requirements.txt",
+        directories=(env["EM_CHECKPOINT_DIR"],),
         image_digest=image_digest,
         cache_dir=CACHE,
         uploads=tuple(layout.uploads),

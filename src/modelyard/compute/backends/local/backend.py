@@ -296,8 +296,11 @@ class LocalCompute:
         has_ended = observing.has_ended(directory) or not launching.is_launched(directory)
         logs = str(directory / records.LOGS)
         first, data = output.read_output(logs, offset, limit_bytes)
+        end = output.output_end(logs)
+        if not data and first > end:
+            first = end  # asked beyond the end: that is where it goes on
         next_offset = first + len(data)
-        return LogChunk(first, data, next_offset, is_end=has_ended and next_offset >= output.output_end(logs))
+        return LogChunk(first, data, next_offset, is_end=has_ended and next_offset >= end)
 
     def _list(self) -> list[LocalInstance]:
         found: list[LocalInstance] = []

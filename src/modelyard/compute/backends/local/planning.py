@@ -1,8 +1,8 @@
 """From an `Instance` to the supervisor's plan: checks what is asked, and says where everything lies.
 
 An instance sees the same paths in every sandbox. In a plain process (no sandbox is possible) these paths don't exist; then
-`MODELYARD_ROOT` names a directory with links in it such that `$MODELYARD_ROOT/workspace` is what `/workspace` would be, and the
-placeholders `{workspace}`, `{run}`, `{cache}`, `{home}` and `{root}` in arguments, environment and files stand for the real paths everywhere.
+`MODELYARD_ROOT` names a directory with links in it such that `$MODELYARD_ROOT/workspace` is what `/workspace` would be, and
+the port's marks (`WORKSPACE`, `RUN` …) in arguments, environment and files stand for the real paths everywhere.
 """
 
 from __future__ import annotations
@@ -220,11 +220,6 @@ def _plan_build(plan: Plan, instance: Instance, machine: Machine, place: Place) 
 def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place) -> None:
     environment = _built_environment(instance, command, machine)
     real = {
-        "{workspace}": str(place.workspace),
-        "{run}": str(place.run),
-        "{cache}": str(place.cache),
-        "{home}": str(place.home),
-        "{root}": str(place.links),
         WORKSPACE: str(place.workspace),
         RUN: str(place.run),
         CACHE: str(place.cache),
@@ -253,11 +248,6 @@ def _plan_sandbox(
 ) -> None:
     environment = _built_environment(instance, command, machine)
     inside = {
-        "{workspace}": "/workspace",
-        "{run}": "/run/modelyard",
-        "{cache}": "/var/cache/modelyard",
-        "{home}": "/root",
-        "{root}": "",
         WORKSPACE: "/workspace",
         RUN: "/run/modelyard",
         CACHE: "/var/cache/modelyard",

@@ -1,0 +1,1 @@
+"""The contracts of the ports as tests: a class each, to be subclassed with fixtures that make the backend."""

@@ -10,11 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from journey_platform import RunningPlatform, free_ports
+from journey_platform import MakePlatform, RunningPlatform, free_ports
 
 from modelyard.compute.backends.local.environments import EnvironmentStore
-
-MakePlatform = Callable[..., RunningPlatform]
 
 _running: list[RunningPlatform] = []
 

@@ -108,7 +108,7 @@ class RunningPlatform:
 
     def server_pid(self) -> int:
         """The server, as the platform's own file names it."""
-        return int(self.home.joinpath("run/server.lock").read_text())
+        return int(self.home.joinpath("run/server-0.lock").read_text())
 
     def kill_server(self) -> int:
         """kill -9 of the server; its number. The caller goes on at once."""
@@ -182,6 +182,10 @@ class RunningPlatform:
                     yield f"--- {kind} {item['name']}: {item.get('lastLogLines', '')}"
                     for event in httpx.get(url, headers=self.headers, timeout=10).json()["eventList"]:
                         yield "  " + " ".join(str(value) for value in event.values())
+
+
+MakePlatform = Callable[..., RunningPlatform]
+"""The fixture `make_platform`: options of `up`, and `is_up=False` for a home that is only prepared."""
 
 
 def eventually(check: Callable[[], T], what: str, seconds: float = SHORT_SECONDS, pause_seconds: float = 0.05) -> T:

@@ -30,7 +30,7 @@ def process(pid: int) -> Process | None:
 def processes_of(home: Path) -> list[Process]:
     """Every process that has to do with the home: by its command line, its working directory, an open file, or what is mounted in its view."""
     own = {os.getpid(), os.getppid()}
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    pids = [int(place.name) for place in Path("/proc").iterdir() if place.name.isdigit()]
     found = [process(pid) for pid in pids if pid not in own and _touches(pid, str(home))]
     return [each for each in found if each is not None]
 

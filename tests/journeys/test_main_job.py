@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,10 @@ def test_the_protocols_own_paths_work(job: Job) -> None:
 
 def test_bad_questions_are_answered_in_words(job: Job) -> None:
     ca_file = job.platform.credentials["caFile"]
-    for body in ({"instances": [["a", "b", "c", "d"]]}, {"nothing": 1}, {"instances": [[1.0, 2.0]]}):
+    bodies: list[dict[str, object]] = [{"nothing": 1}]
+    if job.framework == "TENSORFLOW":  # an archive's own handler decides what it makes of strange values
+        bodies += [{"instances": [["a", "b", "c", "d"]]}, {"instances": [[1.0, 2.0]]}]
+    for body in bodies:
         answer = ask(f"{job.base_url}/inference", body, ca_file)
         assert 400 <= answer.status_code < 500, f"{body}: {answer.status_code} {answer.text}"
         assert answer.json()["error"]
@@ -143,8 +147,7 @@ def test_checkpoints_and_model_are_in_the_store(job: Job) -> None:
 def test_events_tell_the_whole_history_in_order(job: Job) -> None:
     events = job.platform.client.trainings.events(job.training.id)
     assert events[0].old_status_code is None
-    assert [event.new_status_code for event in events[:1]] == ["CREATE_REQUESTED"]
-    for earlier, later in zip(events, events[1:], strict=False):
+    for earlier, later in pairwise(events):
         assert later.old_status_code == earlier.new_status_code
         assert later.time >= earlier.time
     states = list(dict.fromkeys(event.new_status_code for event in events))
@@ -175,7 +178,7 @@ def test_logs_are_kept_and_searchable(job: Job) -> None:
 
 
 def test_requirements_are_installed_once(job: Job) -> None:
-    again = train(job.platform, job.name, job.training.image.image_id, run="again")
+    again = train(job.platform, job.name, job.training.image.image_id, run="again", epochs=1)
     text = "".join(job.platform.client.trainings.logs(again.id))
     assert "layer ready (cached)" in text, text
     job.platform.client.trainings.delete(again.id, wait=True, timeout_seconds=60.0)
@@ -211,7 +214,7 @@ def test_deletes_in_the_right_order_leave_nothing(job: Job) -> None:
     assert _sockets(platform.home) == {row["name"] for row in rows if row["role"] == "model-server"}
 
 
-def train(platform: RunningPlatform, name: str, image: str, run: str = "") -> TrainingOut:
+def train(platform: RunningPlatform, name: str, image: str, run: str = "", epochs: int = 60) -> TrainingOut:
     """A training of the job's script, run to its end. It makes its experiment in place."""
     client = platform.client
     training = client.trainings.create(
@@ -222,7 +225,7 @@ def train(platform: RunningPlatform, name: str, image: str, run: str = "") -> Tr
         source=f"main/{name}/source",
         entry_point="train.py",
         datasets={"train": f"main/{name}/data"},
-        hyperparameters={"epochs": 60, "batch_size": 16, "learning_rate": 0.01, "model_name": name},
+        hyperparameters={"epochs": epochs, "batch_size": 16, "learning_rate": 0.01, "model_name": name},
         model_upload=f"main/{name}/model{run}",
         checkpoint_upload=f"main/{name}/checkpoints{run}",
         timeout_minutes=10,

@@ -67,6 +67,7 @@ def up(
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         (place / "run").mkdir(mode=0o700, exist_ok=True)
         (place / "run" / "problem.txt").unlink(missing_ok=True)
+        (place / "run" / "server-0.json").unlink(missing_ok=True)  # of a server whose keeper was killed
         (place / "run" / "overrides.json").write_text(json.dumps(overrides))
     except OSError as error:
         _fail(f"the home directory {place} can't be written ({error.strerror}); choose another one with --home")

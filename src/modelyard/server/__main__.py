@@ -1,7 +1,8 @@
 """One server process: `python -m modelyard.server --home DIR [--stop]`. Started and watched by `modelyard up`.
 
 Signals: SIGTERM and SIGINT detach (workloads and the gateway go on), SIGUSR2 shuts everything down. Exit codes: 0 as asked, 3 for a problem that
-starting again does not cure (told on stderr and in `run/problem.txt`), 1 for anything else.
+starting again does not cure (told on stderr and in `run/problem.txt`), 1 for anything else. A server detaches also when its keeper is gone: the
+next `modelyard up` brings a server of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import logging.handlers
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import uvloop
 
+from modelyard.compute.backends.local.kernel import die_with_parent
 from modelyard.db.migrate import SchemaTooNew
 from modelyard.gateway.backends.envoy.process import EnvoyFailed
 from modelyard.gateway.certificates import CertificateUnusable
@@ -42,6 +45,7 @@ _INCURABLE = (
     BadFlavorFile,
     CatalogInvalid,
 )
+_DETACH_SECONDS = 30.0  # a server that detaches answers the requests that it has first
 
 
 def main() -> None:
@@ -58,11 +62,16 @@ def main() -> None:
         _give_up(home, f"the settings can't be used: {problem}")
     _configure_logging(home, arguments.index)
     if arguments.stop:
+        seat = _take_seat(home, 0)  # a server that is still letting go would start again what is ended here
         uvloop.run(_stop(home, settings, arguments.deadline))
+        if seat is not None:
+            seat.close()
         return
     if arguments.servers > 1 and settings.database_url is None:
         _give_up(home, "more than one server needs PostgreSQL (--database-url): SQLite is for one")
-    lock = lock_home(home, f"server-{arguments.index}")
+    if arguments.keeper is not None:
+        _end_with(arguments.keeper)
+    lock = _take_seat(home, arguments.index)
     if lock is None:
         _give_up(
             home, f"another server already runs on {home.root}; `modelyard status` shows it, `modelyard down` ends it"
@@ -72,6 +81,21 @@ def main() -> None:
     except _INCURABLE as problem:
         log.error("%s", problem)  # noqa: TRY400  # the sentence is for a person; there is no bug to trace
         _give_up(home, str(problem))
+
+
+def _end_with(keeper_pid: int) -> None:
+    """Detach when the keeper dies: a server without one would stand in the way of the next."""
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != keeper_pid:  # it died before the kernel was told
+        raise SystemExit(1)
+
+
+def _take_seat(home: Home, index: int) -> IO[str] | None:
+    """The lock of a server, once the one before it, whose keeper was killed, has let go; None when it does not."""
+    deadline = time.monotonic() + _DETACH_SECONDS
+    while (lock := lock_home(home, f"server-{index}")) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return lock
 
 
 async def _serve(home: Home, settings: Settings, seat: Seat, deadline_seconds: float) -> None:
@@ -124,6 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--overrides", default="{}", help="settings from the command line, as JSON")
     parser.add_argument("--index", type=int, default=0, help="which of the servers this is")
     parser.add_argument("--servers", type=int, default=1, help="how many there are")
+    parser.add_argument("--keeper", type=int, help="the process that watches over this one")
     parser.add_argument("--stop", action="store_true", help="end what is left running, and exit")
     parser.add_argument("--deadline", type=float, default=30.0, help="seconds that workloads get to end")
     return parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from modelyard.compute.backends.local.backend import LocalCompute
 from modelyard.compute.backends.local.environments import EnvironmentStore
@@ -15,13 +16,19 @@ from modelyard.logstore.backends.tantivy.store import TantivyLogs
 from modelyard.objectstore.backends.local.blobs import open_blobs
 from modelyard.objectstore.backends.local.port import LocalObjects
 from modelyard.objectstore.backends.local.store import LocalStore
-from modelyard.objectstore.backends.s3.store import S3Credentials, S3Store
-from modelyard.objectstore.backends.swift.keystone import SwiftCredentials
-from modelyard.objectstore.backends.swift.store import SwiftStore
 from modelyard.objectstore.hosts import RemoteStore, StoreHosts
 from modelyard.objectstore.port import ObjectStore
 from modelyard.server.home import Home
 from modelyard.server.settings import RemoteStoreGroup, Settings
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A store that holds connections."""
+
+    async def close(self) -> None:
+        """Close them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class Backends:
     hosts: StoreHosts
     logs: TantivyLogs
     certificates: CertificateFiles
-    remotes: tuple[SwiftStore, ...] = ()
+    closable: tuple[Closes, ...] = ()
 
 
 def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, EnvironmentStore]:
@@ -115,7 +122,10 @@ def _remote(group: RemoteStoreGroup) -> RemoteStore:
 
 
 def _remote_store(group: RemoteStoreGroup) -> ObjectStore:
+    """Clients of remote stores are loaded only where one is configured: they would cost every start a tenth of a second."""
     if group.kind == "s3":
+        from modelyard.objectstore.backends.s3.store import S3Credentials, S3Store  # noqa: PLC0415  # see above
+
         return S3Store(
             S3Credentials(
                 endpoint=group.url or f"https://{group.host}",
@@ -123,6 +133,9 @@ def _remote_store(group: RemoteStoreGroup) -> ObjectStore:
                 secret_access_key=group.password or "",
             )
         )
+    from modelyard.objectstore.backends.swift.keystone import SwiftCredentials  # noqa: PLC0415  # see above
+    from modelyard.objectstore.backends.swift.store import SwiftStore  # noqa: PLC0415  # see above
+
     credentials = SwiftCredentials(
         auth_url=group.auth_url or f"https://{group.host}/v2.0", user=group.user or "", password=group.password or ""
     )

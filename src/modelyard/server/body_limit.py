@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelyard.server.problems import problem
@@ -41,14 +43,15 @@ class BodyLimit:
 
         async def _send(message: Message) -> None:
             nonlocal has_started
+            if seen_bytes > self._max_body_bytes and not has_started:
+                return  # the framework answers any error while it reads a body with a 400 of its own: the refusal below is the answer
             has_started = True
             await send(message)
 
-        try:
+        with suppress(_TooLarge):
             await self._app(scope, _receive, _send)
-        except _TooLarge:
-            if not has_started:
-                await self._refuse(scope, receive, send)
+        if seen_bytes > self._max_body_bytes and not has_started:
+            await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"the body is larger than {self._max_body_bytes} bytes"

@@ -139,6 +139,7 @@ class Keeper:
             *("--overrides", json.dumps(dict(settings.overrides))),
             *("--index", str(index)),
             *("--servers", str(settings.servers)),
+            *("--keeper", str(os.getpid())),
             *("--deadline", str(settings.deadline_seconds)),
         ]
 

@@ -201,7 +201,7 @@ class Platform:
             with suppress(Exception):
                 await self._serving
         await backends.logs.close()
-        for store in backends.remotes:
+        for store in backends.closable:
             await store.close()
         backends.compute.close()
         await self._database.close()

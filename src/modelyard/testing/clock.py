@@ -1,20 +1,22 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that a test can move forward."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+
+from modelyard.kit.clock import utc_now
 
 
-class FakeClock:
-    """A `Clock` (`modelyard.kit.clock`): call it for the time."""
+class ShiftedClock:
+    """The real time plus what a test has added: nothing has to be waited for, and moments taken elsewhere are never in its future."""
 
-    def __init__(self, now: datetime | None = None) -> None:
-        self.now = now or datetime(2026, 1, 1, tzinfo=UTC)
+    def __init__(self) -> None:
+        self._ahead = timedelta()
 
     def __call__(self) -> datetime:
-        """The time that it stands at."""
-        return self.now
+        """The time, in UTC."""
+        return utc_now() + self._ahead
 
     def advance(self, seconds: float) -> None:
         """Move it forward."""
-        self.now += timedelta(seconds=seconds)
+        self._ahead += timedelta(seconds=seconds)

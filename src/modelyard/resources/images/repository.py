@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,9 +15,11 @@ async def by_digest(session: AsyncSession, digest: str) -> EnvironmentRow | None
     return await session.get(EnvironmentRow, digest)
 
 
-async def all_rows(session: AsyncSession) -> Sequence[EnvironmentRow]:
-    """Every environment that was ever asked for."""
-    return (await session.scalars(select(EnvironmentRow))).all()
+async def by_digests(session: AsyncSession, digests: Collection[str]) -> Sequence[EnvironmentRow]:
+    """Several environments."""
+    if not digests:
+        return ()
+    return (await session.scalars(select(EnvironmentRow).where(EnvironmentRow.id.in_(digests)))).all()
 
 
 async def waiters(session: AsyncSession, digest: str) -> Sequence[WaiterRow]:

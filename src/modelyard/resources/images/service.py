@@ -125,9 +125,11 @@ class Images:
 
     async def show(self, images: tuple[CatalogImage, ...] | None = None) -> list[ImageOut]:
         """Images in wire form, with the states of their environments."""
+        shown = self.list() if images is None else images
+        digests = {to_environment(image).digest for image in shown}
         async with self._database.read() as session:
-            rows = {row.id: row for row in await repository.all_rows(session)}
-        return [self._image_out(image, rows) for image in (self.list() if images is None else images)]
+            rows = {row.id: row for row in await repository.by_digests(session, digests)}
+        return [self._image_out(image, rows) for image in shown]
 
     def _image_out(self, image: CatalogImage, rows: Mapping[str, EnvironmentRow]) -> ImageOut:
         environment = to_environment(image)

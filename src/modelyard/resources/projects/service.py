@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,6 +21,8 @@ from modelyard.resources.projects.errors import BadCredential, NoCredential, Not
 from modelyard.resources.projects.model import Caller, Project, TokenKind
 from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
 from modelyard.resources.projects.tokens import Grant, TokenSigner
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,22 @@ def new_project_keys() -> ProjectKeys:
     )
 
 
+_MEMORY_SECONDS = 5.0
+_MEMORY_ENTRIES = 10_000
+
+
 class Projects:
-    """Projects and the credentials that open them."""
+    """Projects and the credentials that open them.
+
+    What the database said of a credential is remembered for a few seconds: it is asked with every request, and a credential that is
+    withdrawn may work that much longer.
+    """
 
     def __init__(self, database: Database, signer: TokenSigner, clock: Clock = utc_now) -> None:
         self._database = database
         self._signer = signer
         self._clock = clock
+        self._memory: dict[tuple[str, ...], tuple[float, Any]] = {}
 
     async def ensure(self, name: str, keys: ProjectKeys, *, member_id: str | None = None) -> Project:
         """The project of this name; created with the credentials when there is none."""
@@ -67,9 +81,13 @@ class Projects:
 
     async def get(self, project_id: str) -> Project | None:
         """One project."""
-        async with self._database.read() as session:
-            row = await repository.by_id(session, project_id)
-        return None if row is None else _project(row)
+
+        async def _read() -> Project | None:
+            async with self._database.read() as session:
+                row = await repository.by_id(session, project_id)
+            return None if row is None else _project(row)
+
+        return await self._remembered(("project", project_id), _read)
 
     async def of_tenant(self, tenant_id: str) -> Project | None:
         """The project whose account in the object store this is."""
@@ -87,25 +105,27 @@ class Projects:
             return await self._workload_caller(app_key, workload_token)
         if not token:
             raise NoCredential
-        async with self._database.read() as session:
-            found = await repository.token(session, _digest(token), self._clock())
-            row = None if found is None else await repository.by_app_key(session, app_key)
-            is_open = found is not None and row is not None and await self._opens(session, found, row)
-        if found is None:
-            return await self._workload_caller(app_key, token)  # outside the session: it opens one of its own
-        if row is None or not is_open:
-            raise NotYourProject(app_key)
-        actor = f"user:{found.user_id}" if found.user_id else f"{found.kind}:{found.hash[:8]}"
-        return Caller(_project(row), actor, TokenKind(found.kind))
+        digest = _digest(token)
+        known = await self._remembered(("caller", app_key, digest), lambda: self._token_caller(app_key, digest))
+        if known is not None:
+            return known
+        if self._signer.read(token) is not None:
+            return await self._workload_caller(app_key, token)
+        raise BadCredential
 
     async def project_of_token(self, token: str) -> Project | None:
         """The project that an access token or secret key of one project belongs to."""
-        async with self._database.read() as session:
-            found = await repository.token(session, _digest(token), self._clock())
-            if found is None or found.project_id is None:
-                return None
-            row = await repository.by_id(session, found.project_id)
-        return None if row is None else _project(row)
+        digest = _digest(token)
+
+        async def _read() -> Project | None:
+            async with self._database.read() as session:
+                found = await repository.token(session, digest, self._clock())
+                if found is None or found.project_id is None:
+                    return None
+                row = await repository.by_id(session, found.project_id)
+            return None if row is None else _project(row)
+
+        return await self._remembered(("token", digest), _read)
 
     async def store_login(self, tenant_id: str, user: str, password: str) -> tuple[str, datetime, Project] | None:
         """A token for the object store, when it expires, and the project; None if user and password don't fit the tenant."""
@@ -154,15 +174,39 @@ class Projects:
             )
         return token, expires_at
 
+    async def _token_caller(self, app_key: str, digest: str) -> Caller | None:
+        """Who calls by an access token or secret key; None for one that is unknown or has expired. Raises `NotYourProject`."""
+        async with self._database.read() as session:
+            found = await repository.token(session, digest, self._clock())
+            if found is None:
+                return None
+            row = await repository.by_app_key(session, app_key)
+            if row is None or not await self._opens(session, found, row):
+                raise NotYourProject(app_key)
+        actor = f"user:{found.user_id}" if found.user_id else f"{found.kind}:{found.hash[:8]}"
+        return Caller(_project(row), actor, TokenKind(found.kind))
+
+    async def _remembered(self, key: tuple[str, ...], read: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What was read a moment ago, or is read now. That there is nothing is not remembered: it may come any moment."""
+        now = monotonic()
+        until, value = self._memory.get(key, (0.0, None))
+        if until > now:
+            return value
+        value = await read()
+        if value is not None:
+            if len(self._memory) >= _MEMORY_ENTRIES:
+                self._memory.clear()
+            self._memory[key] = (now + _MEMORY_SECONDS, value)
+        return value
+
     async def _workload_caller(self, app_key: str, token: str) -> Caller:
         grant = self._signer.read(token)
         if grant is None or grant.use != "workload":
             raise BadCredential
-        async with self._database.read() as session:
-            row = await repository.by_app_key(session, app_key)
-        if row is None or row.id != grant.project_id:
+        project = await self.get(grant.project_id)
+        if project is None or project.app_key != app_key:
             raise NotYourProject(app_key)
-        return Caller(_project(row), f"workload:{grant.subject}", TokenKind.WORKLOAD, grant.subject)
+        return Caller(project, f"workload:{grant.subject}", TokenKind.WORKLOAD, grant.subject)
 
     async def _opens(self, session: AsyncSession, token: TokenRow, project: ProjectRow) -> bool:
         if token.project_id is not None:

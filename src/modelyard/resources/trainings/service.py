@@ -293,7 +293,9 @@ class Trainings:
         app_key = caller.project.app_key
         async with self._database.read() as session:
             experiments = await self._experiments.get_many(session, app_key, experiment_ids)
-        images = {image.image_id: image for image in await self._images.show()} if rows else {}
+        used = {TrainingSpec.model_validate(row.spec).image_id for row in rows}
+        known = tuple(image for image in self._images.list() if image.id in used)
+        images = {image.image_id: image for image in await self._images.show(known)}
         now = self._clock()
         return [training_out(row, app_key, experiments, images, self._flavors, now) for row in rows]
 

@@ -1,0 +1,44 @@
+"""A platform of a benchmark's own: a home in a temporary directory, free ports, ended at the end. Images are taken from the tests' cache where they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelyard.sdk.client import Client
+from modelyard.sdk.connection import Connection
+
+MODELYARD = (sys.executable, "-m", "modelyard")
+
+
+@contextmanager
+def running_platform() -> Iterator[tuple[Client, Connection]]:
+    """A client of a platform that was just started, and how it is connected."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory) / "home"
+        home.mkdir(mode=0o700)
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "modelyard-tests" / "environments"
+        if cache.is_dir():
+            (home / "environments").symlink_to(cache)
+        ports = ("--http-port", str(free_port()), "--https-port", str(free_port()))
+        subprocess.run([*MODELYARD, "up", "--home", str(home), "--detach", *ports], check=True, env=environment)
+        try:
+            connection = Connection.find(home=home)
+            with Client(connection) as client:
+                yield client, connection
+        finally:
+            subprocess.run([*MODELYARD, "down", "--home", str(home)], check=False, env=environment)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A platform of a benchmark's own: a home in a temporary directory, free ports, ended at the end. Images are taken from the tests' cache where they are."""
+"""A platform of a benchmark's own: a home in a temporary directory, free ports, ended at the end. Images come from the tests' cache."""
 
 from __future__ import annotations
 

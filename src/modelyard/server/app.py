@@ -18,6 +18,7 @@ from modelyard.resources.storages.router import create_router as storage_router
 from modelyard.resources.trainings.router import create_router as training_router
 from modelyard.server.backends import Backends
 from modelyard.server.body_limit import BodyLimit
+from modelyard.server.doors.front_page import create_router as front_page_router
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 from modelyard.server.doors.objects_request import DoorSettings
 from modelyard.server.doors.tokens import ObjectAccess
@@ -51,6 +52,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
     ):
         api.include_router(router)
     app.include_router(api)
+    app.include_router(front_page_router())
     app.include_router(
         token_router(services.projects, services.users, services.logs, access, object_store_base=settings.http_url)
     )

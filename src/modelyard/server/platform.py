@@ -8,6 +8,7 @@ door, then the door itself.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Coroutine
@@ -157,7 +158,7 @@ class Platform:
                 await enqueue(session, ROUTE_KIND, route_id)
 
     def _start_loops(self, backends: Backends, services: Services) -> None:
-        queue = WorkQueue(self._database, owner=f"{os.uname().nodename}:{os.getpid()}")
+        queue = WorkQueue(self._database, owner=_queue_owner(self._home, self._seat))
         reconcilers = make_reconcilers(self._home, self._settings, self._database, backends, services)
         if not self._seat.is_first:
             reconcilers = [reconciler for reconciler in reconcilers if reconciler.kind != ROUTE_KIND]
@@ -217,6 +218,12 @@ async def _prepare_compute(backends: Backends) -> None:
     log.info("Workloads are isolated as %s", isolation.value)
     for note in notes:
         log.warning("%s", note)
+
+
+def _queue_owner(home: Home, seat: Seat) -> str:
+    """The same for every server on this seat, so that the next one goes on at once with what a killed one held."""
+    place = hashlib.sha256(f"{os.uname().nodename}:{home.root}".encode()).hexdigest()[:24]
+    return f"{place}:{seat.index}"
 
 
 def _own_route(home: Home, server_count: int) -> Route:

@@ -81,7 +81,7 @@ async def test_storage_is_watched(make_world: Any) -> None:
     world = make_world(storage_interval_seconds=0.2)
     limits = Limits(1.0, 256 << 20, storage_bytes=2 << 20)
     seen, _ = await world.run("head -c 4000000 /dev/zero > /workspace/big; exec sleep 60", limits=limits)
-    assert seen.exit.cause is Cause.SIGNAL
+    assert seen.exit.cause is Cause.OUT_OF_STORAGE
     assert seen.exit.message == "Stopped because its files take more than its storage of 2 MiB."
 
 

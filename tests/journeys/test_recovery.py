@@ -22,7 +22,8 @@ from modelyard.resources.trainings.schemas import TrainingOut
 
 pytestmark = pytest.mark.slow
 
-SLOW_IMAGE = "Slow Python"
+SMALL_IMAGE = "Python with a package"
+LARGE_REQUIREMENT = "numpy==2.2.6\n"
 SERVE_SECONDS = 180.0
 PAYLOAD_BYTES = 192 * 2**20
 """So much is fetched and uploaded that a kill meets the transfer."""
@@ -45,14 +46,6 @@ LONG_JOB = """
     shutil.copy(data / "model.pt", model / "model.pt")
     shutil.copy(data / "ballast", Path(os.environ["EM_CHECKPOINT_DIR"]) / "ballast")
     print("script ended", flush=True)
-"""
-
-# A package whose installation takes a while, from the source directory itself: no index is asked.
-SLOW_SETUP = """
-import time
-from setuptools import setup
-time.sleep(4)
-setup(name="slow-package", version="1.0", py_modules=[])
 """
 
 # Leaves a checkpoint and then waits; where it finds its checkpoint it goes on to the end at once.
@@ -88,7 +81,7 @@ def test_the_server_is_killed_at_every_step_of_a_training(
     platform = make_platform(is_up=False)
     own_environments(platform, images)
     platform.home.joinpath("images.yaml").write_text(
-        f"images:\n  - name: {SLOW_IMAGE}\n    same_as: Ubuntu 22.04 CPU Python 3.11 Training\n"
+        f"images:\n  - name: {SMALL_IMAGE}\n    same_as: Ubuntu 22.04 CPU Python 3.11 Training\n"
         "    requirements: [tabulate==0.9.0]\n"
     )
     assert platform.up().returncode == 0
@@ -96,7 +89,7 @@ def test_the_server_is_killed_at_every_step_of_a_training(
     data.mkdir()
     data.joinpath("model.pt").write_bytes(doubler.joinpath("model.pt").read_bytes())
     data.joinpath("ballast").write_bytes(os.urandom(2**20) * (PAYLOAD_BYTES // 2**20))
-    upload_script(platform, source, "job/source", LONG_JOB, requirements_txt="slow-package\n")
+    upload_script(platform, source, "job/source", LONG_JOB, requirements_txt=LARGE_REQUIREMENT)
 
     platform.client.storage.upload(data, "job/data")
     crash(platform)  # after the upload
@@ -104,7 +97,7 @@ def test_the_server_is_killed_at_every_step_of_a_training(
         platform,
         "crashes",
         "job/source",
-        image=SLOW_IMAGE,
+        image=SMALL_IMAGE,
         datasets={"model": "job/data"},
         checkpoint_upload="job/checkpoints",
         use_log=True,

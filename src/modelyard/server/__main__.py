@@ -16,11 +16,13 @@ import os
 import signal
 import sys
 import time
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import uvloop
+from pydantic import ValidationError
 
 from modelyard.compute.backends.local.kernel import die_with_parent
 from modelyard.db.migrate import SchemaTooNew
@@ -58,8 +60,14 @@ def main() -> None:
         settings = load_settings(home.config_file, json.loads(arguments.overrides))
     except HomeUnusable as problem:
         _give_up(home, str(problem))
-    except ValueError as problem:
-        _give_up(home, f"the settings can't be used: {problem}")
+    except tomllib.TOMLDecodeError as problem:
+        _give_up(home, f"the settings in {home.config_file} are no TOML: {problem}")
+    except ValidationError as problem:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in problem.errors()]
+        _give_up(
+            home,
+            f"the settings can't be used: {'; '.join(faults)} (from the command line, MODELYARD_… or {home.config_file})",
+        )
     _configure_logging(home, arguments.index)
     if arguments.stop:
         seat = _take_seat(home, 0)  # a server that is still letting go would start again what is ended here

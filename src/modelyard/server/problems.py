@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from modelyard.kit.errors import Fault, UserError
@@ -17,6 +20,7 @@ from modelyard.objectstore.port import StoreUnreachable
 
 log = logging.getLogger(__name__)
 
+_POSTGRESQL_DISK_FULL = "53100"  # SQLSTATE disk_full
 _SENTENCES = {
     404: "there is nothing at this path; /docs lists what there is",
     405: "this path does not take this method",
@@ -29,6 +33,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(StoreUnreachable, _on_unreachable)
+    app.add_exception_handler(DBAPIError, _on_database_error)
+    app.add_exception_handler(OSError, _on_system_error)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -63,6 +69,27 @@ async def _on_http_exception(_request: Request, error: Exception) -> Response:
 
 async def _on_unreachable(_request: Request, error: Exception) -> Response:
     return problem(424, 424001, f"the object store can't be reached: {error}")
+
+
+async def _on_database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DBAPIError)  # what it is registered for
+    cause = error.orig
+    is_full = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if is_full or getattr(cause, "sqlstate", None) == _POSTGRESQL_DISK_FULL:
+        return _no_room(request)
+    return await _on_bug(request, error)
+
+
+async def _on_system_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _no_room(request)
+    return await _on_bug(request, error)
+
+
+def _no_room(request: Request) -> Response:
+    log.error("%s %s refused: there is no room on the platform's disk", request.method, request.url.path)
+    message = "there is no room left on the platform's disk; nothing was changed. Delete what is not needed, or ask an admin for space"
+    return problem(507, 507001, message)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -36,6 +36,7 @@ class Script:
         is_slow: stays STARTING until `run` is called.
         refusal: `launch` refuses it with these words.
         launch_failures: for each launch in turn, fail `before` or `after` the instance was really started.
+        printed: what it prints as soon as it runs.
         exit_at_once: it ends like this as soon as it runs.
         exit_on_stop: how it ends when it is asked to; None ignores the request (until `finish` is called).
     """
@@ -43,6 +44,7 @@ class Script:
     is_slow: bool = False
     refusal: str | None = None
     launch_failures: deque[str] = field(default_factory=deque[str])
+    printed: str = ""
     exit_at_once: Exit | None = None
     exit_on_stop: Exit | None = field(default_factory=lambda: Exit(Cause.STOPPED, "it was stopped", signal=15))
 
@@ -203,6 +205,7 @@ class FakeCompute:
         self._tell(instance.id)
         if not script.is_slow:
             self.run(instance.id)
+        self.print(instance.id, script.printed)
         if script.exit_at_once is not None:
             self._end(instance.id, script.exit_at_once)
 

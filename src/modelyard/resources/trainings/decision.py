@@ -56,6 +56,6 @@ def _judge_by_report(workload: Workload) -> Verdict:
         return Verdict(state, "UPLOADING", sentence)
     if step == "failed":
         return Verdict(TrainingState.FAIL_TRAIN_IN_PROGRESS, "ENDING", sentence)
-    if step in _STEPS_BEFORE_RUN:
-        return Verdict(TrainingState.CREATE_IN_PROGRESS, str(step).upper(), sentence)
+    if isinstance(step, str) and step in _STEPS_BEFORE_RUN:
+        return Verdict(TrainingState.CREATE_IN_PROGRESS, step.upper(), sentence)
     return Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", "The instance is starting.")

@@ -23,38 +23,23 @@ class TrainingState(StrEnum):
 
 
 _S = TrainingState
-_ENDS = frozenset({_S.COMPLETE, _S.STOPPED, _S.FAIL_TRAIN})
+# A look may come late and find the end at once, so every end may follow every state.
+_ENDS = frozenset({_S.COMPLETE, _S.STOPPED, _S.FAIL_TRAIN, _S.CREATE_FAILED})
+# Which of these is shown is the process's own word, and it may say one after the other in any order. Back to CREATE_IN_PROGRESS goes
+# what the machine lost and what is started again.
+_UNDER_WAY = frozenset(
+    {_S.CREATE_IN_PROGRESS, _S.RUNNING, _S.COMPLETE_IN_PROGRESS, _S.FAIL_TRAIN_IN_PROGRESS, _S.STOP_IN_PROGRESS}
+)
 
 LIFECYCLE = Lifecycle(
     name="training",
     initial=_S.CREATE_REQUESTED,
     moves={
         _S.CREATE_REQUESTED: frozenset({_S.CREATE_IN_PROGRESS, _S.STOP_IN_PROGRESS, _S.STOPPED, _S.CREATE_FAILED}),
-        # A short run may be over before its steps were seen, so every later state may follow.
-        _S.CREATE_IN_PROGRESS: frozenset(
-            {
-                _S.RUNNING,
-                _S.COMPLETE_IN_PROGRESS,
-                _S.FAIL_TRAIN_IN_PROGRESS,
-                _S.STOP_IN_PROGRESS,
-                _S.CREATE_FAILED,
-                *_ENDS,
-            }
-        ),
-        # Back to CREATE_IN_PROGRESS: the machine lost it and it is started again.
-        _S.RUNNING: frozenset(
-            {
-                _S.CREATE_IN_PROGRESS,
-                _S.COMPLETE_IN_PROGRESS,
-                _S.FAIL_TRAIN_IN_PROGRESS,
-                _S.STOP_IN_PROGRESS,
-                *_ENDS,
-            }
-        ),
-        _S.COMPLETE_IN_PROGRESS: frozenset(
-            {_S.CREATE_IN_PROGRESS, _S.FAIL_TRAIN_IN_PROGRESS, _S.STOP_IN_PROGRESS, *_ENDS}
-        ),
-        _S.FAIL_TRAIN_IN_PROGRESS: frozenset({_S.CREATE_IN_PROGRESS, _S.STOP_IN_PROGRESS, *_ENDS}),
+        _S.CREATE_IN_PROGRESS: _UNDER_WAY - {_S.CREATE_IN_PROGRESS} | _ENDS,
+        _S.RUNNING: _UNDER_WAY - {_S.RUNNING} | _ENDS,
+        _S.COMPLETE_IN_PROGRESS: _UNDER_WAY - {_S.COMPLETE_IN_PROGRESS} | _ENDS,
+        _S.FAIL_TRAIN_IN_PROGRESS: _UNDER_WAY - {_S.FAIL_TRAIN_IN_PROGRESS} | _ENDS,
         _S.STOP_IN_PROGRESS: _ENDS,
         _S.COMPLETE: frozenset(),
         _S.STOPPED: frozenset(),

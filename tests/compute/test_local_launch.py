@@ -290,3 +290,16 @@ async def test_fifty_launches_at_once(world: Any) -> None:
     assert launched < 30
     await asyncio.gather(*(world.compute.remove(instance.id) for instance in instances))
     assert list((world.root / "compute" / "instances").iterdir()) == []
+
+
+async def test_working_files_are_given_back_at_the_end(world: Any) -> None:
+    instance = world.instance(Command(("/bin/sh", "-c", "echo said; head -c 100000 /dev/zero > /workspace/big"), {}))
+    seen, _ = await world.run(instance)
+    assert seen.exit.code == 0
+    workspace = world.directory(instance) / "workspace"
+    deadline = time.monotonic() + 10
+    while workspace.exists() and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert not workspace.exists()
+    assert (await world.compute.read_logs(instance.id, 0, 100)).data == b"said\n"
+    assert (await world.compute.observe([instance.id]))[0].exit == seen.exit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ platform = typer.Typer(add_completion=False)
 HOME_VARIABLE = "MODELYARD_HOME"
 DEFAULT_HOME = Path("~/.modelyard")
 _READY_SECONDS = 120.0
+_LEAST_ROOM_BYTES = 2**20  # with less a start would fail somewhere inside, and could not even write down why
 
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar=HOME_VARIABLE, help="Directory that holds everything.", show_default=True)
@@ -71,6 +73,8 @@ def up(
         (place / "run" / "overrides.json").write_text(json.dumps(overrides))
     except OSError as error:
         _fail(f"the home directory {place} can't be written ({error.strerror}); choose another one with --home")
+    if shutil.disk_usage(place).free < _LEAST_ROOM_BYTES:
+        _fail(f"no space is left on the disk of {place}; free some, or choose another home with --home")
     if detach:
         _detach(settings)
         return
@@ -216,12 +220,20 @@ def _detach(settings: KeeperSettings) -> None:
         if state is not None:
             _welcome(settings.home, state)
             return
-        if process.poll() is not None:
+        if process.poll() is not None or (settings.home / "run" / "problem.txt").exists():
+            _end(process)
             _fail(_problem(settings.home, log))
         time.sleep(0.02)
+    _end(process)
     _fail(
         f"the platform did not start within {_READY_SECONDS:.0f} s; {settings.home}/logs/server.log says how far it came"
     )
+
+
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    """A start that has failed leaves nothing that tries on behind one's back."""
+    keeper.terminate()
+    keeper.wait()
 
 
 def _state(home: Path) -> dict[str, Any] | None:

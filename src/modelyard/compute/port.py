@@ -103,6 +103,7 @@ class Instance:
 
     Inside, the process is root of its own world: `/workspace` is its working directory and data storage, `/run/modelyard` holds its
     files, sockets and report, `/opt/environment` the environment (read-only), `/var/cache/modelyard` a cache shared by the project.
+    When it has ended, its working files are given back; its output, report and record stay until `remove`.
 
     Attributes:
         id: deterministic, at most 100 characters of `[a-z0-9.-]`: `{workload id}.{index}.{attempt}`.

@@ -1,7 +1,7 @@
 """One server process: `python -m modelyard.server --home DIR [--stop]`. Started and watched by `modelyard up`.
 
 Signals: SIGTERM and SIGINT detach (workloads and the gateway go on), SIGUSR2 shuts everything down. Exit codes: 0 as asked, 3 for a problem that
-starting again does not cure (told on stderr and in `run/problem.txt`), 1 for anything else. A server detaches also when its keeper is gone: the
+starting again does not cure, 1 for anything else; why is told on stderr and in `run/problem.txt`. A server detaches also when its keeper is gone: the
 next `modelyard up` brings a server of its own.
 """
 
@@ -33,7 +33,7 @@ from modelyard.resources.flavors.errors import BadFlavorFile
 from modelyard.resources.images.catalog import CatalogInvalid
 from modelyard.server.backends import make_compute, make_gateway
 from modelyard.server.home import Home, HomeUnusable, lock_home
-from modelyard.server.platform import Platform, Seat
+from modelyard.server.platform import DatabaseUnusable, Platform, Seat
 from modelyard.server.settings import Settings, load_settings
 
 log = logging.getLogger("modelyard.server")
@@ -89,6 +89,12 @@ def main() -> None:
     except _INCURABLE as problem:
         log.error("%s", problem)  # noqa: TRY400  # the sentence is for a person; there is no bug to trace
         _give_up(home, str(problem))
+    except DatabaseUnusable as problem:
+        log.error("%s", problem)  # noqa: TRY400  # as above
+        _give_up(home, str(problem), exit_code=1)
+    except Exception as failure:
+        log.exception("The server has failed")
+        _give_up(home, f"the server has failed ({failure}); {home.log_file} says more", exit_code=1)
 
 
 def _end_with(keeper_pid: int) -> None:
@@ -170,11 +176,11 @@ def _configure_logging(home: Home, index: int) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _give_up(home: Home, message: str) -> NoReturn:
+def _give_up(home: Home, message: str, exit_code: int = 3) -> NoReturn:
     print(message, file=sys.stderr)
     with suppress(OSError):  # the home itself may be the problem; stderr has it
         (home.run / "problem.txt").write_text(message + "\n")
-    raise SystemExit(3)
+    raise SystemExit(exit_code)
 
 
 if __name__ == "__main__":

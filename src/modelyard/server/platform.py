@@ -19,6 +19,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import DBAPIError
 
 from modelyard.compute.backends.local.gpus import find_gpus
 from modelyard.control.controller import Controller
@@ -58,6 +59,14 @@ class Seat:
         return self.index == 0
 
 
+class DatabaseUnusable(Exception):
+    """The database can't be had, for now."""
+
+    def __init__(self, url: str, cause: OSError | DBAPIError) -> None:
+        reason = cause.orig if isinstance(cause, DBAPIError) else cause
+        super().__init__(f"the database {url} can't be used: {reason}")
+
+
 class Platform:
     """One server process and what it holds."""
 
@@ -75,7 +84,10 @@ class Platform:
 
     async def start(self) -> None:
         """Start everything; returns when requests are answered. Raises the errors of whatever can't be had."""
-        await upgrade(self._database)
+        try:
+            await upgrade(self._database)
+        except (OSError, DBAPIError) as error:
+            raise DatabaseUnusable(self._database.url.render_as_string(hide_password=True), error) from error
         backends = make_backends(self._home, self._settings, self._database, is_log_reader=not self._seat.is_first)
         self._backends = backends
         has_gpu = bool(find_gpus())

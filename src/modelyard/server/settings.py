@@ -7,10 +7,12 @@ command line; the later wins.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 
 class _Group(BaseModel):
@@ -24,8 +26,8 @@ class ComputeGroup(_Group):
     memory_overcommit: float = Field(default=1.0, gt=0, description="Above 1.0 workloads may end each other.")
     memory_reserve_mib: int = Field(default=1024, ge=0, description="Kept for the platform and the system.")
     needs_isolation: bool = Field(default=False, description="Refuse to run workloads that can't be isolated.")
-    isolation: str = Field(
-        default="WORKLOAD_USER", description="Best isolation to try: WORKLOAD_USER, NAMESPACES, NONE."
+    isolation: Literal["WORKLOAD_USER", "NAMESPACES", "NONE"] = Field(
+        default="WORKLOAD_USER", description="Best isolation to try."
     )
     training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
 
@@ -99,6 +101,17 @@ class Settings(BaseSettings):
     gateway: GatewayGroup = GatewayGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()
     logs: LogGroup = LogGroup()
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: str | None) -> str | None:
+        try:
+            is_known = value is None or make_url(value).get_backend_name() in ("postgresql", "sqlite")
+        except (ArgumentError, ValueError):
+            is_known = False
+        if not is_known:
+            raise ValueError("must be of the form postgresql://user:password@host:port/name")
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -6,17 +6,20 @@ from contextlib import suppress
 from typing import Any
 
 from modelyard.control.reconciler import Again
+from modelyard.control.tables import EventRow, WorkItemRow
 from modelyard.control.work import Finished, Lease, LeaseLost, WorkQueue, enqueue
 from modelyard.db.columns import Table
 from modelyard.db.engine import Database
 from modelyard.kit.backoff import Backoff
 from modelyard.kit.errors import RetryLater
 from modelyard.kit.ids import new_id
+from modelyard.resources.routes.table import RouteRow
 from modelyard.resources.workloads.admission import AdmissionSettings
 from modelyard.resources.workloads.model import CommandSpec, Desired, LimitsSpec, Workload, WorkloadSpec
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.reconciler import WorkloadReconciler
 from modelyard.resources.workloads.service import KIND, Workloads
+from modelyard.resources.workloads.table import WorkloadRow
 from modelyard.testing.clock import ShiftedClock
 from modelyard.testing.compute import FakeCompute
 
@@ -26,9 +29,10 @@ _DRAIN_LIMIT = 500
 
 
 async def make_tables(database: Database) -> None:
-    """All mapped tables that are imported, without the migrations."""
+    """The tables of the control loop and of the system resources, without the migrations."""
+    tables = [Table.metadata.tables[row.__tablename__] for row in (WorkItemRow, EventRow, WorkloadRow, RouteRow)]
     async with database.engine.begin() as connection:
-        await connection.run_sync(Table.metadata.create_all)
+        await connection.run_sync(Table.metadata.create_all, tables=tables)
 
 
 def workload_spec(**fields: Any) -> WorkloadSpec:

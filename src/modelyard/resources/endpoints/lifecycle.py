@@ -59,12 +59,14 @@ ENDPOINT = Lifecycle(
     name="endpoint",
     initial=_E.CREATE_REQUESTED,
     moves={
-        _E.CREATE_REQUESTED: frozenset({_E.CREATE_IN_PROGRESS, _E.ACTIVE, _E.CREATE_FAILED, _E.DELETE_IN_PROGRESS}),
-        _E.CREATE_IN_PROGRESS: frozenset({_E.ACTIVE, _E.CREATE_FAILED, _E.DELETE_IN_PROGRESS}),
+        # To UPDATE_… at once: the default stage is up, and another that was added meanwhile is not.
+        _E.CREATE_REQUESTED: _ENDPOINT_AFTER_CREATION | {_E.CREATE_IN_PROGRESS, _E.CREATE_FAILED},
+        _E.CREATE_IN_PROGRESS: _ENDPOINT_AFTER_CREATION | {_E.CREATE_FAILED},
         _E.ACTIVE: _ENDPOINT_AFTER_CREATION,
         _E.UPDATE_IN_PROGRESS: _ENDPOINT_AFTER_CREATION,
         _E.UPDATE_FAILED: _ENDPOINT_AFTER_CREATION,
-        _E.CREATE_FAILED: frozenset({_E.DELETE_IN_PROGRESS}),
+        # What the gateway refused it may take later.
+        _E.CREATE_FAILED: _ENDPOINT_AFTER_CREATION | {_E.CREATE_IN_PROGRESS},
         _E.DELETE_IN_PROGRESS: frozenset(),
     },
 )

@@ -297,7 +297,7 @@ def endpoint_state(old: EndpointState, stages: Sequence[StageRow]) -> tuple[Endp
                 pass
             case _:
                 return EndpointState.CREATE_IN_PROGRESS, default.reason, default.message
-    if old is EndpointState.CREATE_FAILED:
+    if is_new and default is None:
         return old, None, None
     failed = next((stage for stage in stages if "FAILED" in stage.state), None)
     if failed is not None:

@@ -255,7 +255,16 @@ class LocalCompute:
         seen = observing.observe(instance_id, directory, self._settings.report_limit_bytes)
         if seen.phase is Phase.EXITED and len(self._ended) < 10_000:
             self._ended[instance_id] = seen
+            self._threads.submit(self._give_back, directory)
         return seen
+
+    def _give_back(self, directory: Path) -> None:
+        """Delete the working files of an instance that has ended; its output and its record stay."""
+        trash = self._root / "trash"
+        for name in (planning.WORKSPACE_DIRECTORY, planning.HOME_DIRECTORY, planning.TEMPORARY_DIRECTORY):
+            with suppress(OSError):  # what can't be moved now goes with `remove`
+                removal.put_aside(directory / name, trash)
+        removal.empty(trash)
 
     def _request_stop(self, instance_id: str, grace_seconds: float | None) -> None:
         directory = self._directory(instance_id)

@@ -55,6 +55,11 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MODE, _CACHE_MODE, _OWN_MODE, _TEMPORARY_MODE = 0o2770, 0o3770, 0o2770, 0o1777
 
 
+WORKSPACE_DIRECTORY = "workspace"
+HOME_DIRECTORY = "home"
+TEMPORARY_DIRECTORY = "tmp"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the parts of one instance lie on the host."""
@@ -66,17 +71,17 @@ class Place:
     @property
     def workspace(self) -> Path:
         """Seen as /workspace."""
-        return self.directory / "workspace"
+        return self.directory / WORKSPACE_DIRECTORY
 
     @property
     def home(self) -> Path:
         """Seen as /root."""
-        return self.directory / "home"
+        return self.directory / HOME_DIRECTORY
 
     @property
     def temporary(self) -> Path:
         """Seen as /tmp."""
-        return self.directory / "tmp"
+        return self.directory / TEMPORARY_DIRECTORY
 
     @property
     def links(self) -> Path:

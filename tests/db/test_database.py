@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -216,6 +218,27 @@ async def test_tasks_that_are_cancelled_anywhere_leave_the_database_usable(datab
         await asyncio.gather(*(value(database) for _ in range(20)))
         async with database.write() as session:
             session.add(Parent(id=5000))
+
+
+async def test_a_cancelled_write_gives_its_lock_back_at_once(database: Database) -> None:
+    """Also while its traceback, which refers to the statement that was cut off, is still in somebody's hands."""
+
+    async def work() -> None:
+        async with database.write() as session:
+            await session.execute(text("UPDATE parents SET value = value + 1"))
+            await session.execute(text("SELECT count(*) FROM parents"))
+
+    chance = random.Random(1)
+    kept: list[object] = []
+    for _ in range(150):
+        task = asyncio.create_task(work())
+        end_at = time.perf_counter() + chance.random() * 0.006
+        while time.perf_counter() < end_at and not task.done():
+            await asyncio.sleep(0)
+        task.cancel()
+        kept.extend(await asyncio.gather(task, return_exceptions=True))
+        async with asyncio.timeout(4):
+            await work()
 
 
 async def test_moments_keep_their_offset(database: Database) -> None:

@@ -122,12 +122,11 @@ def test_the_protocols_own_paths_work(job: Job) -> None:
 
 def test_bad_questions_are_answered_in_words(job: Job) -> None:
     ca_file = job.platform.credentials["caFile"]
-    bodies: list[dict[str, object]] = [{"nothing": 1}]
-    if job.framework == "TENSORFLOW":  # an archive's own handler decides what it makes of strange values
-        bodies += [{"instances": [["a", "b", "c", "d"]]}, {"instances": [[1.0, 2.0]]}]
-    for body in bodies:
+    for body in ({"nothing": 1}, {"instances": [["a", "b", "c", "d"]]}, {"instances": [[1.0, 2.0]]}):
         answer = ask(f"{job.base_url}/inference", body, ca_file)
-        assert 400 <= answer.status_code < 500, f"{body}: {answer.status_code} {answer.text}"
+        # An archive has a handler of the user's own: what it does not understand, it fails at.
+        expected = 500 if job.framework == "PYTORCH" else 400
+        assert answer.status_code == expected, f"{body}: {answer.status_code} {answer.text}"
         assert answer.json()["error"]
 
 
@@ -202,7 +201,8 @@ def test_deletes_in_the_right_order_leave_nothing(job: Job) -> None:
     client.trainings.delete(job.training.id, wait=True, timeout_seconds=60.0)
     client.experiments.delete(job.name)
 
-    assert platform.instances(model_id) == platform.instances(job.training.id) == []
+    assert platform.instances(model_id) == []
+    eventually(lambda: not platform.instances(job.training.id), "the training's instance is removed")
     assert process(supervisor.pid) != supervisor
     ids = (model_id, job.training.id, job.endpoint.endpoint_stage_list[0].id)
     rows = platform.status()

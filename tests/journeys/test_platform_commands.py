@@ -24,7 +24,7 @@ from journey_platform import (
     free_ports,
 )
 from journey_rest import Rest, refused
-from journey_scripts import finish, start_script, upload_script
+from journey_scripts import finish, output_of, start_script, upload_script
 
 from modelyard.resources.trainings.schemas import TrainingOut
 
@@ -142,6 +142,20 @@ def test_down_ends_all_and_may_be_said_again(make_platform: MakePlatform) -> Non
     never = RunningPlatform(platform.home.with_name("never"), 1, 2)
     assert never.command("down").returncode == 0
     assert not never.home.exists()
+
+
+def test_down_ends_also_what_a_killed_keeper_has_left(make_platform: MakePlatform, tmp_path: Path) -> None:
+    platform = make_platform()
+    upload_script(platform, tmp_path / "source", "left/source", "import time; print('on', flush=True); time.sleep(600)")
+    training = start_script(platform, "left", "left/source")
+    eventually(lambda: "on" in output_of(platform, training), "the script runs")
+    platform.remember()
+    server = platform.server_pid()
+    for pid in (platform.pid_of("keeper"), server):
+        os.kill(pid, signal.SIGKILL)
+    done = platform.down()
+    assert done.returncode == 0 and "nothing of it is left" in done.stdout, done.stdout + done.stderr
+    assert platform.left_over() == []
 
 
 def test_ctrl_c_ends_a_platform_in_the_foreground(make_platform: MakePlatform, tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ def test_the_server_is_killed_at_every_step_of_an_endpoint(make_platform: MakePl
     crash(platform)  # starting
     eventually(lambda: "model" in "".join(client.stages.logs(stage_id)).lower(), "the model server loads")
     crash(platform)  # loading
+    eventually(
+        lambda: client.stages.get(stage_id).endpoint_stage_status_code in ("DEPLOY_IN_PROGRESS", "ACTIVE"),
+        "the gateway takes the route",
+        SERVE_SECONDS,
+        pause_seconds=0.0,
+    )
+    crash(platform)  # deploying, or a moment later: that step takes a twentieth of a second
     endpoint = client.endpoints.wait(started.id, timeout_seconds=SERVE_SECONDS)
     url = endpoint.endpoint_stage_list[0].endpoint_model_list[0].apigw_endpoint_uri
     assert doubles(platform, url)

@@ -173,6 +173,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(STEPS)
 def test_memory_is_never_promised_twice(steps: list[tuple[str, float] | tuple[str, float, int]]) -> None:

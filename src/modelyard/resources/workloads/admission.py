@@ -39,6 +39,13 @@ def demand(spec: WorkloadSpec) -> Held:
     )
 
 
+def add(one: Held, other: Held) -> Held:
+    """Both together."""
+    return Held(
+        cpus=one.cpus + other.cpus, memory_bytes=one.memory_bytes + other.memory_bytes, gpus=one.gpus + other.gpus
+    )
+
+
 def check_ever_fits(wanted: Held, capacity: Capacity, settings: AdmissionSettings) -> None:
     """Raise `NeverFits` if it would not fit even when nothing else ran."""
     if wanted.memory_bytes > capacity.memory_bytes * settings.memory_overcommit:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from modelyard.compute.port import Compute, Observation
 from modelyard.control.work import enqueue
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 _BUSY_SECONDS = 0.2
 _CALM_SECONDS = 1.0
 _SHARE = 0.05
+_BUSY_SHARE = 0.25
+_BURST_SECONDS = 0.05
 _PROBES_AT_ONCE = 64
 
 
@@ -88,16 +91,15 @@ class WorkloadObserver:
                     next_full_at = clock() + max(_CALM_SECONDS, (clock() - begun_at) / _SHARE)
                 wait_seconds = max(0.0, next_full_at - clock())
                 if moving:
-                    wait_seconds = min(wait_seconds, max(_BUSY_SECONDS, clock() - begun_at))
+                    wait_seconds = min(wait_seconds, max(_BUSY_SECONDS, (clock() - begun_at) / _BUSY_SHARE))
             except Exception:
                 log.exception("Live workloads can't be looked at; trying again")
-            self._wake.clear()
-            try:
+            # Let a burst of news pass as one, and leave most of the time to those who act on it.
+            await asyncio.sleep(max(_BURST_SECONDS, (clock() - begun_at) / _BUSY_SHARE))
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._wake.wait()
-                await asyncio.sleep(0.05)  # let a burst of news pass as one
-            except TimeoutError:
-                pass
+            self._wake.clear()
 
     async def _changed(self, live: Sequence[Workload]) -> set[str]:
         ids = [seen.id for workload in live for seen in workload.status.instances]

@@ -29,7 +29,7 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import RetryLater
 from modelyard.resources.workloads import probe, repository
-from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, check_ever_fits, lacking
+from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, add, check_ever_fits, lacking
 from modelyard.resources.workloads.decision import Decision, decide
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
@@ -51,6 +51,7 @@ TokenSource = Callable[[Workload], Awaitable[str]]
 
 _FIRST_POLL_SECONDS = 15.0
 _QUEUED_POLL_SECONDS = 60.0
+_LINE = 200
 _QUEUE_HEAD = 10
 _SHIPPING_SECONDS = 30.0
 _WAITING = "WAITING_FOR_ROOM"
@@ -116,7 +117,7 @@ class WorkloadReconciler:
             row = await repository.by_id(session, workload.id)
             if row is None:
                 return Again(_FIRST_POLL_SECONDS)
-            if row.desired != Desired.RUN.value:
+            if row.desired != Desired.RUN.value and row.state == WorkloadState.PENDING.value:
                 move(
                     session, LIFECYCLE, row, WorkloadState.STOPPED, reason="STOPPED", message="Stopped before it began."
                 )
@@ -126,38 +127,53 @@ class WorkloadReconciler:
             return await self._admit_row(session, row, self._capacity)
 
     async def _admit_row(self, session: AsyncSession, row: WorkloadRow, capacity: Capacity) -> Workload | Again:
-        wanted = Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
-        try:
-            check_ever_fits(wanted, capacity, self._admission)
-        except NeverFits as never:  # the machine has become smaller; all that came later would wait behind it for ever
-            move(session, LIFECYCLE, row, WorkloadState.FAILED, reason="NEVER_FITS", message=never.faults[0].message)
-            await _wake_waiting(session)
-            await _wake_owner(session, row)
+        obstacle: str | None = None
+        if row.state == WorkloadState.PENDING.value and _wanted(row) == NOTHING:
+            move(session, LIFECYCLE, row, WorkloadState.STARTING)
+        if row.state == WorkloadState.PENDING.value:
+            obstacle = await self._walk_the_line(session, row, capacity)
+        if row.state != WorkloadState.PENDING.value:  # maybe since another one walked the line
             return workload_of(row)
         first = await repository.first_waiting(session)
-        is_first = first is None or first.id == row.id or wanted == NOTHING
-        if is_first:
-            obstacle = await self._obstacle(session, wanted, capacity)
-        else:
-            obstacle = _behind(first) if first is not None else None
-        if obstacle is not None:
-            if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=_WAITING, message=obstacle):
-                await _wake_owner(session, row)
-            return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
-        row.is_admitted = True
-        move(session, LIFECYCLE, row, WorkloadState.STARTING)
-        await _wake_waiting(session)  # the next in line may fit as well
-        return workload_of(row)
+        is_first = first is None or first.id == row.id
+        message = obstacle if is_first or first is None else _behind(first)
+        if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=_WAITING, message=message):
+            await _wake_owner(session, row)
+        return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
 
-    async def _obstacle(self, session: AsyncSession, wanted: Held, capacity: Capacity) -> str | None:
-        if wanted == NOTHING:
-            return None
-        phrase = lacking(wanted, await repository.held(session), capacity, self._admission)
-        if phrase is None:
-            return None
-        holders = [holder.name for holder in await repository.largest_holders(session, 3)]
-        held_by = f"; in use by {', '.join(holders)}" if holders else ""
-        return f"Waiting for {phrase}{held_by}."
+    async def _walk_the_line(self, session: AsyncSession, own: WorkloadRow, capacity: Capacity) -> str | None:
+        """Admit all who fit, from the first in line on; what the first who does not fit waits for.
+
+        Who asks does this for everybody: nobody moves up one at a time. The lock on admission is what allows it to write about others.
+        """
+        taken = await repository.held(session)
+        moved: list[WorkloadRow] = []
+        obstacle: str | None = None
+        for row in await repository.line(session, _LINE):
+            wanted = _wanted(row)
+            try:
+                check_ever_fits(wanted, capacity, self._admission)
+            except NeverFits as never:  # the machine has become smaller; all behind it would wait for ever
+                move(
+                    session, LIFECYCLE, row, WorkloadState.FAILED, reason="NEVER_FITS", message=never.faults[0].message
+                )
+                moved.append(row)
+                continue
+            phrase = lacking(wanted, taken, capacity, self._admission)
+            if phrase is not None:
+                obstacle = await _waiting_for(session, phrase)
+                break
+            row.is_admitted = True
+            move(session, LIFECYCLE, row, WorkloadState.STARTING)
+            moved.append(row)
+            taken = add(taken, wanted)
+        for row in sorted(moved, key=lambda row: row.id):
+            await _wake_owner(session, row)
+            if row is not own:
+                await enqueue(session, KIND, row.id)
+        if moved:
+            await _wake_waiting(session)
+        return obstacle
 
     async def _observe(self, workload: Workload) -> tuple[Mapping[str, Observation], Mapping[str, bool]]:
         ids = [item.id for item in workload.status.instances]
@@ -297,6 +313,16 @@ async def _wake_waiting(session: AsyncSession) -> None:
     """Something has changed about the room or the line: the first may be admitted, those behind it learn whom they wait for."""
     for workload_id in sorted(await repository.waiting_ids(session, _QUEUE_HEAD)):
         await enqueue(session, KIND, workload_id)
+
+
+async def _waiting_for(session: AsyncSession, phrase: str) -> str:
+    holders = [holder.name for holder in await repository.largest_holders(session, 3)]
+    held_by = f"; in use by {', '.join(holders)}" if holders else ""
+    return f"Waiting for {phrase}{held_by}."
+
+
+def _wanted(row: WorkloadRow) -> Held:
+    return Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
 
 
 def _is_told(workload: Workload, first: WorkloadRow) -> bool:

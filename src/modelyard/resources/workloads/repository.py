@@ -52,6 +52,12 @@ async def first_waiting(session: AsyncSession) -> WorkloadRow | None:
     return await session.scalar(statement)
 
 
+async def line(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
+    """Those that have waited for room the longest, locked against changes until the transaction ends."""
+    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
+    return (await session.scalars(statement.with_for_update())).all()
+
+
 async def waiting_ids(session: AsyncSession, limit: int) -> Sequence[str]:
     """Those that have waited for room the longest, first come first."""
     statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -85,6 +86,16 @@ def test_a_second_up_on_one_home_is_refused(platform: RunningPlatform) -> None:
     )
     assert direct.returncode == 1 and "already runs" in direct.stderr
     assert platform.is_serving()
+
+
+def test_of_several_ups_at_the_same_moment_one_wins(make_platform: MakePlatform) -> None:
+    platform = make_platform(is_up=False)
+    with ThreadPoolExecutor(3) as pool:
+        done = [each.result() for each in [pool.submit(platform.up) for _ in range(3)]]
+    assert sorted(each.returncode for each in done) == [0, 1, 1], done
+    assert all("already runs" in each.stderr for each in done if each.returncode), done
+    assert platform.is_serving()
+    assert [row["state"] for row in platform.status()] == ["RUNNING"] * 3
 
 
 def test_a_home_that_can_not_be_written_is_refused(tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ def test_a_killed_gateway_comes_back_with_its_routes(platform: RunningPlatform, 
     platform.wait_until_serving()
 
 
+def test_server_and_gateway_killed_together_come_back(platform: RunningPlatform, served: EndpointOut) -> None:
+    os.kill(platform.pid_of("gateway"), signal.SIGKILL)
+    platform.kill_server()
+    eventually(lambda: doubles(platform, inference_url(served)), "the route is back")
+    platform.wait_until_serving()
+
+
 def test_a_killed_model_server_is_started_again(platform: RunningPlatform, served: EndpointOut) -> None:
     workload_id = served.endpoint_stage_list[0].endpoint_model_list[0].endpoint_model_id
     [first] = platform.instances(workload_id)
@@ -250,6 +257,28 @@ def test_down_in_the_midst_of_a_training_and_up_again(
     assert_went_on(platform, training)
     eventually(lambda: doubles(platform, url), "the endpoint answers again", SERVE_SECONDS)
     assert client.endpoints.get("downed").endpoint_status_code == "ACTIVE"
+
+
+def test_everything_is_killed_at_once(make_platform: MakePlatform, doubler: Path, tmp_path: Path) -> None:
+    """As when the machine loses its power, but for the disk."""
+    platform = make_platform()
+    client = platform.client
+    client.storage.upload(doubler, "power/model")
+    client.models.create("powered", artifact="power/model", format="PYTORCH")
+    client.endpoints.create("powered", models={"powered": "/inference"}, flavor=SMALL_FLAVOR)
+    url = inference_url(client.endpoints.wait("powered", timeout_seconds=SERVE_SECONDS))
+    training = start_resumable(platform, tmp_path, "power", wait_seconds=5)
+    platform.remember()
+    for each in platform.seen.values():
+        with suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGKILL)
+    assert platform.left_over() == []
+    done = platform.up()
+    assert done.returncode == 0, done.stdout + done.stderr
+    finish(platform, training)
+    assert platform.instances(training.id) == [f"{training.id}.0.1"]
+    assert client.storage.read("power/output/power/result") == b"whole"
+    eventually(lambda: doubles(platform, url), "the endpoint answers again", SERVE_SECONDS)
 
 
 def own_environments(platform: RunningPlatform, images: Path) -> None:

@@ -42,7 +42,7 @@ class Credentials(Wire):
     object_store_url: str
     object_store_user: str
     object_store_password: str
-    ca_file: str
+    ca_file: str | None = None
     admin_user: str
     admin_password: str
 

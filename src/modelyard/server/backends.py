@@ -18,7 +18,7 @@ from modelyard.objectstore.backends.local.port import LocalObjects
 from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.hosts import RemoteStore, StoreHosts
 from modelyard.objectstore.port import ObjectStore
-from modelyard.server.home import Home
+from modelyard.server.home import Home, remember_door_hosts
 from modelyard.server.settings import RemoteStoreGroup, Settings
 
 
@@ -89,9 +89,8 @@ def make_backends(home: Home, settings: Settings, database: Database, *, is_log_
     gateway, certificates = make_gateway(home, settings)
     objects = LocalStore(database, open_blobs(settings.objectstore.url or str(home.objects)))
     own = LocalObjects(objects, implicit_system_grants=settings.objectstore.implicit_system_grants)
-    hosts = StoreHosts(
-        own, own_hosts(settings), {remote.host: _remote(remote) for remote in settings.objectstore.remotes}
-    )
+    remotes = {group.host.lower(): _remote(group) for group in settings.objectstore.remotes}
+    hosts = StoreHosts(own, remember_door_hosts(home, own_hosts(settings)), remotes)
     return Backends(
         compute,
         environments,
@@ -100,6 +99,7 @@ def make_backends(home: Home, settings: Settings, database: Database, *, is_log_
         hosts,
         TantivyLogs(home.log_store, is_reader=is_log_reader),
         certificates,
+        tuple(remote.store for remote in remotes.values() if isinstance(remote.store, Closes)),
     )
 
 

@@ -46,7 +46,8 @@ def show_credentials(home: Home, settings: Settings) -> dict[str, Any]:
         "objectStoreUrl": f"{settings.http_url}/v1/AUTH_{known['tenant_id']}",
         "objectStoreUser": known["store_user"],
         "objectStorePassword": known["store_password"],
-        "caFile": str(home.certificates / "ca.crt"),
+        # Your own certificate is trusted by whatever trusts its issuer; there is nothing to add then.
+        "caFile": str(home.certificates / "ca.crt") if settings.gateway.certificate is None else None,
         "adminUser": ADMIN,
         "adminPassword": known["admin_password"],
     }

@@ -112,6 +112,11 @@ class Home:
         """The admin's additions to the catalogue of instance types."""
         return self.root / "flavors.yaml"
 
+    @property
+    def door_hosts_file(self) -> Path:
+        """Every host and port that the front door has ever had: paths that name an old one stay good."""
+        return self.root / "door-hosts.json"
+
     def prepare(self) -> None:
         """Make the directories. Raises `HomeUnusable`."""
         try:
@@ -147,14 +152,32 @@ def lock_home(home: Home, name: str) -> IO[str] | None:
     return file
 
 
+def remember_door_hosts(home: Home, hosts: frozenset[str]) -> frozenset[str]:
+    """Add the front door's names to those that it had before; all of them."""
+    try:
+        former = frozenset(str(host) for host in cast(list[Any], json.loads(home.door_hosts_file.read_text())))
+    except (OSError, ValueError):
+        former = frozenset[str]()
+    if not hosts <= former:
+        write_private(home.door_hosts_file, json.dumps(sorted(hosts | former)).encode())
+    return hosts | former
+
+
 def secret_key(home: Home, name: str, length: int = 32) -> bytes:
-    """A random key that stays the same for this home."""
+    """A random key that stays the same for this home, also when several servers ask for it first at the same moment."""
     path = home.secrets / f"{name}.key"
     try:
         return path.read_bytes()
     except FileNotFoundError:
         pass
-    write_private(path, secrets.token_bytes(length))
+    candidate = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_private(candidate, secrets.token_bytes(length))
+    try:
+        os.link(candidate, path)  # the first one wins; the others read what it has written
+    except FileExistsError:
+        pass
+    finally:
+        candidate.unlink()
     return path.read_bytes()
 
 

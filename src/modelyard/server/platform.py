@@ -93,7 +93,8 @@ class Platform:
         has_gpu = bool(find_gpus())
         services = self._services = make_services(self._home, self._settings, self._database, backends, has_gpu=has_gpu)
         self._preparing = asyncio.create_task(_prepare_compute(backends))
-        await ensure_first_project(self._home, services.users, services.projects)
+        if self._seat.is_first:
+            await ensure_first_project(self._home, services.users, services.projects)
         await backends.logs.open()
         app = create_app(self._settings, services, backends)
         await self._serve(app)

@@ -355,6 +355,10 @@ class Endpoints:
         is_default: bool,
     ) -> StageRow:
         now = utc_now()
+        for model_id in sorted(
+            {model.model_id for model in models}
+        ):  # in order: two that wait for each other wait for ever
+            await self._models.hold(session, caller.project.id, model_id)
         spec = StageSpec(
             flavor_id=flavor.id, flavor_name=flavor.name, node_count=request.node_count, use_log=request.use_log
         )

@@ -26,6 +26,12 @@ async def by_id(session: AsyncSession, project_id: str, experiment_id: str) -> E
     return row if row is not None and row.project_id == project_id else None
 
 
+async def held(session: AsyncSession, project_id: str, experiment_id: str) -> ExperimentRow | None:
+    """Like `by_id`; until the transaction ends nobody else gets it so: what a guard has seen stays true."""
+    row = await session.get(ExperimentRow, experiment_id, with_for_update=True)
+    return row if row is not None and row.project_id == project_id else None
+
+
 async def by_key(session: AsyncSession, experiment_id: str) -> ExperimentRow | None:
     """An experiment of any project, for the reconciler."""
     return await session.get(ExperimentRow, experiment_id)

@@ -50,11 +50,16 @@ class Experiments:
     async def find_or_create(
         self, session: AsyncSession, caller: Caller, name: str, description: str | None
     ) -> ExperimentOut:
-        """The experiment of this name, created if there is none, as part of the caller's transaction."""
+        """The experiment of this name, created if there is none, as part of the caller's transaction, until whose end it stays."""
         row = await repository.by_name(session, caller.project.id, name)
-        if row is None:
+        if row is None or await repository.held(session, caller.project.id, row.id) is None:
             row = await self._add(session, caller, ExperimentCreate(experiment_name=name, description=description))
         return experiment_out(row, caller.project.app_key)
+
+    async def hold(self, session: AsyncSession, caller: Caller, experiment_id: str) -> None:
+        """Keep an experiment from being deleted until the caller's transaction ends. Raises `NotFound`."""
+        if await repository.held(session, caller.project.id, experiment_id) is None:
+            raise NotFound("experiment", experiment_id)
 
     async def list(self, caller: Caller, wanted: ExperimentFilter, request: PageRequest) -> Page[ExperimentOut]:
         """Experiments of the project, newest first."""
@@ -101,7 +106,9 @@ class Experiments:
     async def delete(self, caller: Caller, experiment_id: str) -> None:
         """Delete it. Raises `Conflict` while it is being created or something belongs to it."""
         async with self._database.write() as session:
-            row = await _found(session, caller, experiment_id)
+            row = await repository.held(session, caller.project.id, experiment_id)
+            if row is None:
+                raise NotFound("experiment", experiment_id)
             if ExperimentState(row.state) is not ExperimentState.ACTIVE and ExperimentState(row.state) not in FAILED:
                 raise ExperimentBusy(row.name)
             for guard in self.deletion_guards:

@@ -26,6 +26,12 @@ async def by_id(session: AsyncSession, project_id: str, model_id: str) -> ModelR
     return row if row is not None and row.project_id == project_id else None
 
 
+async def held(session: AsyncSession, project_id: str, model_id: str) -> ModelRow | None:
+    """Like `by_id`; until the transaction ends nobody else gets it so: what a guard has seen stays true."""
+    row = await session.get(ModelRow, model_id, with_for_update=True)
+    return row if row is not None and row.project_id == project_id else None
+
+
 async def by_ids(session: AsyncSession, ids: Sequence[str]) -> Sequence[ModelRow]:
     """Several models."""
     if not ids:

@@ -81,6 +81,8 @@ class Models:
             known_id = await claim(session, project_id, KIND, key)
             if known_id is not None:
                 return (await self._out(session, caller.project, [await _found(session, caller, known_id)]))[0]
+            if spec.training_id is not None:
+                await self._trainings.hold(session, caller, spec.training_id)
             born(session, LIFECYCLE, row, actor=caller.actor)
             session.add(row)
             remember(session, project_id, KIND, key, row.id)
@@ -127,10 +129,17 @@ class Models:
     async def delete(self, caller: Caller, model_id: str) -> None:
         """Delete it; its artifact stays where it is. Raises `Conflict` while an endpoint uses it."""
         async with self._database.write() as session:
-            row = await _found(session, caller, model_id)
+            row = await repository.held(session, caller.project.id, model_id)
+            if row is None:
+                raise NotFound("model", model_id)
             for guard in self.deletion_guards:
                 await guard(session, row.id)
             await session.delete(row)
+
+    async def hold(self, session: AsyncSession, project_id: str, model_id: str) -> None:
+        """Keep a model from being deleted until the caller's transaction ends. Raises `NotFound`."""
+        if await repository.held(session, project_id, model_id) is None:
+            raise NotFound("model", model_id)
 
     async def guard_training(self, session: AsyncSession, training_id: str) -> None:
         """Raise `TrainingHasModels` while models stand that were made from the training."""

@@ -28,6 +28,12 @@ async def by_id(session: AsyncSession, project_id: str, training_id: str) -> Tra
     return row if row is not None and row.project_id == project_id and row.desired != "delete" else None
 
 
+async def held(session: AsyncSession, project_id: str, training_id: str) -> TrainingRow | None:
+    """Like `by_id`; until the transaction ends nobody else gets it so: what a guard has seen stays true."""
+    row = await session.get(TrainingRow, training_id, with_for_update=True)
+    return row if row is not None and row.project_id == project_id and row.desired != "delete" else None
+
+
 async def by_key(session: AsyncSession, training_id: str) -> TrainingRow | None:
     """A training of any project, for the reconciler."""
     return await session.get(TrainingRow, training_id)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,14 +18,12 @@ from modelyard.kit.errors import Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.experiments.errors import ExperimentInUse
-from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.experiments.service import Experiments
 from modelyard.resources.flavors.errors import UnknownFlavor
 from modelyard.resources.flavors.model import Flavor
-from modelyard.resources.flavors.service import Flavors, flavor_out
+from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
 from modelyard.resources.images.errors import UnknownImage
-from modelyard.resources.images.schemas import ImageOut
 from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.storages.errors import StoragePathFault
@@ -38,6 +35,7 @@ from modelyard.resources.trainings.model import DataPath, Finished, Parameter, T
 from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
+from modelyard.resources.trainings.views import training_out
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.service import Workloads
 
@@ -76,36 +74,13 @@ class Trainings:
         spec, faults = await self._check(caller, request)
         if faults or spec is None:
             raise Invalid(faults)
-        now = self._clock()
         async with self._database.write() as session:
             known_id = await claim(session, project_id, KIND, key)
-            if known_id is not None:
-                return (await self._out(caller, [await _found(session, caller, known_id)]))[0]
-            experiment_id = request.experiment_id
-            if experiment_id is None and request.experiment_name is not None:
-                experiment = await self._experiments.find_or_create(
-                    session, caller, request.experiment_name, request.experiment_description
-                )
-                experiment_id = experiment.experiment_id
-            row = TrainingRow(
-                id=new_id(),
-                project_id=caller.project.id,
-                name=request.training_name,
-                description=request.description,
-                tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
-                spec=spec.model_dump(mode="json"),
-                status=TrainingStatus().model_dump(mode="json"),
-                desired="run",
-                state=LIFECYCLE.initial.value,
-                created_by=caller.actor,
-                created_at=now,
-                updated_at=now,
-                experiment_id=experiment_id,
-            )
-            born(session, LIFECYCLE, row, actor=caller.actor)
-            session.add(row)
-            remember(session, project_id, KIND, key, row.id)
-            await enqueue(session, KIND, row.id)
+            if known_id is None:
+                row = await self._add(session, caller, request, spec)
+                remember(session, project_id, KIND, key, row.id)
+            else:
+                row = await _found(session, caller, known_id)
         return (await self._out(caller, [row]))[0]
 
     async def list(self, caller: Caller, wanted: TrainingFilter, request: PageRequest) -> Page[TrainingOut]:
@@ -159,7 +134,7 @@ class Trainings:
     async def delete(self, caller: Caller, training_id: str) -> None:
         """Delete one that has ended. Raises `TrainingStillRuns`, or `Conflict` while a model was made from it."""
         async with self._database.write() as session:
-            row = await _found(session, caller, training_id)
+            row = await _found(session, caller, training_id, is_held=True)
             if not LIFECYCLE.is_final(TrainingState(row.state)):
                 raise TrainingStillRuns(row.name, row.state)
             for guard in self.deletion_guards:
@@ -167,6 +142,10 @@ class Trainings:
             row.desired = "delete"
             row.generation += 1
             await enqueue(session, KIND, row.id)
+
+    async def hold(self, session: AsyncSession, caller: Caller, training_id: str) -> None:
+        """Keep a training from being deleted until the caller's transaction ends. Raises `NotFound`."""
+        await _found(session, caller, training_id, is_held=True)
 
     async def read_output(
         self, caller: Caller, training_id: str, index: int, offset: int, limit_bytes: int
@@ -205,6 +184,38 @@ class Trainings:
         names = await repository.names_in_experiment(session, experiment_id, 5)
         if names:
             raise ExperimentInUse([*names])
+
+    async def _add(
+        self, session: AsyncSession, caller: Caller, request: TrainingCreate, spec: TrainingSpec
+    ) -> TrainingRow:
+        experiment_id = request.experiment_id
+        if experiment_id is not None:
+            await self._experiments.hold(session, caller, experiment_id)
+        elif request.experiment_name is not None:
+            experiment = await self._experiments.find_or_create(
+                session, caller, request.experiment_name, request.experiment_description
+            )
+            experiment_id = experiment.experiment_id
+        now = self._clock()
+        row = TrainingRow(
+            id=new_id(),
+            project_id=caller.project.id,
+            name=request.training_name,
+            description=request.description,
+            tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
+            spec=spec.model_dump(mode="json"),
+            status=TrainingStatus().model_dump(mode="json"),
+            desired="run",
+            state=LIFECYCLE.initial.value,
+            created_by=caller.actor,
+            created_at=now,
+            updated_at=now,
+            experiment_id=experiment_id,
+        )
+        born(session, LIFECYCLE, row, actor=caller.actor)
+        session.add(row)
+        await enqueue(session, KIND, row.id)
+        return row
 
     async def _check(self, caller: Caller, request: TrainingCreate) -> tuple[TrainingSpec | None, Sequence[Fault]]:
         """Everything that can be known now: catalogues, room, experiment, paths, permissions, the entry point."""
@@ -300,63 +311,9 @@ class Trainings:
         return [training_out(row, app_key, experiments, images, self._flavors, now) for row in rows]
 
 
-def training_out(
-    row: TrainingRow,
-    app_key: str,
-    experiments: Mapping[str, ExperimentOut],
-    images: Mapping[str, ImageOut],
-    flavors: Flavors,
-    now: datetime,
-) -> TrainingOut:
-    """The wire form."""
-    spec = TrainingSpec.model_validate(row.spec)
-    status = TrainingStatus.model_validate(row.status)
-    flavor = flavors.find(spec.flavor_id)
-    ended_at = status.ended_at or (None if LIFECYCLE.is_final(TrainingState(row.state)) else now)
-    elapsed_seconds = (ended_at - status.started_at).total_seconds() if status.started_at and ended_at else 0.0
-    return TrainingOut.model_validate(
-        {
-            "id": row.id,
-            "name": row.name,
-            "training_id": row.id,
-            "training_name": row.name,
-            "training_status_code": row.state,
-            "status_reason": row.reason,
-            "status_message": row.message,
-            "description": row.description,
-            "app_key": app_key,
-            "tag_list": row.tags,
-            "created_datetime": row.created_at,
-            "updated_datetime": row.updated_at,
-            "experiment": experiments.get(row.experiment_id or ""),
-            "image": images.get(spec.image_id),
-            "flavor": None if flavor is None else flavor_out(flavor),
-            "instance_count": spec.instance_count,
-            "nproc_per_node": spec.nproc_per_node,
-            "source_dir_uri": spec.source_uri,
-            "entry_point": spec.entry_point,
-            "model_upload_uri": spec.model_uri,
-            "check_point_input_uri": spec.checkpoint_input_uri,
-            "check_point_upload_uri": spec.checkpoint_uri,
-            "timeout_minutes": spec.timeout_minutes,
-            "elapsed_time_seconds": max(0, round(elapsed_seconds)),
-            "hyperparameter_list": [
-                {"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters
-            ],
-            "dataset_list": [{"datasetName": item.name, "dataUri": item.uri} for item in spec.datasets],
-            "data_storage_list": [{"storageSize": spec.data_storage_gib}] if spec.data_storage_gib else [],
-            "use_log": spec.use_log,
-            "use_torchrun": spec.use_torchrun,
-            "started_datetime": status.started_at,
-            "finished_datetime": status.ended_at,
-            "exit_code": status.exit_code,
-            "last_log_lines": list(status.last_lines),
-        }
-    )
-
-
-async def _found(session: AsyncSession, caller: Caller, training_id: str) -> TrainingRow:
-    row = await repository.by_id(session, caller.project.id, training_id)
+async def _found(session: AsyncSession, caller: Caller, training_id: str, *, is_held: bool = False) -> TrainingRow:
+    find = repository.held if is_held else repository.by_id
+    row = await find(session, caller.project.id, training_id)
     if row is None:
         raise NotFound("training", training_id)
     return row

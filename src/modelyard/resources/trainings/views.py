@@ -1,0 +1,69 @@
+"""How a training looks on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from modelyard.resources.experiments.schemas import ExperimentOut
+from modelyard.resources.flavors.service import Flavors, flavor_out
+from modelyard.resources.images.schemas import ImageOut
+from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
+from modelyard.resources.trainings.model import TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.resources.trainings.table import TrainingRow
+
+
+def training_out(
+    row: TrainingRow,
+    app_key: str,
+    experiments: Mapping[str, ExperimentOut],
+    images: Mapping[str, ImageOut],
+    flavors: Flavors,
+    now: datetime,
+) -> TrainingOut:
+    """The wire form."""
+    spec = TrainingSpec.model_validate(row.spec)
+    status = TrainingStatus.model_validate(row.status)
+    flavor = flavors.find(spec.flavor_id)
+    ended_at = status.ended_at or (None if LIFECYCLE.is_final(TrainingState(row.state)) else now)
+    elapsed_seconds = (ended_at - status.started_at).total_seconds() if status.started_at and ended_at else 0.0
+    return TrainingOut.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "training_id": row.id,
+            "training_name": row.name,
+            "training_status_code": row.state,
+            "status_reason": row.reason,
+            "status_message": row.message,
+            "description": row.description,
+            "app_key": app_key,
+            "tag_list": row.tags,
+            "created_datetime": row.created_at,
+            "updated_datetime": row.updated_at,
+            "experiment": experiments.get(row.experiment_id or ""),
+            "image": images.get(spec.image_id),
+            "flavor": None if flavor is None else flavor_out(flavor),
+            "instance_count": spec.instance_count,
+            "nproc_per_node": spec.nproc_per_node,
+            "source_dir_uri": spec.source_uri,
+            "entry_point": spec.entry_point,
+            "model_upload_uri": spec.model_uri,
+            "check_point_input_uri": spec.checkpoint_input_uri,
+            "check_point_upload_uri": spec.checkpoint_uri,
+            "timeout_minutes": spec.timeout_minutes,
+            "elapsed_time_seconds": max(0, round(elapsed_seconds)),
+            "hyperparameter_list": [
+                {"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters
+            ],
+            "dataset_list": [{"datasetName": item.name, "dataUri": item.uri} for item in spec.datasets],
+            "data_storage_list": [{"storageSize": spec.data_storage_gib}] if spec.data_storage_gib else [],
+            "use_log": spec.use_log,
+            "use_torchrun": spec.use_torchrun,
+            "started_datetime": status.started_at,
+            "finished_datetime": status.ended_at,
+            "exit_code": status.exit_code,
+            "last_log_lines": list(status.last_lines),
+        }
+    )

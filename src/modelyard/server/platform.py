@@ -29,6 +29,7 @@ from modelyard.db.migrate import upgrade
 from modelyard.gateway.port import Route, Rule, Target, Upstream
 from modelyard.kit.clock import utc_now
 from modelyard.resources.logs.shipper import Shipper, ShippingLoop
+from modelyard.resources.routes.observer import RouteObserver
 from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
@@ -183,6 +184,7 @@ class Platform:
         shipper = Shipper(backends.logs, services.workloads.read_instance)
         shipping = ShippingLoop(shipper, services.workloads, services.projects)
         self._loop("the observer", observer.run())
+        self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the log shipper", shipping.run())
         self._loop("housekeeping", self._keep_house(backends))
 

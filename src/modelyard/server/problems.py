@@ -12,7 +12,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 
 from modelyard.kit.errors import Fault, UserError
@@ -21,6 +21,7 @@ from modelyard.objectstore.port import StoreUnreachable
 log = logging.getLogger(__name__)
 
 _POSTGRESQL_DISK_FULL = "53100"  # SQLSTATE disk_full
+_POSTGRESQL_COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 _SENTENCES = {
     404: "there is nothing at this path; /docs lists what there is",
     405: "this path does not take this method",
@@ -77,6 +78,10 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     is_full = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if is_full or getattr(cause, "sqlstate", None) == _POSTGRESQL_DISK_FULL:
         return _no_room(request)
+    if isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _POSTGRESQL_COLLISIONS:
+        # Services look first and answer in better words; this is for two requests that looked at the same moment.
+        log.warning("%s %s collided with another request: %s", request.method, request.url.path, cause)
+        return problem(409, 409003, "another request has changed the same thing at the same moment; look at it again")
     return await _on_bug(request, error)
 
 

@@ -23,6 +23,7 @@ from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
 from modelyard.resources.routes.reconciler import RouteReconciler
 from modelyard.resources.routes.service import Routes
+from modelyard.resources.storages.model import DOOR
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings.instances import Site
 from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
@@ -94,7 +95,7 @@ def make_reconcilers(
     home: Home, settings: Settings, database: Database, backends: Backends, services: Services
 ) -> list[Reconciler]:
     """One for each kind of resource that lives long."""
-    site = Site(region=settings.region, door_url=settings.http_url)
+    site = Site(region=settings.region, door_url=DOOR)
     serving = ServingSettings(
         max_body_bytes=settings.serving.max_body_mib * 2**20, deadline_seconds=settings.serving.deadline_seconds
     )
@@ -108,7 +109,13 @@ def make_reconcilers(
     )
     training_settings = TrainingSettings(site, home.tensorboard, settings.compute.training_grace_seconds)
     return [
-        WorkloadReconciler(database, backends.compute, _token_source(services.projects), _admission(settings)),
+        WorkloadReconciler(
+            database,
+            backends.compute,
+            _token_source(services.projects),
+            _admission(settings),
+            door_url=settings.http_url,
+        ),
         RouteReconciler(database, backends.gateway),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, home.tensorboard),

@@ -18,7 +18,7 @@ from modelyard.logstore.port import LogLine, LogStore
 from modelyard.resources.logs.service import LOG_TYPE
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.workloads.lifecycle import LIFECYCLE
-from modelyard.resources.workloads.model import Workload
+from modelyard.resources.workloads.model import Desired, Workload
 from modelyard.resources.workloads.service import Workloads
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,13 @@ class ShippingLoop:
             await self._workloads.mark_shipped(workload.id)
             return
         is_all_there = True
-        for seen in workload.status.instances:
-            if not seen.is_launched:
-                is_all_there = False
-                continue
-            source = Source(seen.id, project.app_key, workload.spec.log.category, workload.spec.log.fields)
+        printed = [item.id for item in workload.status.instances if item.is_launched]
+        for instance_id in (*(item.id for item in workload.status.retired), *printed):
+            source = Source(instance_id, project.app_key, workload.spec.log.category, workload.spec.log.fields)
             is_all_there = await self._shipper.ship(source) and is_all_there
-        if LIFECYCLE.is_final(workload.state) and (is_all_there or workload.started_at is None):
+        # What never started has nothing to say; what is being deleted says nothing more once all of it has ended.
+        is_over = LIFECYCLE.is_final(workload.state) or workload.desired is Desired.DELETE
+        if is_over and is_all_there:
             await self._workloads.mark_shipped(workload.id)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DOOR = "⟦modelyard:door⟧"
+"""In what an instance is told: the front door's URL as instances reach it. It is filled in at each launch, since it may change."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectLocation:
     """A path in an object store, as an instance reaches it through the platform's front door.
 
     Attributes:
-        container_url: `http://…/v1/AUTH_x/container`.
+        container_url: `{DOOR}/v1/AUTH_x/container`.
         prefix: the directory or object in the container; empty for all of it.
     """
 

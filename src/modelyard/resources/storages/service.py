@@ -21,7 +21,7 @@ from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, St
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages import repository
 from modelyard.resources.storages.errors import StoragePathFault, VolumeInUse
-from modelyard.resources.storages.model import Location, ObjectLocation, VolumeLocation
+from modelyard.resources.storages.model import DOOR, Location, ObjectLocation, VolumeLocation
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.storages.table import VolumeRow
 
@@ -33,7 +33,7 @@ class Storages:
     """Finds and checks storage paths of projects.
 
     Args:
-        door_url: the front door as instances reach it, e.g. `http://127.0.0.1:10090`.
+        door_url: the front door, e.g. `http://127.0.0.1:10090`, for people.
         volumes_root: the directory that holds the volumes.
     """
 
@@ -53,7 +53,7 @@ class Storages:
         container = ObsPath(path.host, path.version, path.tenant, path.container)
         try:
             self._hosts.check(path, project_id=project.id)
-            return ObjectLocation(uri, self._door_url + self._hosts.door_path(container), path.path)
+            return ObjectLocation(uri, DOOR + self._hosts.door_path(container), path.path)
         except StoreRefused as refusal:
             raise StoragePathFault(str(refusal)) from None
 

@@ -28,6 +28,7 @@ from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import RetryLater
+from modelyard.resources.storages.model import DOOR
 from modelyard.resources.workloads import probe, repository
 from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, add, check_ever_fits, lacking
 from modelyard.resources.workloads.decision import Decision, decide
@@ -70,8 +71,11 @@ class WorkloadReconciler:
         token_source: TokenSource,
         admission: AdmissionSettings | None = None,
         clock: Clock = utc_now,
+        *,
+        door_url: str = "",
     ) -> None:
         self._database = database
+        self._door_url = door_url
         self._compute = compute
         self._token_source = token_source
         self._admission = admission or AdmissionSettings()
@@ -191,7 +195,7 @@ class WorkloadReconciler:
         for index in decision.launch:
             item = launched[index]
             try:
-                await self._compute.launch(_instance(workload, item, token))
+                await self._compute.launch(_instance(workload, item, token, self._door_url))
             except LaunchRefused as refusal:
                 launched[index] = item.model_copy(
                     update={
@@ -334,7 +338,7 @@ def _behind(first: WorkloadRow) -> str:
     return f"Waiting for its turn behind {first.name}."
 
 
-def _instance(workload: Workload, item: InstanceSeen, token: str) -> Instance:
+def _instance(workload: Workload, item: InstanceSeen, token: str, door_url: str) -> Instance:
     spec = workload.spec
     environment = None
     if spec.environment is not None:
@@ -343,7 +347,7 @@ def _instance(workload: Workload, item: InstanceSeen, token: str) -> Instance:
         )
     task: Command | Build = Build()
     if spec.command is not None:
-        fill = _filler({TOKEN: token, INDEX: str(item.index)})
+        fill = _filler({TOKEN: token, DOOR: door_url, INDEX: str(item.index)})
         task = Command(
             argv=tuple(fill(argument) for argument in spec.command.argv),
             env={name: fill(value) for name, value in spec.command.env.items()},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from modelyard.compute.backends.local.buildable import check_buildable
+from modelyard.compute.backends.local.limits import find_hierarchies
 from modelyard.compute.backends.local.settings import Isolation
 from modelyard.gateway.backends.envoy.process import running_envoy
 from modelyard.gateway.backends.envoy.settings import Files
@@ -214,10 +215,16 @@ def _isolation(home: Home, settings: Settings) -> list[Finding]:
         Isolation.NONE: "none: workloads run as plain processes of this user",
     }
     level: Literal["ok", "warning"] = "warning" if isolation is Isolation.NONE else "ok"
-    return [
-        Finding("isolation", level, words[isolation]),
-        *(Finding("limits", "warning", note) for note in notes),
-    ]
+    advice = "Allow unprivileged user namespaces (sysctl), or run the platform as root." if level != "ok" else None
+    if notes:
+        limits = [
+            Finding("limits", "warning", note, "Run as root, or delegate control groups to this user.")
+            for note in notes
+        ]
+    else:
+        version = "2" if not find_hierarchies().v1.get("memory") else "1"
+        limits = [Finding("limits", "ok", f"control groups, version {version}: memory, cores, processes")]
+    return [Finding("isolation", level, words[isolation], advice), *limits]
 
 
 def _images(home: Home) -> list[Finding]:

@@ -40,8 +40,6 @@ from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, Workload
 from modelyard.resources.workloads.service import Workloads
 
-_TAIL_BYTES = 8192
-_TAIL_LINES = 20
 _FAILED_STATES = (WorkloadState.FAILED, WorkloadState.STOPPED, WorkloadState.SUCCEEDED)
 
 
@@ -201,11 +199,7 @@ class StageReconciler:
                 _show(session, stage, StageState.CREATE_IN_PROGRESS, reason, message)
 
     async def _fail(self, scene: _Scene, failed: Workload, lease: Lease) -> None:
-        index = next((seen.index for seen in failed.status.instances if seen.exit is not None), 0)
-        end = await self._workloads.read_output(failed.id, index, 2**62, 1)
-        begin = max(0, end.next_offset - _TAIL_BYTES)
-        chunk = await self._workloads.read_output(failed.id, index, begin, _TAIL_BYTES)
-        lines = tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
+        lines = await self._workloads.last_lines(failed)
         message = f"The model server could not be started: {failed.message or 'it ended'}"
         await self._record_failure(scene, failed.reason or "MODEL_SERVER_FAILED", message, lines, lease)
 

@@ -31,9 +31,6 @@ from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECY
 from modelyard.resources.workloads.model import Desired, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
 
-_TAIL_BYTES = 8192
-_TAIL_LINES = 20
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
@@ -155,7 +152,7 @@ class TrainingReconciler:
         verdict = judge(workload)
         last_lines: tuple[str, ...] = ()
         if verdict.state in (TrainingState.FAIL_TRAIN, TrainingState.CREATE_FAILED):
-            last_lines = await self._tail(workload)
+            last_lines = await self._workloads.last_lines(workload)
         async with self._database.write() as session:
             await lease.guard(session)
             row = await repository.by_key(session, key)
@@ -168,14 +165,6 @@ class TrainingReconciler:
             status = TrainingStatus.model_validate(row.status)
             row.status = _status(status, verdict, workload, last_lines).model_dump(mode="json")
             _move(session, row, verdict)
-
-    async def _tail(self, workload: Workload) -> tuple[str, ...]:
-        """The last lines of the instance that failed."""
-        index = next((seen.index for seen in workload.status.instances if seen.exit and seen.exit.code != 0), 0)
-        end = await self._workloads.read_output(workload.id, index, 2**62, 1)
-        begin = max(0, end.next_offset - _TAIL_BYTES)
-        chunk = await self._workloads.read_output(workload.id, index, begin, _TAIL_BYTES)
-        return tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
 
     async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
         async with self._database.write() as session:

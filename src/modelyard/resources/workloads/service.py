@@ -27,6 +27,9 @@ from modelyard.resources.workloads.model import (
 from modelyard.resources.workloads.table import WorkloadRow
 
 KIND = "workload"
+_BEYOND_ANY_END = 2**62
+_TAIL_BYTES = 8192
+_TAIL_LINES = 20
 
 
 class Workloads:
@@ -109,6 +112,14 @@ class Workloads:
     async def read_instance(self, instance: str, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of one instance, by its id."""
         return await self._compute.read_logs(instance, offset, limit_bytes)
+
+    async def last_lines(self, workload: Workload) -> tuple[str, ...]:
+        """The last lines of the instance that failed first, for the answer that says why."""
+        index = next((seen.index for seen in workload.status.instances if seen.exit and seen.exit.code != 0), 0)
+        end = await self.read_output(workload.id, index, _BEYOND_ANY_END, 1)
+        begin = max(0, end.next_offset - _TAIL_BYTES)
+        chunk = await self.read_output(workload.id, index, begin, _TAIL_BYTES)
+        return tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
 
     async def read_output(self, workload_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of an instance's newest attempt. An instance that has none yet answers an empty piece."""

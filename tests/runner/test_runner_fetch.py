@@ -142,7 +142,7 @@ def test_a_store_that_restarts_is_waited_for(store, token, tmp_path) -> None:
 def test_a_store_that_stays_away_is_given_up(store, token, tmp_path, capfd) -> None:
     store.put("c", "data/a", "1")
     store.stop()
-    failed = failure(store, token, tmp_path / "in", retry_seconds=1.5)
+    failed = failure(store, token, tmp_path / "in", retry_seconds=5.0)
     store.start()
     assert failed.exit_code == STORE_UNAVAILABLE
     assert "connection refused" in failed.message

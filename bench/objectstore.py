@@ -60,7 +60,7 @@ class Door:
         headers = {"X-Auth-Token": self.token}
         if length is not None:
             headers["Content-Length"] = str(length)
-        self.connection.request(method, self.account + path, body, headers)  # type: ignore[arg-type]
+        self.connection.request(method, self.account + path, body, headers)  # type: ignore[arg-type]  # http.client takes any iterable of bytes
         response = self.connection.getresponse()
         size = 0
         while piece := response.read(len(PIECE)):

@@ -207,8 +207,8 @@ def test_interpreters_are_shown_where_they_lie(tmp_path: Path) -> None:
 def test_the_runtime_is_copied_once_and_compiled(tmp_path: Path) -> None:
     first, second = install(tmp_path), install(tmp_path)
     assert first == second
-    assert (first.library / "modelyard" / "runner" / "__init__.py").exists()
-    assert not (first.library / "modelyard" / "compute").exists()
+    assert (first.package_root / "modelyard" / "runner" / "__init__.py").exists()
+    assert not (first.package_root / "modelyard" / "compute").exists()
     first.compile_for(Path(sys.executable))
-    assert list((first.library / "modelyard" / "runner" / "__pycache__").glob("__init__.*.pyc"))
+    assert list((first.package_root / "modelyard" / "runner" / "__pycache__").glob("__init__.*.pyc"))
     assert len(list(tmp_path.iterdir())) == 1

@@ -110,7 +110,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *args: object) -> None:
         self._sockets: list = []
         self.connection_count = 0
-        super().__init__(*args)  # type: ignore[arg-type]
+        super().__init__(*args)  # type: ignore[arg-type]  # passed on as they came
 
     def process_request(self, request, client_address) -> None:
         self._sockets.append(request)

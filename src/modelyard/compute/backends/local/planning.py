@@ -228,11 +228,13 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         WORKSPACE: str(place.workspace),
         RUN: str(place.run),
         CACHE: str(place.cache),
-        LIBRARY: str(machine.runtime.library),
+        LIBRARY: str(machine.runtime.package_root),
         ROOT: str(place.links),
     }
     path = f"{environment}/bin:{_SYSTEM_PATH}" if environment else _SYSTEM_PATH
-    variables = _variables(command, machine, str(machine.runtime.library), path, str(place.home), str(place.temporary))
+    variables = _variables(
+        command, machine, str(machine.runtime.package_root), path, str(place.home), str(place.temporary)
+    )
     variables["MODELYARD_ROOT"] = str(place.links)
     _fill(plan, command, variables, f"{environment}/bin/python", real, place)
     links = {
@@ -241,7 +243,7 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         "var/cache/modelyard": str(place.cache),
         "root": str(place.home),
         "tmp": str(place.temporary),
-        "opt/modelyard/lib": str(machine.runtime.library),
+        "opt/modelyard/lib": str(machine.runtime.package_root),
         **({"opt/environment": str(environment)} if environment else {}),
         **{mount.target.lstrip("/"): mount.source for mount in instance.mounts},
     }
@@ -292,7 +294,7 @@ def _binds(
         Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
         Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
         Bind(str(machine.runtime.etc / "group"), "/etc/group"),
-        Bind(str(machine.runtime.library), "/opt/modelyard/lib"),
+        Bind(str(machine.runtime.package_root), "/opt/modelyard/lib"),
     ]
     if environment is not None and instance.environment is not None:
         facts = machine.environments.facts(instance.environment)

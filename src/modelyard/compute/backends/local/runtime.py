@@ -28,9 +28,9 @@ _COMPILE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where the files lie: `library` holds the package `modelyard`, `etc` holds passwd and group; `bwrap` is None where there is none."""
+    """Where the files lie: `package_root` holds the package `modelyard`, `etc` holds passwd and group; `bwrap` is None where there is none."""
 
-    library: Path
+    package_root: Path
     etc: Path
     bwrap: Path | None
     bwrap_root: Path | None
@@ -38,7 +38,7 @@ class Runtime:
     def compile_for(self, python: Path) -> None:
         """Compile the library with this interpreter, once for each. A failure costs only speed."""
         executable = python.resolve()
-        mark = self.library / f".compiled-{hashlib.sha256(str(executable).encode()).hexdigest()[:16]}"
+        mark = self.package_root / f".compiled-{hashlib.sha256(str(executable).encode()).hexdigest()[:16]}"
         if mark.exists():
             return
         command = [str(executable), "-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "."]
@@ -46,7 +46,7 @@ class Runtime:
         try:
             subprocess.run(
                 command,
-                cwd=self.library,
+                cwd=self.package_root,
                 env=environment,
                 timeout=_COMPILE_SECONDS,
                 check=True,

@@ -35,6 +35,10 @@ $(VENV)/.installed-demo: requirements/demo.lock $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/demo.lock
 	@touch $@
 
+$(VENV)/.installed-browser: tools/chromium.sh | $(VENV)/bin/python
+	bash tools/chromium.sh
+	@touch $@
+
 demo: $(VENV)/.installed-demo ## Start the platform and do the main job: upload, train, model, endpoint, predict
 	@$(BIN)/modelyard status >/dev/null 2>&1 || $(BIN)/modelyard up --detach
 	$(BIN)/python examples/demo.py
@@ -53,7 +57,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types, imports, fast tests
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/pytest -q -m "not slow"
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-demo ## Everything, with the real parts
+test: $(VENV)/.installed-dev $(VENV)/.installed-demo $(VENV)/.installed-browser ## Everything, with the real parts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from modelyard import __version__
 from modelyard.resources.endpoints.router import create_router as endpoint_router
@@ -32,10 +33,14 @@ _MAX_BODY_BYTES = 48 * 2**20  # the log sender's 40 MB buffer is the largest JSO
 
 def create_app(settings: Settings, services: Services, backends: Backends) -> FastAPI:
     """The application."""
-    app = FastAPI(
+    # The pages that draw openapi.json come with their scripts: browsers of a closed network reach no content network.
+    app = FastAPIOffline(
         title="Modelyard",
         version=__version__,
         summary="Notebooks, training, models and endpoints on your own machines.",
+        redoc_url=None,
+        static_url="/docs/static",
+        favicon_url="/favicon.svg",
     )
     add_problem_handlers(app)
     access = project_access(services.projects)

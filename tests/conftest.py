@@ -18,6 +18,7 @@ import pytest
 
 from modelyard.compute.backends.local.build import build_environment
 from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.compute.port import Environment
 from modelyard.resources.images.catalog import choose_image, load_catalog, to_environment
 
 
@@ -44,6 +45,19 @@ def framework_python(environment_store: EnvironmentStore) -> Callable[[str, str]
         if image is None:
             raise LookupError(f"the catalogue has no image for {framework} {version}")
         environment = to_environment(image)
+        build_environment(environment, environment_store.root, lambda step, message, progress: None)
+        return environment_store.python(environment)
+
+    return python_of
+
+
+@pytest.fixture(scope="session")
+def tools_python(environment_store: EnvironmentStore) -> Callable[..., Path]:
+    """`tools_python("onnx==1.23.2", …)` is the interpreter of an environment with these packages, built if needed: what users have at
+    home and images don't."""
+
+    def python_of(*requirements: str) -> Path:
+        environment = Environment("tools of the tests", "3.11", tuple(sorted(requirements)))
         build_environment(environment, environment_store.root, lambda step, message, progress: None)
         return environment_store.python(environment)
 

@@ -39,13 +39,16 @@ def test_names_and_ids_are_unique_and_ids_follow_from_names() -> None:
         ("Ubuntu 22.04 CPU TensorFlow 2.21 Training", "TENSORFLOW", "2.21.0", "3.11"),
         ("Ubuntu 22.04 CPU PyTorch Training", "PYTORCH", "2.13.0", "3.11"),
         ("Ubuntu 22.04 CPU Python Training", "PYTHON", "3.11", "3.11"),
+        ("Ubuntu 22.04 CPU ONNX Serving", "ONNX", "1.31.1", "3.11"),
+        ("Ubuntu 22.04 CPU scikit-learn Serving", "SKLEARN", "1.9.1", "3.11"),
+        ("Ubuntu 22.04 CPU scikit-learn 1.5 Serving", "SKLEARN", "1.5.2", "3.11"),
     ],
 )
 def test_what_a_machine_without_gpu_offers(name: str, framework: str, version: str, python: str) -> None:
     image = by_name(CPU, name)
     assert (image.framework, image.framework_version, image.python_version) == (framework, version, python)
     assert image.core_type == "CPU"
-    assert image.groups == ("TRAINING",)
+    assert image.groups == ("SERVING" if name.endswith("Serving") else "TRAINING",)
     assert not image.is_deprecated
     assert image.description
 
@@ -60,7 +63,8 @@ def test_gpu_images_and_other_pythons_appear_only_where_they_can_work() -> None:
 def test_one_default_for_each_framework_and_core_type() -> None:
     defaults = [(image.framework, image.core_type) for image in ALL if image.is_default]
     assert sorted(defaults) == [
-        ("PYTHON", "CPU"), ("PYTORCH", "CPU"), ("PYTORCH", "GPU"), ("TENSORFLOW", "CPU"), ("TENSORFLOW", "GPU"),
+        ("ONNX", "CPU"), ("PYTHON", "CPU"), ("PYTORCH", "CPU"), ("PYTORCH", "GPU"), ("SKLEARN", "CPU"),
+        ("TENSORFLOW", "CPU"), ("TENSORFLOW", "GPU"),
     ]  # fmt: skip
 
 
@@ -78,7 +82,9 @@ def test_requirements_are_pinned_and_hold_what_serving_needs(image: CatalogImage
     names = {each.name for each in requirements}
     assert "pip" in names
     if image.framework != "PYTHON":
-        assert {"granian", "orjson", "numpy", "tensorboard"} < names
+        assert {"granian", "orjson", "numpy"} < names
+    if image.framework in ("TENSORFLOW", "PYTORCH"):
+        assert "tensorboard" in names
 
 
 def test_a_cpu_image_asks_for_the_cpu_package() -> None:

@@ -8,28 +8,36 @@ from typing import Any
 
 import pytest
 
-from modelyard.compute.backends.local.build import build_environment
-from modelyard.compute.backends.local.environments import EnvironmentStore
-from modelyard.compute.port import Environment
-
 pytestmark = pytest.mark.slow
 
-REQUIREMENTS = (
-    "granian==2.8.7", "joblib==1.6.0", "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.31.1", "orjson==3.13.0", "scikit-learn==1.9.1",
+# The frameworks that users make their models with, in the releases that the images can read.
+TOOLS = (
+    "joblib==1.6.0", "numpy==2.4.6", "onnx==1.23.2", "pandas==3.1.1", "scikit-learn==1.9.1", "skl2onnx==1.20.0",
 )  # fmt: skip
 
 MAKE = """
-import sys, joblib, numpy as np, onnx
+import sys, joblib, numpy as np, onnx, pandas as pd
 from pathlib import Path
 from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 place = Path(sys.argv[1])
 x, y = load_iris(return_X_y=True)
 model = LogisticRegression(max_iter=500).fit(x, y)
-for name in ("sklearn", "onnx", "text"):
+for name in ("sklearn", "pipeline", "onnx", "converted", "text"):
     (place / name).mkdir()
 joblib.dump(model, place / "sklearn" / "model.joblib")
+table = pd.DataFrame({"width": [5.0, 5.2, 6.8, 6.9], "size": ["small", "small", "large", "large"]})
+columns = ColumnTransformer([("scale", StandardScaler(), ["width"]), ("one", OneHotEncoder(), ["size"])])
+pipeline = make_pipeline(columns, LogisticRegression()).fit(table, ["no", "no", "yes", "yes"])
+joblib.dump(pipeline, place / "pipeline" / "model.joblib")
+converted = to_onnx(make_pipeline(StandardScaler(), clone(model)).fit(x, y), x[:1].astype(np.float32))
+(place / "converted" / "model.onnx").write_bytes(converted.SerializeToString())
 weight = numpy_helper.from_array(model.coef_.T.astype(np.float32), "w")
 bias = numpy_helper.from_array(model.intercept_.astype(np.float32), "b")
 def save(path, nodes, inputs, outputs, weights=()):
@@ -49,22 +57,21 @@ save(place / "text" / "model.onnx", [helper.make_node("Identity", ["s"], ["t"])]
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 
 
-@pytest.fixture(scope="module")
-def python(environment_store: EnvironmentStore) -> Path:
-    environment = Environment("ONNX Runtime and scikit-learn", "3.11", REQUIREMENTS)
-    build_environment(environment, environment_store.root, lambda step, message, progress: None)
-    return environment_store.python(environment)
+Frameworks = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="module")
-def made(python: Path, run_script: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    tools_python: Callable[..., Path], run_script: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A directory with a directory for each model."""
     place = tmp_path_factory.mktemp("others")
-    run_script(python, MAKE, place)
+    run_script(tools_python(*TOOLS), MAKE, place)
     return place
 
 
-def test_an_estimator_predicts(start_server: Any, python: Path, made: Path) -> None:
-    server = start_server(made / "sklearn", python, format="SKLEARN")
+def test_an_estimator_predicts(start_server: Any, framework_python: Frameworks, made: Path) -> None:
+    server = start_server(made / "sklearn", framework_python("SKLEARN", ""), format="SKLEARN")
     server.wait_for("ready")
     assert server.predict({"instances": ROWS}).json() == {"predictions": [0, 2]}
     chances = server.predict({"instances": ROWS, "signature_name": "predict_proba"}).json()["predictions"]
@@ -76,7 +83,36 @@ def test_an_estimator_predicts(start_server: Any, python: Path, made: Path) -> N
     assert server.infer(request).json()["outputs"][0]["data"] == [0, 2]
 
 
-def test_a_graph_predicts(start_server: Any, python: Path, made: Path) -> None:
+def test_a_pipeline_gets_its_columns_by_name(start_server: Any, framework_python: Frameworks, made: Path) -> None:
+    server = start_server(made / "pipeline", framework_python("SKLEARN", ""), format="SKLEARN")
+    server.wait_for("ready")
+    assert server.predict({"instances": [[5.1, "small"], [6.7, "large"]]}).json() == {"predictions": ["no", "yes"]}
+    named = [{"size": "large", "width": 6.7}, {"width": 5.1, "size": "small"}]
+    assert server.predict({"instances": named}).json() == {"predictions": ["yes", "no"]}
+    wrong = server.predict({"instances": [[5.1]]})
+    assert wrong.status_code == 400
+    assert "instances[0] must be a list of 2 values (width, size) or an object" in wrong.json()["error"]
+    tensors = [
+        {"name": "width", "shape": [2, 1], "datatype": "FP64", "data": [5.1, 6.7]},
+        {"name": "size", "shape": [2], "datatype": "BYTES", "data": ["small", "large"]},
+    ]
+    assert server.infer({"inputs": tensors}).json()["outputs"][0]["data"] == ["no", "yes"]
+    inputs = server.client.get("/v2/models/m").json()["inputs"]
+    assert [(item["name"], item["shape"]) for item in inputs] == [("width", [-1]), ("size", [-1])]
+
+
+def test_a_converted_classifier_says_its_chances(start_server: Any, framework_python: Frameworks, made: Path) -> None:
+    """skl2onnx writes them as maps unless it is told not to."""
+    server = start_server(made / "converted", framework_python("ONNX", ""), format="ONNX")
+    server.wait_for("ready")
+    rows = server.predict({"instances": ROWS}).json()["predictions"]
+    assert [row["output_label"] for row in rows] == [0, 2]
+    assert [sum(row["output_probability"]) for row in rows] == [pytest.approx(1, abs=1e-5)] * 2
+    assert server.client.get("/v2/models/m").json()["outputs"][1]["shape"] == [-1, -1]
+
+
+def test_a_graph_predicts(start_server: Any, framework_python: Frameworks, made: Path) -> None:
+    python = framework_python("ONNX", "")
     server = start_server(made / "onnx", python, format="ONNX")
     server.wait_for("ready")
     predictions = server.predict({"instances": ROWS}).json()["predictions"]
@@ -90,9 +126,10 @@ def test_a_graph_predicts(start_server: Any, python: Path, made: Path) -> None:
 
 
 def test_damaged_files_and_missing_frameworks_are_told(
-    start_server: Any, python: Path, made: Path, framework_python: Callable[[str, str], Path], tmp_path: Path
+    start_server: Any, framework_python: Frameworks, made: Path, tmp_path: Path
 ) -> None:
     for kind, file in (("onnx", "model.onnx"), ("sklearn", "model.joblib")):
+        python = framework_python(kind.upper(), "")
         place = tmp_path / kind
         place.mkdir()
         content = (made / kind / file).read_bytes()

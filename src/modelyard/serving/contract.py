@@ -29,11 +29,13 @@ class TensorSpec:
         name: the name that callers use.
         dtype: numpy's name (`float32`), `bfloat16`, `string`, or None where the model does not say.
         shape: one entry per dimension, None where it may vary; None as a whole where even the rank is not known.
+        open_dtype: what numbers with a fraction become where the model does not say its dtype.
     """
 
     name: str
     dtype: str | None = None
     shape: tuple[int | None, ...] | None = None
+    open_dtype: str = "float32"
 
     def __str__(self) -> str:
         shape = (
@@ -46,11 +48,18 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """One way to call a model."""
+    """One way to call a model.
+
+    Attributes:
+        name: the name that callers use.
+        inputs, outputs: what goes in and comes out; outputs may be empty where the model does not tell them.
+        is_table: the inputs are the columns of one table, so that rows may also be lists in the columns' order.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
+    is_table: bool = False
     by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

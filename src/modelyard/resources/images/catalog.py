@@ -23,13 +23,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from modelyard.compute.port import Environment
 
 CoreType = Literal["CPU", "GPU"]
-Framework = Literal["TENSORFLOW", "PYTORCH", "PYTHON"]
-Group = Literal["TRAINING", "NOTEBOOK"]
+Framework = Literal["TENSORFLOW", "PYTORCH", "ONNX", "SKLEARN", "PYTHON"]
+Group = Literal["TRAINING", "NOTEBOOK", "SERVING"]
 
 BUILT_IN = Path(__file__).with_name("catalog.yaml")
 MAX_NAME_CHARACTERS = 100
 _IDS = uuid.UUID("6a4b1ad6-0a5c-5d0e-9d38-0f6ce1b1a9a7")  # the namespace of image ids; never changes
-_DISPLAY = {"TENSORFLOW": "TensorFlow", "PYTORCH": "PyTorch", "PYTHON": "Python"}
+_DISPLAY = {
+    "TENSORFLOW": "TensorFlow",
+    "PYTORCH": "PyTorch",
+    "ONNX": "ONNX Runtime",
+    "SKLEARN": "scikit-learn",
+    "PYTHON": "Python",
+}
 
 
 @dataclass(frozen=True, slots=True)

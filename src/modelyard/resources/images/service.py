@@ -72,8 +72,8 @@ class Images:
 
     def for_serving(self, format_code: str, version: str | None) -> CatalogImage:
         """The image whose environment serves models of a format best. Raises `NoServingImage`."""
-        framework = format_code if format_code in ("TENSORFLOW", "PYTORCH") else "PYTHON"
-        image = choose_image(self.list(), framework, version)
+        able = [image for image in self.list() if {"SERVING", "TRAINING"} & {*image.groups}]
+        image = choose_image(able, format_code, version)
         if image is None:
             raise NoServingImage(format_code)
         return image

@@ -61,6 +61,20 @@ def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     raise BadRequest(f"{where} has the shape {list(array.shape)}, but '{spec.name}' wants {wanted_text}")
 
 
+def to_columns(rows: list[Any], signature: Signature, where: str) -> dict[str, Array]:
+    """Rows of a table, each a list with one value per input, as an array per input. Raises `BadRequest`."""
+    specs = signature.inputs
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(cast("list[Any]", row)) != len(specs):
+            names = ", ".join(spec.name for spec in specs)
+            raise BadRequest(f"{where}[{index}] must be a list of {len(specs)} values ({names}) or an object")
+    values = zip(*cast("list[list[Any]]", rows), strict=True)
+    return {
+        spec.name: to_array(list(column), spec, f"'{spec.name}' of {where}")
+        for spec, column in zip(specs, values, strict=True)
+    }
+
+
 def check_names(given: Any, signature: Signature, where: str) -> None:
     """Raise `BadRequest` unless exactly the signature's inputs are named."""
     missing = [spec.name for spec in signature.inputs if spec.name not in given]
@@ -109,7 +123,7 @@ def _bytes(value: Any, where: str) -> Any:
 
 def _converted(raw: Array, spec: TensorSpec, where: str) -> Array:
     if spec.dtype is None:
-        return raw.astype(np.float32) if raw.dtype.kind == "f" or raw.size == 0 else raw
+        return raw.astype(spec.open_dtype) if raw.dtype.kind == "f" or raw.size == 0 else raw
     wanted = np.dtype(np.float32 if spec.dtype == "bfloat16" else spec.dtype)
     if raw.dtype == wanted:
         return raw

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from modelyard.serving.contract import STRING, Array, Signature, TensorRuntime, Tensors, TensorSpec
 from modelyard.serving.errors import BadRequest
-from modelyard.serving.protocol.arrays import check_names, check_shape, example_value, to_array
+from modelyard.serving.protocol.arrays import check_names, check_shape, example_value, to_array, to_columns
 from modelyard.serving.protocol.json_text import jsonable, write_json
 
 _TENSORFLOW_DTYPES = {
@@ -139,6 +139,11 @@ def _rows(instances: Any, signature: Signature) -> dict[str, Array]:
 
 
 def _unnamed_rows(rows: list[Any], signature: Signature) -> dict[str, Array]:
+    if signature.is_table:
+        columns = to_columns(rows, signature, "instances")
+        for spec in signature.inputs:
+            check_shape(columns[spec.name], spec, f"'{spec.name}' of instances")
+        return columns
     if len(signature.inputs) != 1:
         raise BadRequest("the model has several inputs, so each instance must be an object that names them")
     (spec,) = signature.inputs

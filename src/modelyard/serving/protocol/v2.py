@@ -125,9 +125,10 @@ def fit(request: V2Request, model: TensorRuntime) -> tuple[Signature, Tensors]:
         known = ", ".join(f"'{known}'" for known in model.signatures)
         raise BadRequest(f"the model has no signature '{name}'; it has {known}")
     signature = model.signatures[name]
+    tensors = _columns(request.tensors, signature) if signature.is_table else request.tensors
     try:
-        check_names(request.tensors, signature, "inputs")
-        inputs = {spec.name: _fitted(request.tensors[spec.name], spec) for spec in signature.inputs}
+        check_names(tensors, signature, "inputs")
+        inputs = {spec.name: _fitted(tensors[spec.name], spec) for spec in signature.inputs}
     except BadRequest as error:
         raise BadRequest(f"{error.message}. {explain(signature)}") from error
     return signature, inputs
@@ -210,6 +211,14 @@ def _tensor(entry: Mapping[str, Any], where: str, raw: memoryview) -> tuple[str,
     if array.size != math.prod(sizes):
         raise BadRequest(f"{where} has {array.size} values, but the shape {sizes} wants {math.prod(sizes)}")
     return name, array.reshape(sizes), 0
+
+
+def _columns(tensors: Mapping[str, Array], signature: Signature) -> Mapping[str, Array]:
+    """A table may come as one tensor with all columns; other tensors of columns may have a second dimension of 1."""
+    only = next(iter(tensors.values())) if len(tensors) == 1 else None
+    if only is not None and only.ndim == 2 and only.shape[1] == len(signature.inputs):
+        return {spec.name: only[:, index] for index, spec in enumerate(signature.inputs)}
+    return {name: array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array for name, array in tensors.items()}
 
 
 def _fitted(array: Array, spec: TensorSpec) -> Array:

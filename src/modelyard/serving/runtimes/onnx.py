@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class OnnxModel:
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
             specs = tuple(_spec(value) for value in self._session.get_inputs())
-            outputs = tuple(_spec(value) for value in self._session.get_outputs())
+            outputs = tuple(_output(value) for value in self._session.get_outputs())
         except LoadFailed:
             raise
         except Exception as error:
@@ -66,7 +66,7 @@ class OnnxModel:
             if type(error).__name__ in ("InvalidArgument", "Fail", "RuntimeException"):
                 raise BadRequest(f"the model refuses the input: {_one_line(error)}") from error
             raise
-        return {spec.name: np.asarray(value) for spec, value in zip(signature.outputs, results, strict=True)}
+        return {spec.name: _array(value) for spec, value in zip(signature.outputs, results, strict=True)}
 
     def close(self) -> None:
         """Let the session go."""
@@ -76,11 +76,22 @@ class OnnxModel:
 def _spec(value: Any) -> TensorSpec:
     element = str(value.type).removeprefix("tensor(").removesuffix(")")
     if not str(value.type).startswith("tensor("):
-        raise LoadFailed(
-            f"the graph's '{value.name}' is a {value.type}, not a tensor; convert the model without ZipMap or sequences"
-        )
+        raise LoadFailed(f"the graph's '{value.name}' is a {value.type}; only tensors can be served")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     return TensorSpec(str(value.name), _ELEMENTS.get(element, element), shape)
+
+
+def _output(value: Any) -> TensorSpec:
+    """Converters of classifiers write chances as a list of maps from class to number (ZipMap); a table says the same."""
+    if str(value.type).startswith("seq(map("):
+        return TensorSpec(str(value.name), "float32", (None, None))
+    return _spec(value)
+
+
+def _array(value: Any) -> Array:
+    if isinstance(value, list):  # of maps; each has all classes, in the same order
+        return np.array([list(row.values()) for row in cast("list[dict[Any, float]]", value)], dtype=np.float32)
+    return np.asarray(value)
 
 
 def _fed(array: Array) -> Array:

@@ -51,20 +51,18 @@ class Estimator:
         methods = [method for method in _METHODS if callable(getattr(estimator, method, None))]
         if not methods:
             raise LoadFailed(f"{path.name} holds a {type(estimator).__name__}, which can't predict")
-        columns = getattr(estimator, "n_features_in_", None)
         names = getattr(estimator, "feature_names_in_", None)
-        spec = TensorSpec(
-            _INPUT, "float64" if names is None else None, (None, columns if isinstance(columns, int) else None)
-        )
-        self.signatures = {method: Signature(method, (spec,), (TensorSpec(method),)) for method in methods}
+        self._names = None if names is None else [str(name) for name in names]
+        inputs = _inputs(estimator, self._names)
+        is_table = self._names is not None
+        self.signatures = {name: Signature(name, inputs, (TensorSpec(name),), is_table) for name in methods}
         self.default_signature = methods[0]
         self._estimator = estimator
-        self._names = None if names is None else [str(name) for name in names]
 
     def predict(self, signature: Signature, inputs: Tensors) -> Tensors:
         """Call the method; see `TensorRuntime`."""
         try:
-            result = getattr(self._estimator, signature.name)(self._table(inputs[_INPUT]))
+            result = getattr(self._estimator, signature.name)(self._table(inputs))
         except (ValueError, TypeError) as error:
             raise BadRequest(f"the model refuses the input: {' '.join(str(error).split())[:500]}") from error
         array: Array = np.asarray(result.toarray() if hasattr(result, "toarray") else result)
@@ -74,9 +72,24 @@ class Estimator:
         """Let the estimator go."""
         self._estimator = None
 
-    def _table(self, array: Array) -> Any:
-        if array.dtype.kind == "O":
-            array = np.array([item.decode() for item in array.reshape(-1)], dtype=object).reshape(array.shape)
-        if self._names is None or find_spec("pandas") is None:
-            return array
-        return import_module("pandas").DataFrame(array, columns=self._names)
+    def _table(self, inputs: Tensors) -> Any:
+        if self._names is None:
+            return _plain(inputs[_INPUT])
+        columns = {name: _plain(inputs[name]) for name in self._names}
+        if find_spec("pandas") is None:
+            return np.column_stack(list(columns.values()))
+        return import_module("pandas").DataFrame(columns)
+
+
+def _inputs(estimator: Any, names: list[str] | None) -> tuple[TensorSpec, ...]:
+    """What was fitted on a table with names takes a value per column, of any type; all else a matrix of numbers."""
+    if names is not None:
+        return tuple(TensorSpec(name, None, (None,), open_dtype="float64") for name in names)
+    count: Any = getattr(estimator, "n_features_in_", None)
+    return (TensorSpec(_INPUT, "float64", (None, count if isinstance(count, int) else None)),)
+
+
+def _plain(array: Array) -> Array:
+    if array.dtype.kind != "O":
+        return array
+    return np.array([item.decode() for item in array.reshape(-1)], dtype=object).reshape(array.shape)

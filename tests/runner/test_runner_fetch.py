@@ -291,6 +291,15 @@ def test_lack_of_room_is_told_before_the_first_byte(store, token, tmp_path, monk
     assert store.count("GET", "/a") == 0
 
 
+def test_data_that_is_deleted_meanwhile_is_told(store, token, tmp_path, fault) -> None:
+    for number in range(20):
+        store.put("c", f"data/{number}", b"1")
+    store.faults.append(fault("GET", name="data/7", count=99, status=404))
+    failed = failure(store, token, tmp_path / "in")
+    assert failed.exit_code == NO_SOURCE
+    assert "'data/7' of obs://the/data was deleted while it was fetched" in failed.message
+
+
 def test_a_stop_ends_the_fetch(store, token, tmp_path, fault) -> None:
     for number in range(50):
         store.put("c", f"data/{number}", "x")

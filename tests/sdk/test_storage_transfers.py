@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import httpx
@@ -158,3 +159,25 @@ def test_one_failure_ends_the_others(client: Client, platform: SmallPlatform, tm
     with pytest.raises(ModelyardError, match="damaged"):
         client.storage.download("demo/tree", tmp_path / "back")
     assert not list((tmp_path / "back").rglob("*.part"))
+
+
+def test_what_is_no_file_is_left_out_with_a_warning(
+    client: Client, platform: SmallPlatform, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "a").write_bytes(b"a")
+    os.mkfifo(here / "pipe")
+    (here / "nowhere").symlink_to("missing")
+    with socket.socket(socket.AF_UNIX) as holder:
+        holder.bind(str(here / "socket"))
+        client.storage.upload(here, "demo/tree")
+        with pytest.raises(TransferFailed, match="socket is a socket and has no content"):
+            client.storage.upload(here / "socket", "demo/one")
+    assert list(platform.objects["demo"]) == ["tree/a"]
+    told = sorted(str(each.message).rpartition("/")[2] for each in recwarn)
+    assert told == [
+        "nowhere is a link that leads nowhere: it is not uploaded",
+        "pipe is a named pipe: it is not uploaded",
+        "socket is a socket: it is not uploaded",
+    ]

@@ -75,9 +75,22 @@ class _Arrival(NamedTuple):
     def bring(self, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
         if self.container is not None and self.stored is not None:
-            download(self.container, self.stored, self.target, stop, tally.add_bytes)
+            try:
+                download(self.container, self.stored, self.target, stop, tally.add_bytes)
+            except NotInStore:
+                raise _vanished(self.stored.name, self.container.label) from None
         else:
-            copy_file(self.path, self.target, stop, tally.add_bytes)
+            try:
+                copy_file(self.path, self.target, stop, tally.add_bytes)
+            except FileNotFoundError:
+                raise _vanished(self.path, "the mounted directory") from None
+
+
+def _vanished(name: str, place: str) -> NotInStore:
+    return NotInStore(
+        f"'{name}' of {place} was deleted while it was fetched: it was there when the run began. Put it back, or leave the "
+        "data alone until the run has started, and run again."
+    )
 
 
 def _survey(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) -> list[_Arrival]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -86,20 +87,35 @@ class Outgoing:
 
 
 def outgoing(source: Path, path: ObsPath, is_below: bool) -> Sequence[Outgoing]:
-    """The files of an upload, sorted. Links to directories are not entered.
+    """The files of an upload, sorted. Links to directories are not entered; what is no file (a socket, a pipe, a dangling link) is left
+    out with a warning.
 
     A directory's content goes below `path`; a file becomes `path` itself, or, with `is_below` or when that is a container, goes below it.
-    Raises FileNotFoundError, and `TransferFailed` for a name that the store doesn't take.
+    Raises FileNotFoundError, and `TransferFailed` for a name that the store doesn't take, or for one that is no file itself.
     """
     if not source.is_dir():
         if not source.exists():
             raise FileNotFoundError(2, "there is no such file or directory", str(source))
+        if not source.is_file():
+            raise TransferFailed(f"{source} is {kind_of(source)} and has no content that could be uploaded")
         return [_outgoing(source, path.child(source.name) if is_below or not path.path else path, is_alone=True)]
-    found = [Path(place) / name for place, _, names in os.walk(source) for name in names]
+    found = [file for place, _, names in os.walk(source) for name in names if _has_content(file := Path(place) / name)]
     try:
         return [_outgoing(file, path.child(file.relative_to(source).as_posix())) for file in sorted(found)]
     except BadStoragePath as error:
         raise TransferFailed(f"a file in {source} can't be stored under its name: {error}") from None
+
+
+def kind_of(path: Path) -> str:
+    """What something is that is no regular file, in words."""
+    kinds = (
+        (Path.is_symlink, "a link that leads nowhere"),
+        (Path.is_socket, "a socket"),
+        (Path.is_fifo, "a named pipe"),
+        (Path.is_block_device, "a device"),
+        (Path.is_char_device, "a device"),
+    )
+    return next((words for is_kind, words in kinds if is_kind(path)), "no regular file")
 
 
 def md5_of(file: Path, segment: Segment) -> str:
@@ -167,6 +183,13 @@ class Incoming:
     def _open(self) -> BinaryIO:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         return self._part.open("wb")
+
+
+def _has_content(file: Path) -> bool:
+    if file.is_file():
+        return True
+    warnings.warn(f"{file} is {kind_of(file)}: it is not uploaded", stacklevel=2)
+    return False
 
 
 def _outgoing(file: Path, target: ObsPath, *, is_alone: bool = False) -> Outgoing:

@@ -1,7 +1,9 @@
 """Brings the output of workloads to the log store, line by line, each exactly once.
 
 A line's position is its byte offset in the instance's output, which is the same however often it is read. The log store knows how far it
-has come (`last_position`), so the shipper keeps no record of its own: after a crash it goes on where the store ends.
+has come (`last_position`), so the shipper keeps no record of its own: after a crash it goes on where the store ends. Output that was
+dropped before it could be kept (an instance printed faster than lines can be indexed, or the platform was down for long) is told by a
+line in its place. How output becomes lines is in `lines`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from modelyard.compute.port import LogChunk
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.logstore.port import LogLine, LogStore
+from modelyard.resources.logs.lines import cut, line_end
 from modelyard.resources.logs.service import LOG_TYPE
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.workloads.lifecycle import LIFECYCLE
@@ -24,7 +27,8 @@ from modelyard.resources.workloads.service import Workloads
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
-_MAX_LINE_BYTES = 64 * 1024
+_MOST_TURNS = 16
+_AT_ONCE = 32
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL)\b|^Traceback \(most recent|^\w*(?:Error|Exception)\b")
 _WARNING = re.compile(r"\bWARN(?:ING)?\b|^\w*Warning\b|: \w+Warning: ")
 
@@ -37,6 +41,14 @@ class Source:
     app_key: str
     category: str
     fields: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Reached:
+    """How far a source has come: the next byte to read, and how much of an unfinished line lies before it."""
+
+    offset: int
+    open_bytes: int = 0
 
 
 ReadOutput = Callable[[str, int, int], Awaitable[LogChunk]]
@@ -56,27 +68,53 @@ class ShippingLoop:
     async def run(self) -> None:
         """Ship until cancelled."""
         while True:
+            is_behind = False
             try:
-                for workload in await self._workloads.with_output_to_ship():
-                    await self._ship(workload)
+                is_behind = await self._round()
             except Exception:
                 log.exception("Output can't be shipped to the log store; trying again")
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(0 if is_behind else self._poll_seconds)
 
-    async def _ship(self, workload: Workload) -> None:
+    async def _round(self) -> bool:
+        """A turn for everybody at the same time, since lines that come together share a commit. Whether somebody has more to ship."""
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def _turn(workload: Workload) -> bool:
+            async with turns:
+                return await self._ship(workload)
+
+        waiting = await self._workloads.with_output_to_ship()
+        answers = await asyncio.gather(*map(_turn, waiting), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures:
+            raise failures[0]
+        return any(answers)
+
+    async def _ship(self, workload: Workload) -> bool:
         project = await self._projects.get(workload.project_id)
         if workload.spec.log is None or project is None:
             await self._workloads.mark_shipped(workload.id)
-            return
-        is_all_there = True
+            return False
+        is_all_there, is_behind = True, False
         printed = [item.id for item in workload.status.instances if item.is_launched]
         for instance_id in (*(item.id for item in workload.status.retired), *printed):
-            source = Source(instance_id, project.app_key, workload.spec.log.category, workload.spec.log.fields)
-            is_all_there = await self._shipper.ship(source) and is_all_there
+            fields = {**workload.spec.log.fields, **_place(instance_id)}
+            source = Source(instance_id, project.app_key, workload.spec.log.category, fields)
+            turn = await self._shipper.ship(source)
+            is_all_there, is_behind = is_all_there and turn.is_all_there, is_behind or turn.is_behind
         # What never started has nothing to say; what is being deleted says nothing more once all of it has ended.
         is_over = LIFECYCLE.is_final(workload.state) or workload.desired is Desired.DELETE
         if is_over and is_all_there:
             await self._workloads.mark_shipped(workload.id)
+        return is_behind
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a turn at a source ended: everything is kept and nothing follows; there is more that could be shipped at once."""
+
+    is_all_there: bool = False
+    is_behind: bool = False
 
 
 class Shipper:
@@ -86,53 +124,51 @@ class Shipper:
         self._store = store
         self._read = read
         self._clock = clock
-        self._offsets: dict[str, int] = {}
+        self._reached: dict[str, _Reached] = {}
 
-    async def ship(self, source: Source) -> bool:
-        """Ship what is new. True when the instance has ended and all of its output is kept."""
-        offset = await self._offset(source)
-        while True:
-            chunk = await self._read(source.instance_id, offset, _CHUNK_BYTES)
-            lines, consumed = self._lines(source, chunk)
+    async def ship(self, source: Source) -> Turn:
+        """Ship what is new, up to 16 MiB: others wait for their turn."""
+        reached = self._reached.get(source.instance_id)
+        if reached is None:
+            reached = await self._find(source)
+            self._reached[source.instance_id] = reached
+        for _ in range(_MOST_TURNS):
+            chunk = await self._read(source.instance_id, reached.offset, _CHUNK_BYTES)
+            lines: list[LogLine] = []
+            if chunk.offset > reached.offset:
+                lines.append(self._gap(source, reached.offset, chunk.offset))
+                reached.open_bytes = 0
+            found = cut(chunk.data, chunk.offset, reached.open_bytes, is_end=chunk.is_end)
+            lines += [self._line(source, line.position, line.body) for line in found.lines]
             if lines:
                 await self._store.append(lines)
-            offset = chunk.offset + consumed
-            self._offsets[source.instance_id] = offset
-            if chunk.is_end and offset >= chunk.next_offset:
-                self._offsets.pop(source.instance_id, None)
-                return True
-            if consumed == 0 or len(chunk.data) < _CHUNK_BYTES:
-                return False
-            await asyncio.sleep(0)
+            reached.offset, reached.open_bytes = chunk.offset + found.consumed, found.open_bytes
+            if chunk.is_end and reached.offset >= chunk.next_offset:
+                del self._reached[source.instance_id]
+                return Turn(is_all_there=True)
+            if found.consumed == 0 or (len(chunk.data) < _CHUNK_BYTES and found.consumed == len(chunk.data)):
+                return Turn()
+        return Turn(is_behind=True)
 
-    async def _offset(self, source: Source) -> int:
-        known = self._offsets.get(source.instance_id)
-        if known is not None:
-            return known
+    async def _find(self, source: Source) -> _Reached:
+        """Where to go on after a start of the server."""
         last = await self._store.last_position(source.instance_id)
         if last is None:
-            return 0
+            return _Reached(0)
         # The position is where the last kept line began; find its end again.
         chunk = await self._read(source.instance_id, last, _CHUNK_BYTES)
-        return chunk.offset + _line_end(chunk.data, 0, is_end=chunk.is_end)[1] if chunk.data else last
+        if chunk.offset != last or not chunk.data:
+            return _Reached(last + 1)
+        return _Reached(last + line_end(chunk.data, 0, is_end=chunk.is_end)[1])
 
-    def _lines(self, source: Source, chunk: LogChunk) -> tuple[list[LogLine], int]:
-        """The whole lines of a piece, and how many bytes they took."""
-        lines: list[LogLine] = []
-        begin = 0
-        while begin < len(chunk.data):
-            end, following = _line_end(chunk.data, begin, is_end=chunk.is_end)
-            if following == begin:
-                break
-            # A progress bar rewrites its line with carriage returns: what was last on the screen is the line.
-            raw = chunk.data[begin:end].rstrip(b"\r").rpartition(b"\r")[2]
-            if raw.strip():
-                lines.append(self._line(source, chunk.offset + begin, raw))
-            begin = following
-        return lines, begin
+    def _gap(self, source: Source, begin: int, end: int) -> LogLine:
+        text = (
+            f"[modelyard] WARNING: {end - begin:,} bytes of output are missing here: they were printed faster than lines can be "
+            "kept, or while the platform was down, and older output had to make room. Print less, or write to a file."
+        )
+        return self._line(source, begin, text)
 
-    def _line(self, source: Source, position: int, raw: bytes) -> LogLine:
-        body = raw.decode("utf-8", errors="replace").replace("\x00", "�")
+    def _line(self, source: Source, position: int, body: str) -> LogLine:
         return LogLine(
             source=source.instance_id,
             position=position,
@@ -146,16 +182,10 @@ class Shipper:
         )
 
 
-def _line_end(data: bytes, begin: int, *, is_end: bool) -> tuple[int, int]:
-    """Where the line that begins there ends, and where the next one begins; (begin, begin) while its end has not been printed."""
-    newline = data.find(b"\n", begin, begin + _MAX_LINE_BYTES)
-    if newline >= 0:
-        return newline, newline + 1
-    if len(data) - begin >= _MAX_LINE_BYTES:
-        return begin + _MAX_LINE_BYTES, begin + _MAX_LINE_BYTES
-    if is_end:
-        return len(data), len(data)
-    return begin, begin
+def _place(instance_id: str) -> dict[str, str]:
+    """Which instance, of which attempt: an instance's id is `{workload id}.{index}.{attempt}`."""
+    parts = instance_id.rsplit(".", 2)
+    return {"instanceIndex": parts[1], "attempt": parts[2]} if len(parts) == 3 else {}
 
 
 def _level(body: str) -> str:

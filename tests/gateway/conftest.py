@@ -156,6 +156,7 @@ def settings(tmp_path: Path) -> EnvoySettings:
         https=(ListenAddress(port=free_port()),),
         certificate=certificates.certificate,
         key=certificates.key,
+        guards=(tmp_path / "guard.sock",),
         worker_count=2,
         linger_seconds=1.0,
     )

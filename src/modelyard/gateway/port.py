@@ -53,6 +53,24 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """Who may pass a route: signed-in members of a project, as the platform's guard says of every request and WebSocket.
+
+    The guard is asked before anything reaches the target; when it can't be asked, nothing passes. Its answer sets the headers that tell the
+    target who is there, and takes its own cookies out. What a client sends under the names of those headers never arrives.
+
+    Attributes:
+        project_id, kind, target_id: what the guard is told about the route, e.g. `notebook` and the notebook's id. No spaces or slashes.
+        epoch: putting the route with another number ends all connections that were opened before, WebSockets too; new ones are not hindered.
+    """
+
+    project_id: str
+    kind: str
+    target_id: str
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Something reachable through the gateway.
 
@@ -64,6 +82,7 @@ class Route:
         timeout_seconds: for a whole answer. 0 means none (streams, WebSockets).
         max_body_bytes: a larger request is answered 413.
         labels: what statistics and settings show, e.g. `{"endpoint": …, "stage": …}`; kept as pairs.
+        access: who may pass; None leaves that to the target.
     """
 
     id: str
@@ -74,6 +93,7 @@ class Route:
     timeout_seconds: float = 60.0
     max_body_bytes: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)

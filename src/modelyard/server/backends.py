@@ -18,6 +18,7 @@ from modelyard.objectstore.backends.local.port import LocalObjects
 from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.hosts import RemoteStore, StoreHosts
 from modelyard.objectstore.port import ObjectStore
+from modelyard.resources.sessions.origins import Origins, Scheme
 from modelyard.server.home import Home, remember_door_hosts
 from modelyard.server.settings import RemoteStoreGroup, Settings
 
@@ -60,7 +61,7 @@ def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, Environm
     return compute, environments
 
 
-def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, CertificateFiles]:
+def make_gateway(home: Home, settings: Settings, server_count: int = 1) -> tuple[EnvoyGateway, CertificateFiles]:
     """Envoy, with a certificate that is good. Raises `CertificateUnusable`."""
     certificates = renew_certificates(home, settings)
     gateway = EnvoyGateway(
@@ -70,9 +71,24 @@ def make_gateway(home: Home, settings: Settings) -> tuple[EnvoyGateway, Certific
             https=(ListenAddress(settings.host, settings.https_port),),
             certificate=certificates.certificate,
             key=certificates.key,
+            guards=tuple(home.guard_socket(index) for index in range(server_count)),
         )
     )
     return gateway, certificates
+
+
+def make_origins(settings: Settings) -> Origins:
+    """Where browsers find things."""
+    group = settings.access
+    is_local = settings.host in ("127.0.0.1", "::1", "localhost")
+    usual: Scheme = "http" if (group.main_url or ("http:" if is_local else "https:")).startswith("http:") else "https"
+    return Origins(
+        http=group.main_url or settings.http_url,
+        https=group.main_url or settings.https_url,
+        usual=usual,
+        domain=group.workload_domain,
+        is_by_path=group.workloads_on_main_origin,
+    )
 
 
 def renew_certificates(home: Home, settings: Settings) -> CertificateFiles:
@@ -80,13 +96,16 @@ def renew_certificates(home: Home, settings: Settings) -> CertificateFiles:
     own = None
     if settings.gateway.certificate is not None and settings.gateway.key is not None:
         own = OwnCertificate(settings.gateway.certificate, settings.gateway.key)
-    return ensure_certificates(home.certificates, (*settings.gateway.names, settings.door_host), own)
+    names = (*settings.gateway.names, settings.door_host, *make_origins(settings).certificate_names)
+    return ensure_certificates(home.certificates, names, own)
 
 
-def make_backends(home: Home, settings: Settings, database: Database, *, is_log_reader: bool = False) -> Backends:
+def make_backends(
+    home: Home, settings: Settings, database: Database, *, is_log_reader: bool = False, server_count: int = 1
+) -> Backends:
     """All of them. Only one process may write the logs; the others open them as readers."""
     compute, environments = make_compute(home, settings)
-    gateway, certificates = make_gateway(home, settings)
+    gateway, certificates = make_gateway(home, settings, server_count)
     objects = LocalStore(database, open_blobs(settings.objectstore.url or str(home.objects)))
     own = LocalObjects(objects, implicit_system_grants=settings.objectstore.implicit_system_grants)
     remotes = {group.host.lower(): _remote(group) for group in settings.objectstore.remotes}

@@ -48,6 +48,10 @@ class Home:
         """Where a server listens; the gateway is its only caller."""
         return self.run / f"server-{index}.sock"
 
+    def guard_socket(self, index: int = 0) -> Path:
+        """Where a server answers the gateway who may pass."""
+        return self.run / f"guard-{index}.sock"
+
     def server_state(self, index: int = 0) -> Path:
         """What a server says of itself while it serves."""
         return self.run / f"server-{index}.json"

@@ -89,7 +89,13 @@ class Platform:
             await upgrade(self._database)
         except (OSError, DBAPIError) as error:
             raise DatabaseUnusable(self._database.url.render_as_string(hide_password=True), error) from error
-        backends = make_backends(self._home, self._settings, self._database, is_log_reader=not self._seat.is_first)
+        backends = make_backends(
+            self._home,
+            self._settings,
+            self._database,
+            is_log_reader=not self._seat.is_first,
+            server_count=self._seat.count,
+        )
         self._backends = backends
         has_gpu = bool(find_gpus())
         services = self._services = make_services(self._home, self._settings, self._database, backends, has_gpu=has_gpu)

@@ -52,6 +52,27 @@ class GatewayGroup(_Group):
     stages_per_service: int = Field(default=10, ge=1, description="Quota of stages of an endpoint.")
 
 
+class AccessGroup(_Group):
+    """How people get at what runs, in a browser."""
+
+    main_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?$",
+        description="Where browsers reach the front door, e.g. https://ml.example.com; its own addresses when absent.",
+    )
+    workload_domain: str = Field(
+        default="localhost",
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        description="Notebooks and TensorBoards lie on {id}.nb.DOMAIN and {id}.tb.DOMAIN; these names must lead to the front door.",
+    )
+    workloads_on_main_origin: bool = Field(
+        default=False,
+        description="They lie on paths of the main origin instead. Their pages, users' code, can then act as whoever looks at them.",
+    )
+    session_idle_hours: float = Field(default=12.0, gt=0, description="A sign-in that is not used for so long ends.")
+    session_hours: float = Field(default=168.0, gt=0, description="Every sign-in ends after so long.")
+
+
 class RemoteStoreGroup(_Group):
     """An object store elsewhere that `obs://` paths may name."""
 
@@ -99,6 +120,7 @@ class Settings(BaseSettings):
     compute: ComputeGroup = ComputeGroup()
     serving: ServingGroup = ServingGroup()
     gateway: GatewayGroup = GatewayGroup()
+    access: AccessGroup = AccessGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()
     logs: LogGroup = LogGroup()
 

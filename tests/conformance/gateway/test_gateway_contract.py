@@ -31,6 +31,7 @@ class TestEnvoyGateway(GatewayContract):
             https=(ListenAddress(port=free_port()),),
             certificate=certificates.certificate,
             key=certificates.key,
+            guards=(tmp_path / "guard.sock",),
             worker_count=1,
             linger_seconds=0.2,
         )

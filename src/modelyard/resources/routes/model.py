@@ -29,6 +29,14 @@ class UpstreamSpec(_Frozen):
     weight: int = 1
 
 
+class AccessSpec(_Frozen):
+    """Signed-in members of the project alone may pass (see `modelyard.gateway.port.Access`)."""
+
+    project_id: str
+    kind: str
+    target_id: str
+
+
 class RouteSpec(_Frozen):
     """What is to be reachable (see `modelyard.gateway.port.Route`)."""
 
@@ -41,6 +49,8 @@ class RouteSpec(_Frozen):
     timeout_seconds: float = 60.0
     max_body_bytes: int | None = None
     labels: dict[str, str] = {}
+    host: str | None = None
+    access: AccessSpec | None = None
 
 
 class Route(_Frozen):

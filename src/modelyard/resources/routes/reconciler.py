@@ -7,7 +7,7 @@ from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import move
 from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
-from modelyard.gateway.port import Gateway, GatewayRefused, Route, Rule, Target, Upstream, route_digest
+from modelyard.gateway.port import Access, Gateway, GatewayRefused, Route, Rule, Target, Upstream, route_digest
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
 from modelyard.resources.routes.model import RouteSpec
@@ -34,7 +34,7 @@ class RouteReconciler:
         if row.desired == "delete":
             await self._gateway.remove_route(key)
             return await self._forget(key, lease)
-        route = gateway_route(key, RouteSpec.model_validate(row.spec))
+        route = gateway_route(key, RouteSpec.model_validate(row.spec), row.access_epoch)
         try:
             await self._gateway.put_route(route)
         except GatewayRefused as refusal:
@@ -75,8 +75,9 @@ class RouteReconciler:
         return Done()
 
 
-def gateway_route(route_id: str, spec: RouteSpec) -> Route:
+def gateway_route(route_id: str, spec: RouteSpec, access_epoch: int = 0) -> Route:
     """The route in the gateway's words."""
+    access = spec.access
     return Route(
         id=route_id,
         prefix=spec.prefix,
@@ -88,4 +89,6 @@ def gateway_route(route_id: str, spec: RouteSpec) -> Route:
         timeout_seconds=spec.timeout_seconds,
         max_body_bytes=spec.max_body_bytes,
         labels=tuple(sorted(spec.labels.items())),
+        host=spec.host,
+        access=None if access is None else Access(access.project_id, access.kind, access.target_id, access_epoch),
     )

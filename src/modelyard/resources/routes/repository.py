@@ -20,6 +20,11 @@ async def all_rows(session: AsyncSession) -> Sequence[RouteRow]:
     return (await session.scalars(select(RouteRow))).all()
 
 
+async def by_target(session: AsyncSession, target: str) -> Sequence[RouteRow]:
+    """Guarded routes that lead to this target."""
+    return (await session.scalars(select(RouteRow).where(RouteRow.access_target == target))).all()
+
+
 async def all_ids(session: AsyncSession) -> Sequence[str]:
     """Ids of every route."""
     return (await session.scalars(select(RouteRow.id))).all()

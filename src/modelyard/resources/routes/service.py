@@ -40,12 +40,15 @@ class Routes:
                 updated_at=now,
                 owner_kind=spec.owner_kind,
                 owner_id=spec.owner_id,
+                access_target=_target(spec),
+                access_epoch=0,
             )
             born(session, LIFECYCLE, row, actor=actor)
             session.add(row)
             await enqueue(session, KIND, route_id)
         elif row.spec != content or row.state == RouteState.FAILED.value:
             row.spec = content
+            row.access_target = _target(spec)
             row.generation += 1
             if row.state != RouteState.ACTIVE.value:
                 move(session, LIFECYCLE, row, RouteState.PENDING, actor=actor)
@@ -63,6 +66,18 @@ class Routes:
             await enqueue(session, KIND, route_id)
         return True
 
+    async def end_connections(self, session: AsyncSession, kind: str, target_id: str) -> int:
+        """Ask for all connections through guarded routes to this target to be ended, WebSockets too. The number of routes.
+
+        Whoever may still pass can connect again at once.
+        """
+        rows = await repository.by_target(session, f"{kind}/{target_id}")
+        for row in rows:
+            row.access_epoch += 1
+            row.generation += 1
+            await enqueue(session, KIND, row.id)
+        return len(rows)
+
     async def all_ids(self, database: Database) -> list[str]:
         """Ids of every route."""
         async with database.read() as session:
@@ -72,6 +87,10 @@ class Routes:
         """One route."""
         row = await repository.by_id(session, route_id)
         return None if row is None else route_of(row)
+
+
+def _target(spec: RouteSpec) -> str | None:
+    return None if spec.access is None else f"{spec.access.kind}/{spec.access.target_id}"
 
 
 def route_of(row: RouteRow) -> Route:

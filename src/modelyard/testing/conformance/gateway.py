@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from modelyard.gateway.port import Gateway, Route, Rule, Target, Upstream, route_digest
+from modelyard.gateway.port import Access, Gateway, Route, Rule, Target, Upstream, route_digest
 
 
 class GatewayContract:
@@ -38,6 +38,16 @@ class GatewayContract:
         await gateway.remove_route("one")
         await gateway.remove_route("never-there")
         assert set(await _deployed(gateway)) == {"two"}
+
+    async def test_who_may_pass_is_content_too(self, gateway: Gateway) -> None:
+        """A guarded route is another route than the open one, and each epoch of it another one again."""
+        opened = _route("one")
+        guarded = replace(opened, access=Access("p", "notebook", "n"))
+        later = replace(opened, access=Access("p", "notebook", "n", epoch=1))
+        assert len({route_digest(route) for route in (opened, guarded, later)}) == 3
+        for route in (opened, guarded, later, opened):
+            await gateway.put_route(route)
+            assert await _deployed(gateway) == {"one": route_digest(route)}
 
     async def test_many_at_once(self, gateway: Gateway) -> None:
         """Changes that come together don't lose one another."""

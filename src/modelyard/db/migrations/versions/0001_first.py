@@ -186,6 +186,8 @@ def upgrade() -> None:
         "routes",
         sa.Column("owner_kind", sa.String(length=48), nullable=False),
         sa.Column("owner_id", sa.String(length=64), nullable=False),
+        sa.Column("access_target", sa.String(length=96), nullable=True),
+        sa.Column("access_epoch", sa.Integer(), nullable=False),
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -204,6 +206,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("routes", schema=None) as batch_op:
+        batch_op.create_index("ix_routes_access_target", ["access_target"], unique=False)
         batch_op.create_index("ix_routes_owner", ["owner_kind", "owner_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routes_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_routes_state"), ["state"], unique=False)
@@ -516,6 +519,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_routes_state"))
         batch_op.drop_index(batch_op.f("ix_routes_project_id"))
         batch_op.drop_index("ix_routes_owner")
+        batch_op.drop_index("ix_routes_access_target")
 
     op.drop_table("routes")
     op.drop_table("projects")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelyard.gateway.backends.envoy.guarded import guard_filters, internal_listeners
 from modelyard.gateway.backends.envoy.replies import local_replies
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, Files, ListenAddress
 
@@ -41,7 +42,11 @@ def bootstrap(settings: EnvoySettings) -> Json:
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": _kept_statistics()}}},
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "cluster_manager": {"enable_deferred_cluster_creation": True},
-        "dynamic_resources": {"cds_config": _file_source(str(files.clusters))},
+        "bootstrap_extensions": [internal_listeners()],
+        "dynamic_resources": {
+            "cds_config": _file_source(str(files.clusters)),
+            "lds_config": _file_source(str(files.listeners)),
+        },
         "static_resources": {"listeners": _listeners(settings)},
         "overload_manager": {
             "resource_monitors": [
@@ -126,7 +131,7 @@ def _front_door(settings: EnvoySettings) -> Json:
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": local_replies(),
         "access_log": [_access_log(settings.files)],
-        "http_filters": [_body_limit(), _router()],
+        "http_filters": [*guard_filters(), _body_limit(), _router()],
     }
 
 

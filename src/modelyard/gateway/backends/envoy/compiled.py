@@ -15,11 +15,21 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from modelyard.gateway.backends.envoy.bootstrap import BODY_LIMIT_FILTER
+from modelyard.gateway.backends.envoy.guarded import (
+    GUARD_CLUSTER,
+    access_fault,
+    entry_filters,
+    guard_addresses,
+    relay_address,
+    relay_listener,
+    relay_name,
+)
 from modelyard.gateway.port import GatewayRefused, Route, Rule, Target, Upstream, route_digest
 
 Json = dict[str, Any]
@@ -52,6 +62,7 @@ class CompiledRoute:
         prefix: without a slash at its end; empty for the root.
         bare, below: JSON of the action for the path `prefix` itself, and for what lies below it. None where nothing does.
         clusters: JSON of each upstream, by its name.
+        listeners: JSON of each listener inside Envoy that a guarded route leads through, by its name.
         saved: the route itself as JSON, to be read again by `saved.py`.
     """
 
@@ -61,6 +72,7 @@ class CompiledRoute:
     bare: bytes | None
     below: bytes
     clusters: Mapping[str, bytes]
+    listeners: Mapping[str, bytes]
     saved: bytes
 
 
@@ -72,9 +84,9 @@ def compile_route(route: Route) -> CompiledRoute:
     except (TypeError, ValueError) as cause:  # half a surrogate pair, a number beyond 64 bits
         raise GatewayRefused(f"route '{route.id}': {cause}") from cause
     prefix = route.prefix.rstrip("/")
-    clusters = {upstream.name: _cluster(upstream) for upstream in route.upstreams}
-    bare = [entry for rule in route.rules for entry in _bare_entries(route, prefix, rule, clusters)] if prefix else []
-    below = [entry for rule in route.rules for entry in _below_entries(route, prefix, rule, clusters)]
+    ways = {upstream.name: _way(route, upstream) for upstream in route.upstreams}
+    bare = [entry for rule in route.rules for entry in _bare_entries(route, prefix, rule, ways)] if prefix else []
+    below = [entry for rule in route.rules for entry in _below_entries(route, prefix, rule, ways)]
     # Rules may share nothing with one of the lists; its path is still this route's and must not fall through to a shorter prefix.
     bare = _with_limits(route, bare) if prefix else []
     below = _with_limits(route, below)
@@ -86,7 +98,8 @@ def compile_route(route: Route) -> CompiledRoute:
         prefix=prefix,
         bare=_action(bare) if prefix else None,
         below=_action(below),
-        clusters=dict(clusters.values()),
+        clusters={name: content for way in ways.values() for name, content in way.clusters.items()},
+        listeners={name: content for way in ways.values() for name, content in way.listeners.items()},
         saved=saved,
     )
 
@@ -111,6 +124,8 @@ def _check(route: Route) -> None:
     for upstream in route.upstreams:
         if upstream.weight < 0:
             raise refuse(f"the weight of upstream '{upstream.name}' must not be negative")
+    if route.access is not None and (fault := access_fault(route.access)):
+        raise refuse(f"it {fault}")
     if not route.rules:
         raise refuse("a route needs a rule")
     for rule in route.rules:
@@ -137,36 +152,39 @@ def _path_fault(path: str) -> str | None:
     return None
 
 
-def _bare_entries(route: Route, prefix: str, rule: Rule, clusters: _Clusters) -> Iterator[Json]:
+def _bare_entries(route: Route, prefix: str, rule: Rule, ways: _Ways) -> Iterator[Json]:
     """Entries for the path `prefix` itself: only a rule for `/` speaks of it."""
     if rule.path == "/":
-        yield _entry(route, rule, {"path": prefix}, clusters, rewrite=rule.rewrite)
+        yield _entry(route, rule, {"path": prefix}, ways, rewrite=rule.rewrite)
 
 
-def _below_entries(route: Route, prefix: str, rule: Rule, clusters: _Clusters) -> Iterator[Json]:
+def _below_entries(route: Route, prefix: str, rule: Rule, ways: _Ways) -> Iterator[Json]:
     path = prefix + rule.path
     if not rule.is_prefix:
-        yield _entry(route, rule, {"path": path}, clusters, rewrite=rule.rewrite)
+        yield _entry(route, rule, {"path": path}, ways, rewrite=rule.rewrite)
         return
     if not rule.path.endswith("/"):
-        yield _entry(route, rule, {"path": path}, clusters, rewrite=rule.rewrite)
+        yield _entry(route, rule, {"path": path}, ways, rewrite=rule.rewrite)
     deeper = None if rule.rewrite is None else rule.rewrite.rstrip("/") + "/"
-    yield _entry(route, rule, {"prefix": path.rstrip("/") + "/"}, clusters, rewrite=deeper)
+    yield _entry(route, rule, {"prefix": path.rstrip("/") + "/"}, ways, rewrite=deeper)
 
 
-def _entry(route: Route, rule: Rule, match: Json, clusters: _Clusters, *, rewrite: str | None) -> Json:
+def _entry(route: Route, rule: Rule, match: Json, ways: _Ways, *, rewrite: str | None) -> Json:
     if rule.methods:
         methods: Json = {"safe_regex": {"google_re2": {}, "regex": "|".join(rule.methods)}}
         match = {**match, "headers": [{"name": ":method", "string_match": methods}]}
-    action: Json = {**_destination(route, rule, clusters), **_time_limits(route)}
+    action: Json = {**_destination(route, rule, ways), **_time_limits(route)}
     if rewrite is not None:
         action["prefix_rewrite"] = rewrite
-    return {"match": match, "route": action}
+    entry: Json = {"match": match, "route": action}
+    if route.access is not None:
+        entry["typed_per_filter_config"] = entry_filters(route.access)
+    return entry
 
 
-def _destination(route: Route, rule: Rule, clusters: _Clusters) -> Json:
+def _destination(route: Route, rule: Rule, ways: _Ways) -> Json:
     weights = {upstream.name: upstream.weight for upstream in route.upstreams}
-    chosen = [(clusters[name][0], weights[name]) for name in rule.upstreams if weights[name]]
+    chosen = [(ways[name].cluster, weights[name]) for name in rule.upstreams if weights[name]]
     if len(chosen) == 1:
         return {"cluster": chosen[0][0]}
     return {"weighted_clusters": {"clusters": [{"name": name, "weight": weight} for name, weight in chosen]}}
@@ -210,11 +228,12 @@ def _refusal(status: int, *headers: Json) -> Json:
 def _held(entry: Json, unknown: Json, limit: int) -> Json:
     match = {**entry["match"], "headers": [*entry["match"].get("headers", []), unknown]}
     filters = {
+        **entry.get("typed_per_filter_config", {}),
         BODY_LIMIT_FILTER: {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
             # Envoy's filter takes no 0; against a limit of 0, a single byte of unknown size gets through.
             "buffer": {"max_request_bytes": max(limit, 1)},
-        }
+        },
     }
     return {**entry, "match": match, "typed_per_filter_config": filters}
 
@@ -236,19 +255,42 @@ def _action(entries: Sequence[Json]) -> bytes:
     return orjson.dumps({"action": {"name": "routes", "typed_config": routes}})
 
 
-_Clusters = Mapping[str, tuple[str, bytes]]
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How requests get to an upstream: the cluster that an entry names, and all that this takes."""
+
+    cluster: str
+    clusters: Mapping[str, bytes]
+    listeners: Mapping[str, bytes]
 
 
-def _cluster(upstream: Upstream) -> tuple[str, bytes]:
+_Ways = Mapping[str, _Way]
+
+
+def _way(route: Route, upstream: Upstream) -> _Way:
     addresses = sorted({target.address for target in upstream.targets})
     name = "u-" + hashlib.sha256("\n".join(addresses).encode()).hexdigest()[:24]
+    direct = {name: _cluster_named(name, [_address(Target(address)) for address in addresses])}
+    if route.access is None:
+        return _Way(name, direct, {})
+    relay = relay_name(route, route.access, name)
+    through = {**direct, relay: _cluster_named(relay, [relay_address(relay)])}
+    return _Way(relay, through, {relay: relay_listener(relay, name)})
+
+
+def guard_cluster(sockets: Sequence[Path]) -> Mapping[str, bytes]:
+    """The upstream of the platform's guards, which every guarded route needs."""
+    return {GUARD_CLUSTER: _cluster_named(GUARD_CLUSTER, guard_addresses(sockets))} if sockets else {}
+
+
+def _cluster_named(name: str, addresses: Sequence[Json]) -> bytes:
     thresholds = {
         "max_connections": _HIGH,
         "max_pending_requests": _HIGH,
         "max_requests": _HIGH,
         "max_retries": _HIGH,
     }
-    endpoints = [{"endpoint": {"address": _address(Target(address))}} for address in addresses]
+    endpoints = [{"endpoint": {"address": address}} for address in addresses]
     cluster: Json = {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
@@ -267,7 +309,7 @@ def _cluster(upstream: Upstream) -> tuple[str, bytes]:
     }
     if len(addresses) > 1:
         cluster["outlier_detection"] = _outliers()
-    return name, orjson.dumps(cluster)
+    return orjson.dumps(cluster)
 
 
 def _outliers() -> Json:

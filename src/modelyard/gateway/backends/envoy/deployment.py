@@ -20,10 +20,10 @@ from typing import Any
 import orjson
 
 from modelyard.gateway.backends.envoy.admin import Admin, AdminUnreachable
-from modelyard.gateway.backends.envoy.compiled import CompiledRoute, compile_route
+from modelyard.gateway.backends.envoy.compiled import CompiledRoute, compile_route, guard_cluster
 from modelyard.gateway.backends.envoy.files import identity, replace_file
 from modelyard.gateway.backends.envoy.probe import ProbeFailed, VersionProbe
-from modelyard.gateway.backends.envoy.routes import check_places, cluster_resource, observed_routes, route_resource
+from modelyard.gateway.backends.envoy.routes import check_places, discovery_resource, observed_routes, route_resource
 from modelyard.gateway.backends.envoy.saved import saved_routes
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
 from modelyard.gateway.port import GatewayRefused, ObservedRoute, Route
@@ -47,12 +47,14 @@ class Deployment:
         self._admin = admin
         self._probe = VersionProbe(self._files.probe_socket, settings.workers)
         self._routes: dict[str, CompiledRoute] = {}
+        self._fixed = guard_cluster(settings.guards)
         self._clusters: dict[str, bytes] = {}
+        self._listeners: dict[str, bytes] = {}
         self._clusters_written: object = None
         self._unused_since: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._era = secrets.token_hex(4)  # versions of this run differ from all that were before it
-        self._settled: tuple[object, object] | None = None
+        self._settled: tuple[object, ...] | None = None
         self._observed: tuple[object, list[ObservedRoute]] | None = None
 
     def load(self) -> None:
@@ -64,13 +66,15 @@ class Deployment:
             except GatewayRefused as refusal:
                 _log.warning("a saved route is left out: %s", refusal)
         # An Envoy that still runs may have requests under way to upstreams that no route names any more.
-        self._clusters = {**_clusters_in(self._files.clusters), **_clusters_of(self._routes.values())}
+        self._clusters = {**_clusters_in(self._files.clusters), **self._fixed, **_clusters_of(self._routes.values())}
+        self._listeners = _listeners_of(self._routes.values())
         self._note_unused()
 
     def write(self) -> str:
         """Write all files anew, for an Envoy that starts next. The version of the routes in them."""
         version = self._next_version()
         self._write_clusters(version)
+        self._write_listeners(version)
         self._write_routes_now(version)
         self._settled = None
         return version
@@ -91,10 +95,12 @@ class Deployment:
         """Put and remove routes (None) in one step. Raises `GatewayRefused` with nothing changed, or `RetryLater`."""
         wanted = {id: route for id, route in {**self._routes, **changes}.items() if route is not None}
         check_places(wanted.values())
+        self._check_guarded(changes.values())
         log_size = self._log_size()
         self._settled = None
         try:
             await self._add_clusters(_clusters_of(wanted.values()), log_size)
+            await self._add_listeners(_listeners_of(wanted.values()), log_size)
             before, self._routes = self._routes, wanted
             try:
                 await self._served(await self._write_routes(), log_size)
@@ -104,6 +110,7 @@ class Deployment:
                 raise
         finally:
             self._note_unused()
+        await self._remove_listeners()
         self._settled = self._on_disk()
 
     async def remove_unused(self) -> None:
@@ -158,6 +165,35 @@ class Deployment:
         counters = await self._admin.counters(r"^cluster_manager\.cds\.version_text$")
         return counters.get("cluster_manager.cds.version_text") == version
 
+    async def _add_listeners(self, needed: Mapping[str, bytes], log_size: int) -> None:
+        if not needed.keys() - self._listeners.keys():
+            return
+        before, self._listeners = self._listeners, {**self._listeners, **needed}
+        version = self._next_version()
+        try:
+            await asyncio.to_thread(self._write_listeners, version)
+            await self._poll(lambda: self._has_listeners(version), log_size, "listeners")
+        except BaseException:
+            self._listeners = before
+            await asyncio.to_thread(self._write_listeners, self._next_version())
+            raise
+
+    async def _has_listeners(self, version: str) -> bool:
+        counters = await self._admin.counters(r"^listener_manager\.lds\.version_text$")
+        return counters.get("listener_manager.lds.version_text") == version
+
+    async def _remove_listeners(self) -> None:
+        """Take away at once what no route leads through any more: connections that went through it are to end."""
+        needed = _listeners_of(self._routes.values())
+        if self._listeners.keys() - needed.keys():
+            self._listeners = needed
+            await asyncio.to_thread(self._write_listeners, self._next_version())
+
+    def _check_guarded(self, routes: Iterable[CompiledRoute | None]) -> None:
+        guarded = next((item.route for item in routes if item is not None and item.route.access is not None), None)
+        if guarded is not None and not self._fixed:
+            raise GatewayRefused(f"route '{guarded.id}' needs a guard, and this gateway has been told of none")
+
     async def _write_routes(self) -> str:
         version = self._next_version()
         await asyncio.to_thread(self._write_routes_now, version)
@@ -169,8 +205,11 @@ class Deployment:
         replace_file(self._files.routes, route_resource(self._routes.values(), version))
 
     def _write_clusters(self, version: str) -> None:
-        replace_file(self._files.clusters, cluster_resource(self._clusters, version))
+        replace_file(self._files.clusters, discovery_resource(self._clusters, version))
         self._clusters_written = identity(self._files.clusters)
+
+    def _write_listeners(self, version: str) -> None:
+        replace_file(self._files.listeners, discovery_resource(self._listeners, version))
 
     async def _served(self, version: str, log_size: int) -> None:
         async def is_served() -> bool:
@@ -200,12 +239,12 @@ class Deployment:
             delay = min(delay * 1.5, _SLOWEST_POLL_SECONDS)
 
     def _note_unused(self) -> None:
-        used = _clusters_of(self._routes.values()).keys()
+        used = _clusters_of(self._routes.values()).keys() | self._fixed.keys()
         now = time.monotonic()
         self._unused_since = {name: self._unused_since.get(name, now) for name in self._clusters if name not in used}
 
-    def _on_disk(self) -> tuple[object, object]:
-        return identity(self._files.clusters), identity(self._files.routes)
+    def _on_disk(self) -> tuple[object, ...]:
+        return identity(self._files.clusters), identity(self._files.listeners), identity(self._files.routes)
 
     def _log_size(self) -> int:
         try:
@@ -219,6 +258,10 @@ class Deployment:
 
 def _clusters_of(routes: Iterable[CompiledRoute]) -> dict[str, bytes]:
     return {name: content for route in routes for name, content in route.clusters.items()}
+
+
+def _listeners_of(routes: Iterable[CompiledRoute]) -> dict[str, bytes]:
+    return {name: content for route in routes for name, content in route.listeners.items()}
 
 
 def _clusters_in(path: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import orjson
 
 from modelyard.gateway.backends.envoy.files import replace_file
+from modelyard.gateway.backends.envoy.guarded import DRAIN_SECONDS
 from modelyard.gateway.backends.envoy.ports import bind_fault, describe, port_holders
 from modelyard.gateway.backends.envoy.settings import SOCKET_PATH_LIMIT, EnvoySettings, Files
 
@@ -172,6 +173,8 @@ def _arguments(settings: EnvoySettings) -> Sequence[str]:
         "--concurrency",
         str(settings.workers),
         "--disable-hot-restart",
+        "--drain-time-s",
+        str(DRAIN_SECONDS),
         "--log-level",
         "warning",
         "--file-flush-interval-msec",

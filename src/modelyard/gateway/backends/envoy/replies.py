@@ -42,6 +42,7 @@ REPLIES = (
     Reply(503, 902, "The service behind this address can't be reached.", ("UF",)),
     Reply(503, 903, "The service behind this address ended the connection before it answered.", ("UC", "UR", "LR")),
     Reply(503, 904, "The service behind this address has too many requests at the moment.", ("UO", "URX")),
+    Reply(503, 905, "The platform can't be asked who may pass at the moment; it is probably starting.", ("UAEX",)),
     Reply(503, 900, "The service behind this address is not available at the moment."),
     Reply(504, 900, "The service behind this address did not answer in time."),
 )
@@ -50,8 +51,20 @@ REPLIES = (
 def local_replies() -> Json:
     """The `local_reply_config` of a connection manager."""
     return {
-        "mappers": [_mapper(reply) for reply in REPLIES],
+        "mappers": [
+            *(_mapper(reply) for reply in REPLIES if reply.flags),
+            _guards_own(),
+            *(_mapper(reply) for reply in REPLIES if not reply.flags),
+        ],
         "body_format": _body("%RESPONSE_CODE%999", "The gateway answered this request itself."),
+    }
+
+
+def _guards_own() -> Json:
+    """What the guard says to those that it does not let pass (a redirection, a page, an envelope) goes out as it is."""
+    return {
+        "filter": {"response_flag_filter": {"flags": ["UAEX"]}},
+        "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}},
     }
 
 

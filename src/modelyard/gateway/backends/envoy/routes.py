@@ -58,9 +58,9 @@ def route_resource(routes: Iterable[CompiledRoute], version: str) -> bytes:
     return orjson.dumps({"version_info": version, "resources": [configuration]})
 
 
-def cluster_resource(clusters: Mapping[str, bytes], version: str) -> bytes:
-    """The discovery response (JSON) with the given upstreams."""
-    resources = [orjson.Fragment(content) for _, content in sorted(clusters.items())]
+def discovery_resource(named: Mapping[str, bytes], version: str) -> bytes:
+    """The discovery response (JSON) with the given upstreams or listeners."""
+    resources = [orjson.Fragment(content) for _, content in sorted(named.items())]
     return orjson.dumps({"version_info": version, "resources": resources})
 
 

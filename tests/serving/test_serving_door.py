@@ -18,11 +18,13 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from modelyard.serving.batching import BatchedTensors
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.contract import Signature, Tensors, TensorSpec
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
 from modelyard.serving.errors import BadRequest
+from modelyard.serving.inference_log import InferenceLog
 from modelyard.serving.paths import ServedName
 from modelyard.serving.service import TensorService
 
@@ -68,9 +70,14 @@ async def open_shop(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            *, is_loaded: bool = True, threads: int = 1, may_be_done_here: bool = False, **settings: Any
+            *,
+            is_loaded: bool = True,
+            threads: int = 1,
+            may_be_done_here: bool = False,
+            log: InferenceLog | None = None,
+            **settings: Any,
         ) -> Shop:
-            shop = _shop(tmp_path / "s.sock", is_loaded, threads, may_be_done_here, settings)
+            shop = _shop(tmp_path / "s.sock", is_loaded, threads, may_be_done_here, log, settings)
             return await stack.enter_async_context(shop)
 
         yield start
@@ -78,14 +85,20 @@ async def open_shop(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
 
 @asynccontextmanager
 async def _shop(
-    socket: Path, is_loaded: bool, threads: int, may_be_done_here: bool, settings: dict[str, Any]
+    socket: Path,
+    is_loaded: bool,
+    threads: int,
+    may_be_done_here: bool,
+    log: InferenceLog | None,
+    settings: dict[str, Any],
 ) -> AsyncIterator[Shop]:
     config = ServingConfig("/nowhere", "m", **settings)
     desk = Desk(queue_size=config.queue_size, deadline_seconds=config.deadline_seconds)
     desk.open(threads, may_be_done_here=may_be_done_here)
-    door, model = Door(config, desk), Doubler()
+    door, model = Door(config, desk, log), Doubler()
     if is_loaded:
-        door.open(TensorService(model, ServedName("m", "1")))
+        runtime = BatchedTensors(model, config, lambda: desk.in_flight) if config.max_batch_size > 1 else model
+        door.open(TensorService(runtime, ServedName("m", "1")))
     server = Server(
         door, uds=socket, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False, log_level=LogLevels.error
     )
@@ -248,3 +261,118 @@ async def test_draining_says_not_ready_and_still_answers(open_shop: Any) -> None
     assert (await shop.client.get("/v2/health/ready")).status_code == 503
     answer = await shop.ask()
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+async def test_every_inference_has_an_id(open_shop: Any) -> None:
+    shop = await open_shop()
+    ids = [(await shop.ask()).headers["x-inference-id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    refused = await shop.client.post(PREDICT, content=b"nope")
+    assert refused.status_code == 400 and refused.headers["x-inference-id"]
+    for given, is_kept in (("order-17:a.b_c", True), ("x" * 65, False), ("two words", False)):
+        answer = await shop.client.post(PREDICT, content=b"nope", headers={"X-Inference-Id": given})
+        assert (answer.headers["x-inference-id"] == given) is is_kept
+    assert "x-inference-id" not in (await shop.client.get("/v2/health/ready")).headers
+
+
+async def test_inferences_are_logged_with_their_id(open_shop: Any) -> None:
+    written: list[bytes] = []
+    log = InferenceLog(sample_rate=1.0, max_bytes=40, write=written.append)
+    shop = await open_shop(log=log)
+    first = await shop.ask(3)
+    second = await shop.client.post(PREDICT, content=b"n" * 100)
+    log.close()
+    assert all(line.startswith(b"\x1e{") and line.endswith(b"}\n") and line.count(b"\n") == 1 for line in written)
+    lines = [json.loads(line[1:]) for line in written]
+    assert [line["action"] for line in lines] == ["Inference.Request", "Inference.Response"] * 2
+    assert [line["inferenceId"] for line in lines] == [first.headers["x-inference-id"]] * 2 + [
+        second.headers["x-inference-id"]
+    ] * 2
+    assert json.loads(lines[0]["body"]) == {"instances": [{"x": 3, "wait": 0}]}
+    assert json.loads(lines[1]["body"]) == {"predictions": [6.0]}
+    assert [line.get("status") for line in lines] == [None, 200, None, 400]
+    assert [line["level"] for line in lines] == ["INFO", "INFO", "INFO", "WARNING"]
+    assert lines[2]["body"] == "n" * 40 + "…"
+    text = (await shop.client.get("/metrics")).text
+    assert 'inference_log_lines_total{model="m"} 4' in text
+
+
+async def test_a_log_that_can_not_be_written_holds_nobody_up(open_shop: Any) -> None:
+    is_free = threading.Event()
+    log = InferenceLog(sample_rate=1.0, max_bytes=100, write=lambda line: is_free.wait(30), queue_size=4)
+    shop = await open_shop(log=log)
+    try:
+        for _ in range(20):
+            assert (await shop.ask()).status_code == 200
+        dropped = log.dropped_count
+        assert dropped >= 40 - 4 - 1
+        assert f'inference_log_dropped_total{{model="m"}} {dropped}' in (await shop.client.get("/metrics")).text
+    finally:
+        is_free.set()
+        log.close()
+
+
+async def test_requests_that_are_there_together_are_predicted_together(open_shop: Any) -> None:
+    shop = await open_shop(threads=16, max_batch_size=8, max_batch_delay_ms=200.0, cpus=1)
+    calls: list[int] = []
+    predict = shop.model.predict
+
+    def watched(signature: Signature, inputs: Tensors) -> Tensors:
+        calls.append(len(inputs["x"]))
+        return predict(signature, inputs)
+
+    shop.model.predict = watched
+    slow = asyncio.create_task(shop.ask(100, wait=0.3))  # what comes meanwhile has to wait, and goes together
+    await asyncio.sleep(0.1)
+    answers = await asyncio.gather(*(shop.ask(number) for number in range(12)))
+    assert [answer.json()["predictions"] for answer in answers] == [[2.0 * number] for number in range(12)]
+    assert (await slow).json() == {"predictions": [200.0]}
+    assert calls[0] == 1 and sum(calls) == 13
+    assert max(calls) <= 8 and len(calls) <= 5
+    assert 'batched_rows_total{model="m"} 13' in (await shop.client.get("/metrics")).text
+
+
+async def test_a_lone_caller_does_not_wait_for_a_batch(open_shop: Any) -> None:
+    shop = await open_shop(threads=4, max_batch_size=8, max_batch_delay_ms=5000.0, cpus=1)
+    began = time.monotonic()
+    for _ in range(3):
+        assert (await shop.ask()).status_code == 200
+    assert time.monotonic() - began < 5
+
+
+async def test_a_bad_value_fails_alone(open_shop: Any) -> None:
+    shop = await open_shop(threads=16, max_batch_size=8, max_batch_delay_ms=200.0, cpus=1)
+    slow = asyncio.create_task(shop.ask(100, wait=0.3))
+    await asyncio.sleep(0.1)
+    answers = await asyncio.gather(*(shop.ask(number) for number in (1, -1, -2, 4)))
+    assert [answer.status_code for answer in answers] == [200, 500, 400, 200]
+    await slow
+
+
+async def test_a_large_tensor_is_streamed_as_it_is(open_shop: Any) -> None:
+    shop = await open_shop(max_body_bytes=100 * 2**20)
+    values = np.arange(3_000_000, dtype="<f4")
+    head = {
+        "inputs": [
+            {
+                "name": "x",
+                "shape": [len(values)],
+                "datatype": "FP32",
+                "parameters": {"binary_data_size": values.nbytes},
+            },
+            {"name": "wait", "shape": [1], "datatype": "FP32", "data": [0]},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    text = json.dumps(head).encode()
+    answer = await shop.client.post(
+        "/v2/models/m/infer",
+        content=text + values.tobytes(),
+        headers={"inference-header-content-length": str(len(text))},
+    )
+    assert answer.status_code == 200, answer.text
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    length = int(answer.headers["inference-header-content-length"])
+    [output] = json.loads(answer.content[:length])["outputs"]
+    assert output["shape"] == [3_000_000]
+    assert np.array_equal(np.frombuffer(answer.content[length:], "<f4"), values * 2)

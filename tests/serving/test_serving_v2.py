@@ -122,7 +122,7 @@ def test_raw_tensors_are_read_one_after_the_other() -> None:
         ]
     }
     text = json.dumps(head).encode()
-    body = text + to_bytes(first) + to_bytes(second)
+    body = b"".join([text, to_bytes(first), to_bytes(second)])
     tensors = v2.parse_body(body, str(len(text))).tensors
     assert tensors["f"].tolist() == [[0, 1], [2, 3]]
     assert tensors["plain"].tolist() == [7]
@@ -149,15 +149,15 @@ def test_outputs_are_chosen_and_mixed() -> None:
     request = parse(
         tensor([1, 2], (1, 2)), id="a", outputs=[{"name": "s", "parameters": {"binary_data": True}}, {"name": "y"}]
     )
-    body, length = v2.render_infer(request, outputs, "m", "1")
-    head = json.loads(body[:length])
+    body, raw = v2.render_infer(request, outputs, "m", "1")
+    head = json.loads(body)
     assert (head["id"], head["model_name"], head["model_version"]) == ("a", "m", "1")
     assert head["outputs"][0] == {"name": "s", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
     assert head["outputs"][1] == {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1.5, None]}
-    assert body[length:] == b"\x01\x00\x00\x00\xff"
+    assert raw == [b"\x01\x00\x00\x00\xff"]
     every = parse(tensor([1, 2], (1, 2)))
-    body, length = v2.render_infer(every, outputs, "m", "1")
-    assert length is None
+    body, raw = v2.render_infer(every, outputs, "m", "1")
+    assert raw == []
     assert [entry["name"] for entry in json.loads(body)["outputs"]] == ["y", "s", "n"]
     with pytest.raises(BadRequest, match="no output 'z'"):
         v2.render_infer(parse(tensor([1, 2], (1, 2)), outputs=[{"name": "z"}]), outputs, "m", "1")

@@ -29,6 +29,10 @@ class ServingConfig:
         max_body_bytes: larger bodies get 413.
         deadline_seconds: slower predictions get 504.
         queue_size: how many requests may wait beside those that are being answered; more get 429.
+        max_batch_size: up to so many rows of different requests are predicted together; 1 is off.
+        max_batch_delay_ms: how long a request may wait for others that are on their way to join it.
+        log_sample_rate: which part of the inferences is logged, 0 to 1.
+        log_max_bytes: more of a logged body is cut off.
         threads: prediction threads; 0 lets the model decide (an archive's handler always has one).
         cpus: how many processors the instance may use; 0 means as many as the process sees.
         drain_seconds: how long requests in flight may go on after SIGTERM.
@@ -46,6 +50,10 @@ class ServingConfig:
     max_body_bytes: int = 64 * 1024 * 1024
     deadline_seconds: float = 60.0
     queue_size: int = 128
+    max_batch_size: int = 1
+    max_batch_delay_ms: float = 5.0
+    log_sample_rate: float = 0.0
+    log_max_bytes: int = 4096
     threads: int = 0
     cpus: float = 0.0
     drain_seconds: float = 30.0
@@ -113,9 +121,13 @@ def _value_faults(config: ServingConfig) -> list[str]:
     ]
     faults += [
         f"'{name}' must not be negative"
-        for name in ("queue_size", "threads", "cpus", "drain_seconds")
+        for name in ("queue_size", "threads", "cpus", "drain_seconds", "max_batch_delay_ms", "log_max_bytes")
         if getattr(config, name) < 0
     ]
+    if config.max_batch_size < 1:
+        faults.append("'max_batch_size' must be at least 1")
+    if not 0 <= config.log_sample_rate <= 1:
+        faults.append("'log_sample_rate' must be between 0 and 1")
     if config.format not in FORMATS:
         faults.append(f"unknown format '{config.format}'; known are {', '.join(FORMATS)}")
     if config.socket_path is None:

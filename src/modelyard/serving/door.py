@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.errors import BodyEncoded, BodyTooLarge, NotReady, NotServed, Refusal
+from modelyard.serving.inference_log import REQUEST, RESPONSE, InferenceIds, InferenceLog, Record
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.paths import ServedName, Verb, resolve
 from modelyard.serving.protocol import v1, v2
@@ -26,6 +27,8 @@ from modelyard.serving.service import JSON, Answer, Service
 _PREDICTIONS = (Verb.V1_PREDICT, Verb.V2_INFER)
 # Inside a sandbox the package around this one need not be whole.
 _VERSION = str(getattr(import_module("modelyard"), "__version__", "unknown"))
+INFERENCE_ID = "x-inference-id"
+_PIECE_BYTES = 256 * 1024
 _FOR_ROWS = ("content-type", v2.HEADER_LENGTH)
 
 
@@ -35,9 +38,10 @@ class Door:
     Args:
         config: names and limits.
         desk: where predictions are made.
+        log: where inferences are written down; None for nowhere.
     """
 
-    def __init__(self, config: ServingConfig, desk: Desk) -> None:
+    def __init__(self, config: ServingConfig, desk: Desk, log: InferenceLog | None = None) -> None:
         self._limit = config.max_body_bytes
         self._desk = desk
         self._served = ServedName(config.model_name, config.model_version)
@@ -45,6 +49,8 @@ class Door:
         self._is_draining = False
         self._metrics = Metrics(config.model_name)
         self._verbs: dict[tuple[str, str], Verb] = {}
+        self._ids = InferenceIds()
+        self._log = log or InferenceLog(sample_rate=0, max_bytes=0)
 
     @property
     def is_ready(self) -> bool:
@@ -70,9 +76,14 @@ class Door:
     async def __rsgi__(self, scope: Scope, proto: Exchange) -> None:
         started = perf_counter()
         verb: Verb | None = None
+        inference: _Inference | None = None
         try:
             verb = self._verb(scope.method, scope.path)
-            answer = await self._predict(verb, scope, proto) if verb in _PREDICTIONS else self._tell(verb)
+            if verb in _PREDICTIONS:
+                inference = _Inference(self._ids.id_for(scope.headers.get(INFERENCE_ID)), self._log.takes_next())
+                answer = await self._predict(verb, inference, scope, proto)
+            else:
+                answer = self._tell(verb)
         except Refusal as refusal:
             answer = Answer(
                 refusal.status, [("content-type", JSON), *refusal.headers], write_json({"error": refusal.message})
@@ -80,11 +91,18 @@ class Door:
         except Exception as error:
             traceback.print_exception(error)
             answer = Answer(500, [("content-type", JSON)], write_json({"error": f"the model server failed: {error}"}))
-        if verb in _PREDICTIONS:
-            self._metrics.note(answer.status, perf_counter() - started)
+        if inference is not None:
+            seconds = perf_counter() - started
+            self._metrics.note(answer.status, seconds)
+            answer.headers.append((INFERENCE_ID, inference.id))
             if self._is_draining:
                 answer.headers.append(("connection", "close"))
-        proto.response_bytes(answer.status, answer.headers, answer.body)
+            if inference.is_logged:
+                self._note_answer(inference.id, answer, seconds)
+        if answer.tail:
+            await _send_pieces(proto, answer)
+        else:
+            proto.response_bytes(answer.status, answer.headers, answer.body)
 
     def _verb(self, method: str, path: str) -> Verb:
         verb = self._verbs.get((method, path))
@@ -92,14 +110,23 @@ class Door:
             verb = self._verbs[method, path] = resolve(method, path, self._served)
         return verb
 
-    async def _predict(self, verb: Verb, scope: Scope, proto: Exchange) -> Answer:
+    async def _predict(self, verb: Verb, inference: _Inference, scope: Scope, proto: Exchange) -> Answer:
         body = await self._read(scope.headers, proto)
+        if inference.is_logged:
+            self._log.note(Record(REQUEST, inference.id, body, scope.headers.get("content-type") or ""))
         service = self._service
         if service is None:
             raise NotReady("the model is still being loaded")
-        headers = dict(scope.headers.items()) if service.signature is None else _picked(scope.headers)
+        if service.signature is None:
+            headers: Mapping[str, str] = {**dict(scope.headers.items()), INFERENCE_ID: inference.id}
+        else:
+            headers = _picked(scope.headers)
         ask = service.answer_v1 if verb is Verb.V1_PREDICT else service.answer_v2
         return await self._desk.run(partial(ask, body, headers), len(body))
+
+    def _note_answer(self, inference_id: str, answer: Answer, seconds: float) -> None:
+        kind = next((value for name, value in answer.headers if name == "content-type"), "")
+        self._log.note(Record(RESPONSE, inference_id, answer.body, kind, answer.status, seconds))
 
     async def _read(self, headers: Headers, proto: Exchange) -> bytes:
         encoding = headers.get("content-encoding")
@@ -120,12 +147,22 @@ class Door:
     def _tell(self, verb: Verb) -> Answer:
         if verb is Verb.METRICS:
             desk = self._desk
-            text = self._metrics.render(in_flight=desk.in_flight, waiting=desk.waiting, is_ready=self.is_ready)
+            text = self._metrics.render(
+                self._counters(), in_flight=desk.in_flight, waiting=desk.waiting, is_ready=self.is_ready
+            )
             return Answer(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
         status = 200
         if verb in (Verb.READY, Verb.V2_READY, Verb.V2_MODEL_READY) and not self.is_ready:
             status = 503
         return Answer(status, [("content-type", JSON)], write_json(self._told(verb)))
+
+    def _counters(self) -> dict[str, int]:
+        """Counts that others keep."""
+        counters = {"inference_log_lines": self._log.written_count, "inference_log_dropped": self._log.dropped_count}
+        batcher = self._service.batcher if self._service is not None else None
+        if batcher is not None:
+            counters |= {"batches": batcher.batch_count, "batched_rows": batcher.row_count}
+        return counters
 
     def _told(self, verb: Verb) -> Any:
         name, version = self._served.name, self._served.version
@@ -152,6 +189,16 @@ class Door:
         raise NotServed(f"nothing answers {verb.value}")
 
 
+class _Inference:
+    """A prediction under way."""
+
+    __slots__ = ("id", "is_logged")
+
+    def __init__(self, id: str, is_logged: bool) -> None:
+        self.id = id
+        self.is_logged = is_logged
+
+
 class Headers(Protocol):
     """Request headers, by any case."""
 
@@ -173,6 +220,24 @@ class Exchange(Protocol):
     async def __call__(self) -> bytes: ...
     def __aiter__(self) -> Any: ...
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Stream: ...
+
+
+class Stream(Protocol):
+    """An answer that is written piece by piece."""
+
+    async def send_bytes(self, data: bytes) -> None: ...
+
+
+async def _send_pieces(proto: Exchange, answer: Answer) -> None:
+    """Pieces as they are, so that a large tensor is not copied into one body; a slow reader holds back the next piece."""
+    length = len(answer.body) + sum(len(piece) for piece in answer.tail)
+    stream = proto.response_stream(answer.status, [*answer.headers, ("content-length", str(length))])
+    await stream.send_bytes(answer.body)
+    for piece in answer.tail:
+        view = memoryview(piece)
+        for begin in range(0, len(view), _PIECE_BYTES):
+            await stream.send_bytes(bytes(view[begin : begin + _PIECE_BYTES]))
 
 
 def _picked(headers: Headers) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
 from modelyard.serving.errors import LoadFailed, NotReady
+from modelyard.serving.inference_log import InferenceLog
 from modelyard.serving.load import Loaded, load
 from modelyard.serving.report import Report
 
@@ -43,7 +44,8 @@ async def serve(config: ServingConfig, report: Report) -> int:
         loop.add_signal_handler(number, stopping.set)
     report.write("loading", f"loading model '{config.model_name}'")
     desk = Desk(queue_size=config.queue_size, deadline_seconds=config.deadline_seconds)
-    door = Door(config, desk)
+    log = InferenceLog(sample_rate=config.log_sample_rate, max_bytes=config.log_max_bytes)
+    door = Door(config, desk, log)
     try:
         server = _server(config, door)
     except LoadFailed as error:
@@ -61,6 +63,7 @@ async def serve(config: ServingConfig, report: Report) -> int:
         return EXIT_LOAD_FAILED
     if code == 0:
         await _drain(config, desk, door, server, listening, report)
+    await asyncio.to_thread(log.close)
     return code
 
 
@@ -68,7 +71,7 @@ async def _open(config: ServingConfig, desk: Desk, door: Door, report: Report) -
     started = perf_counter()
     desk.open(1)
     try:
-        loaded: Loaded = await desk.run_unhurried(lambda: load(config))
+        loaded: Loaded = await desk.run_unhurried(lambda: load(config, lambda: desk.in_flight))
     except LoadFailed as error:
         report.write("failed", error.message)
         return EXIT_LOAD_FAILED

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from modelyard.serving.batching import BatchedRows, BatchedTensors, InFlight
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.contract import TensorRuntime, zeros
 from modelyard.serving.errors import LoadFailed
@@ -15,6 +16,7 @@ from modelyard.serving.find import Kind, find_artifact, version_of
 from modelyard.serving.paths import ServedName
 from modelyard.serving.service import RowService, Service, TensorService
 
+_MAX_WAITING_THREADS = 64
 # The modules are imported when they are needed: each brings a framework that only its own images have.
 _RUNTIMES = {
     Kind.SAVED_MODEL: ("tensorflow", "TensorFlow"),
@@ -41,8 +43,8 @@ class Loaded:
     may_be_done_here: bool
 
 
-def load(config: ServingConfig) -> Loaded:
-    """Load the configured model. Raises `LoadFailed` with one sentence for the model's owner."""
+def load(config: ServingConfig, in_flight: InFlight) -> Loaded:
+    """Load the configured model; `in_flight` is for batches. Raises `LoadFailed` with one sentence for the model's owner."""
     root = Path(config.model_dir)
     artifact = find_artifact(root, config.format)
     module_name, framework = _RUNTIMES[artifact.kind]
@@ -52,12 +54,18 @@ def load(config: ServingConfig) -> Loaded:
         raise LoadFailed(f"{artifact.path.name} needs {framework}, which this image does not have ({error})") from error
     served = ServedName(config.model_name, version_of(artifact, root) or config.model_version)
     runtime: Any = module.open_model(artifact.path, config)
+    is_batched = config.max_batch_size > 1
+    # Each request of a batch waits in a thread of its own.
+    waiting = min(2 * config.max_batch_size, _MAX_WAITING_THREADS)
     if not hasattr(runtime, "signatures"):
-        return Loaded(RowService(runtime, served), 1, may_be_done_here=False)
+        rows = BatchedRows(runtime, config, in_flight) if is_batched else runtime
+        return Loaded(RowService(rows, served), waiting if is_batched else 1, may_be_done_here=False)
     if config.warm_up:
         _warm_up(runtime)
-    threads = config.threads or config.processor_count
-    return Loaded(TensorService(runtime, served), threads, may_be_done_here=True)
+    if is_batched:
+        tensors = BatchedTensors(runtime, config, in_flight)
+        return Loaded(TensorService(tensors, served), waiting, may_be_done_here=False)
+    return Loaded(TensorService(runtime, served), config.threads or config.processor_count, may_be_done_here=True)
 
 
 def _warm_up(runtime: TensorRuntime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 _BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _PREFIX = "modelyard_serving"
@@ -23,8 +24,8 @@ class Metrics:
         self._buckets[bisect_left(_BOUNDS_SECONDS, seconds)] += 1
         self._seconds += seconds
 
-    def render(self, *, in_flight: int, waiting: int, is_ready: bool) -> bytes:
-        """All of it as text. `in_flight` counts requests that have a thread or wait for one, `waiting` the latter."""
+    def render(self, counters: Mapping[str, int], *, in_flight: int, waiting: int, is_ready: bool) -> bytes:
+        """All of it as text. `in_flight` counts requests that have a thread or wait for one, `waiting` the latter; `counters` are others' own."""
         model = f'model="{self._model}"'
         lines = [f"# TYPE {_PREFIX}_requests_total counter"]
         lines += [
@@ -38,6 +39,8 @@ class Metrics:
             lines.append(f'{_PREFIX}_request_seconds_bucket{{{model},le="{bound}"}} {total}')
         lines.append(f"{_PREFIX}_request_seconds_sum{{{model}}} {self._seconds:.6f}")
         lines.append(f"{_PREFIX}_request_seconds_count{{{model}}} {total}")
+        for name, value in counters.items():
+            lines += [f"# TYPE {_PREFIX}_{name}_total counter", f"{_PREFIX}_{name}_total{{{model}}} {value}"]
         for name, value in (("in_flight", in_flight), ("waiting", waiting), ("ready", int(is_ready))):
             lines += [f"# TYPE {_PREFIX}_{name} gauge", f"{_PREFIX}_{name}{{{model}}} {value}"]
         return ("\n".join(lines) + "\n").encode()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.serving.batcher import Batcher
 from modelyard.serving.contract import Reply, RowRuntime, Signature, TensorRuntime, Tensors
 from modelyard.serving.errors import BadRequest, ModelFailed, Refusal
 from modelyard.serving.paths import ServedName
@@ -15,15 +16,17 @@ from modelyard.serving.protocol.json_text import read_json
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+_JOINED_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer in parts."""
+    """An HTTP answer in parts. `tail` are pieces that follow the body: large tensors, sent without being joined."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    tail: tuple[bytes | memoryview, ...] = ()
 
 
 class TensorService:
@@ -38,6 +41,11 @@ class TensorService:
     def signature(self) -> Signature:
         """The default signature, for the model's metadata."""
         return self.runtime.signatures[self.runtime.default_signature]
+
+    @property
+    def batcher(self) -> Batcher[Any, Any] | None:
+        """What joins requests, where batching is on."""
+        return getattr(self.runtime, "batcher", None)
 
     def answer_v1(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """The answer to a V1 request; one of V2 that came to this path gets the answer of its own protocol."""
@@ -91,6 +99,11 @@ class RowService:
         self.platform = runtime.platform
         self.signature: Signature | None = None
 
+    @property
+    def batcher(self) -> Batcher[Any, Any] | None:
+        """What joins requests, where batching is on."""
+        return getattr(self.runtime, "batcher", None)
+
     def answer_v1(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """The answer of the user's program to a body of any kind."""
         if b'"datatype"' in body and _is_json(headers) and v2.looks_like_v2(value := read_json(body)):
@@ -143,8 +156,12 @@ def _is_json(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json")
 
 
-def _v2_answer(body: bytes, header_length: int | None, reply: Reply | None = None) -> Answer:
+def _v2_answer(text: bytes, raw: Sequence[bytes | memoryview], reply: Reply | None = None) -> Answer:
+    """JSON, and raw tensors after it; small ones in one piece, since pieces cost more than copying so little."""
     status = (reply.status if reply else None) or 200
-    if header_length is None:
-        return Answer(status, [("content-type", JSON)], body)
-    return Answer(status, [("content-type", OCTETS), (v2.HEADER_LENGTH, str(header_length))], body)
+    if not raw:
+        return Answer(status, [("content-type", JSON)], text)
+    headers = [("content-type", OCTETS), (v2.HEADER_LENGTH, str(len(text)))]
+    if sum(len(piece) for piece in raw) <= _JOINED_BYTES:
+        return Answer(status, headers, b"".join([text, *raw]))
+    return Answer(status, headers, text, tuple(raw))

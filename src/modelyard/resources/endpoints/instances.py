@@ -10,6 +10,7 @@ from urllib.parse import quote
 from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE
 from modelyard.resources.endpoints.model import DEFAULT_RESOURCE_PATH, EndpointModelSpec
 from modelyard.resources.flavors.model import Flavor
+from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
 from modelyard.resources.storages.model import Location, ObjectLocation
 from modelyard.resources.workloads.model import (
@@ -17,6 +18,7 @@ from modelyard.resources.workloads.model import (
     CommandSpec,
     EnvironmentSpec,
     LimitsSpec,
+    LogSpec,
     MountSpec,
     WorkloadSpec,
 )
@@ -51,16 +53,16 @@ def serving_workload(
     image_digest: str,
     artifact: Location,
     settings: ServingSettings,
+    log: LogSpec | None = None,
 ) -> WorkloadSpec:
-    """The workload whose instances are the replicas of a model server."""
+    """The workload whose instances are the replicas of a model server; with `log` inferences are logged too."""
     model_dir, fetches, mounts = _artifact(artifact)
     config = {
+        **_serving(spec.serving, settings, is_logged=log is not None),
         "model_dir": model_dir,
         "model_name": spec.model_name,
         "format": spec.format_code,
         "listen": f"{RUN}/{_SOCKET}.sock",
-        "max_body_bytes": settings.max_body_bytes,
-        "deadline_seconds": settings.deadline_seconds,
         "cpus": flavor.vcpus,
         "drain_seconds": _DRAIN_SECONDS,
         "report_path": f"{RUN}/report.json",
@@ -97,7 +99,14 @@ def serving_workload(
         ready_path=_READY_PATH,
         grace_seconds=_DRAIN_SECONDS + 10.0,
         restart="always",
+        log=log,
     )
+
+
+def inference_log(endpoint_id: str, stage_id: str, model_name: str) -> LogSpec:
+    """Under which fields a model server's output goes to the log store."""
+    fields = {"endpointId": endpoint_id, "endpointStageId": stage_id, "modelName": model_name}
+    return LogSpec(category="easymaker.inference", fields=fields)
 
 
 def stage_route(
@@ -129,10 +138,27 @@ def stage_route(
         prefix=prefix,
         rules=tuple(rules),
         upstreams=tuple(UpstreamSpec(name=model_id, addresses=addresses[model_id]) for model_id, _ in models),
-        timeout_seconds=settings.deadline_seconds + 5.0,
+        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for _, spec in models) + 5.0,
         max_body_bytes=settings.max_body_bytes,
         labels=labels,
     )
+
+
+def _serving(options: ServingOptions, settings: ServingSettings, *, is_logged: bool) -> dict[str, object]:
+    """The options as the model server's configuration has them."""
+    return {
+        "max_body_bytes": settings.max_body_bytes,
+        "deadline_seconds": _deadline_seconds(options, settings),
+        "queue_size": options.queue_size,
+        "max_batch_size": options.max_batch_size,
+        "max_batch_delay_ms": options.max_batch_delay_milliseconds,
+        "log_sample_rate": options.log_sample_rate if is_logged else 0,
+        "log_max_bytes": options.log_max_bytes,
+    }
+
+
+def _deadline_seconds(options: ServingOptions, settings: ServingSettings) -> float:
+    return options.deadline_seconds or settings.deadline_seconds
 
 
 def _artifact(location: Location) -> tuple[str, tuple[Fetch, ...], tuple[MountSpec, ...]]:

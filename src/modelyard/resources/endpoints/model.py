@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from modelyard.resources.models.schemas import ServingOptions
+
 DEFAULT_STAGE_NAME = "default"
 DEFAULT_RESOURCE_PATH = "/inference"
 
@@ -44,3 +46,4 @@ class EndpointModelSpec(_Frozen):
     image_id: str
     resource_path: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    serving: ServingOptions = ServingOptions()

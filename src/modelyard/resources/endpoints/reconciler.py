@@ -14,7 +14,7 @@ from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
 from modelyard.kit.errors import UserError
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.instances import ServingSettings, serving_workload, stage_route
+from modelyard.resources.endpoints.instances import ServingSettings, inference_log, serving_workload, stage_route
 from modelyard.resources.endpoints.lifecycle import (
     ENDPOINT,
     ENDPOINT_MODEL,
@@ -121,6 +121,7 @@ class StageReconciler:
                     to_environment(image).digest,
                     await self._storages.locate(project, model_spec.artifact_uri),
                     self._settings,
+                    inference_log(scene.endpoint.id, scene.stage.id, model_spec.model_name) if spec.use_log else None,
                 )
             except UserError as fault:
                 await self._record_failure(scene, "BAD_REQUEST", fault.message, (), lease)

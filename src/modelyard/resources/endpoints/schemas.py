@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from modelyard.resources.flavors.schemas import FlavorOut
-from modelyard.resources.models.schemas import ModelOut
+from modelyard.resources.models.schemas import ModelOut, ServingOptions
 from modelyard.wire import Change, Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
 
 MAX_NODES = 10
@@ -27,6 +27,7 @@ class EndpointModelCreate(Wire):
     apigw_resource_uri: str | None = Field(default=None, max_length=255)
     pod_count: int | None = Field(default=None, ge=1, le=100)
     description: Description = None
+    serving_options: ServingOptions | None = None
 
     @field_validator("apigw_resource_uri")
     @classmethod
@@ -117,6 +118,7 @@ class EndpointModelOut(ResourceOut):
     stage: EndpointModelStage
     running_pod_count: int
     pod_count: int
+    serving_options: ServingOptions
     apigw_resource_uri: str | None = None
     apigw_endpoint_uri: str
 

@@ -60,6 +60,7 @@ from modelyard.resources.images.errors import NoServingImage
 from modelyard.resources.images.service import Images
 from modelyard.resources.models.errors import ModelInUse
 from modelyard.resources.models.model import Model
+from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.models.service import Models
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.storages.errors import StoragePathFault
@@ -340,6 +341,7 @@ class Endpoints:
             image_id=image.id,
             resource_path=item.apigw_resource_uri,
             parameters=tuple((parameter.name, parameter.value) for parameter in model.spec.parameters),
+            serving=item.serving_options or ServingOptions(),
         )
 
     async def _add_stage(

@@ -166,6 +166,7 @@ class Views:
                 "stage": EndpointModelStage(stage_id=stage.id, deploy_status=deploy_status, stage_url=url),
                 "running_pod_count": ready_count,
                 "pod_count": stage_spec.node_count,
+                "serving_options": spec.serving,
                 "apigw_resource_uri": spec.resource_path,
                 "apigw_endpoint_uri": f"https://{url}{path}",
             }

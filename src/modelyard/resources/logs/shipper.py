@@ -18,6 +18,7 @@ from modelyard.compute.port import LogChunk
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.logstore.port import LogLine, LogStore
 from modelyard.resources.logs.lines import cut, line_end
+from modelyard.resources.logs.records import Record, read_record
 from modelyard.resources.logs.service import LOG_TYPE
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.workloads.lifecycle import LIFECYCLE
@@ -169,16 +170,17 @@ class Shipper:
         return self._line(source, begin, text)
 
     def _line(self, source: Source, position: int, body: str) -> LogLine:
+        record = read_record(body) or Record(body, _level(body), {})
         return LogLine(
             source=source.instance_id,
             position=position,
             time=self._clock(),
-            level=_level(body),
+            level=record.level,
             category=source.category,
             log_type=LOG_TYPE,
             app_key=source.app_key,
-            body=body,
-            fields=source.fields,
+            body=record.body,
+            fields={**record.fields, **source.fields},
         )
 
 

@@ -24,6 +24,26 @@ class ModelParameter(Wire):
     parameter_value: str = Field(max_length=255)
 
 
+class ServingOptions(Wire):
+    """How the model server of an endpoint answers. What is left out is as the platform's settings say.
+
+    Attributes:
+        max_batch_size: rows of different requests that are predicted together; 1 is off.
+        max_batch_delay_milliseconds: how long a request may wait for others that are on their way.
+        queue_size: requests that may wait; more are answered 429.
+        deadline_seconds: slower predictions are answered 504.
+        log_sample_rate: which part of the inferences is logged where the stage's log is on, 0 to 1.
+        log_max_bytes: more of a logged body is cut off.
+    """
+
+    max_batch_size: int = Field(default=1, ge=1, le=1024)
+    max_batch_delay_milliseconds: float = Field(default=5.0, ge=0, le=1000, allow_inf_nan=False)
+    queue_size: int = Field(default=128, ge=0, le=10_000)
+    deadline_seconds: float | None = Field(default=None, gt=0, le=1200, allow_inf_nan=False)
+    log_sample_rate: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+    log_max_bytes: int = Field(default=4096, ge=0, le=24 * 1024)
+
+
 class ModelCreate(Wire):
     """`POST /models`: from a COMPLETE training (`trainingId`) or from an artifact (`modelUploadUri`)."""
 

@@ -28,7 +28,7 @@ from modelyard.resources.workloads.table import WorkloadRow
 
 KIND = "workload"
 _BEYOND_ANY_END = 2**62
-_TAIL_BYTES = 8192
+_TAIL_BYTES = 64 * 1024
 _TAIL_LINES = 20
 
 
@@ -119,7 +119,9 @@ class Workloads:
         end = await self.read_output(workload.id, index, _BEYOND_ANY_END, 1)
         begin = max(0, end.next_offset - _TAIL_BYTES)
         chunk = await self.read_output(workload.id, index, begin, _TAIL_BYTES)
-        return tuple(chunk.data.decode(errors="replace").splitlines()[-_TAIL_LINES:])
+        # Records of inferences (they begin with 0x1E) say nothing about an end.
+        lines = [line for line in chunk.data.splitlines() if not line.startswith(b"\x1e")]
+        return tuple(line.decode(errors="replace") for line in lines[-_TAIL_LINES:])
 
     async def read_output(self, workload_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of an instance's newest attempt. An instance that has none yet answers an empty piece."""

@@ -95,7 +95,9 @@ def render_rows(reply: Reply, *, is_instances: bool) -> tuple[bytes, str]:
     return _json(row), "application/json"
 
 
-def render_row_tensors(request: V2Request, reply: Reply, name: str, version: str) -> tuple[bytes, int | None]:
+def render_row_tensors(
+    request: V2Request, reply: Reply, name: str, version: str
+) -> tuple[bytes, list[bytes | memoryview]]:
     """Rows as the V2 answer: a tensor `output_0` where they are numbers of one shape, else texts that hold JSON."""
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in reply.rows]
     return render_infer(request, {"output_0": _stacked(rows)}, name, version)

@@ -147,15 +147,17 @@ def explain(signature: Signature) -> str:
     return f"The {signature}; for example {write_json({'inputs': tensors}).decode()}"
 
 
-def render_infer(request: V2Request, outputs: Tensors, name: str, version: str) -> tuple[bytes, int | None]:
-    """The answer's body, and how many bytes of it are JSON where raw tensors follow (else None)."""
+def render_infer(
+    request: V2Request, outputs: Tensors, name: str, version: str
+) -> tuple[bytes, list[bytes | memoryview]]:
+    """The answer's JSON, and the raw tensors that follow it."""
     unknown = [wanted for wanted in request.wanted if wanted not in outputs]
     if unknown:
         raise BadRequest(
             f"the model has no output '{unknown[0]}'; it has " + ", ".join(f"'{known}'" for known in outputs)
         )
     entries: list[dict[str, Any]] = []
-    raw: list[bytes] = []
+    raw: list[bytes | memoryview] = []
     for output in request.wanted or outputs:
         array = outputs[output]
         if array.dtype.name not in _WORDS and array.dtype.kind not in "OSU":
@@ -172,8 +174,7 @@ def render_infer(request: V2Request, outputs: Tensors, name: str, version: str) 
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": entries}
     if request.id is not None:
         answer["id"] = request.id
-    text = write_json(answer)
-    return (b"".join([text, *raw]), len(text)) if raw else (text, None)
+    return write_json(answer), raw
 
 
 def describe(name: str, version: str, platform: str, signature: Signature | None) -> dict[str, Any]:

@@ -33,10 +33,11 @@ def from_bytes(raw: memoryview, dtype: str, shape: Sequence[int], where: str) ->
     return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def to_bytes(array: Array) -> bytes:
-    """A tensor as raw bytes."""
+def to_bytes(array: Array) -> bytes | memoryview:
+    """A tensor as raw bytes; numbers are not copied where they lie as they are sent."""
     if array.dtype.kind not in "OSU":
-        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        flat = np.ascontiguousarray(array).reshape(-1).astype(array.dtype.newbyteorder("<"), copy=False)
+        return flat.view(np.uint8).data if flat.size else b""
     pieces: list[bytes] = []
     for item in array.reshape(-1).tolist():
         text = item if isinstance(item, bytes) else str(item).encode()

@@ -88,7 +88,7 @@ class ArchiveModel:
     def answer(self, rows: Sequence[Any], headers: Mapping[str, str]) -> Reply:
         """Ask the handler; see `RowRuntime`."""
         context = self._context
-        request_id = headers.get("x-request-id") or str(uuid.uuid4())
+        request_id = headers.get("x-inference-id") or headers.get("x-request-id") or str(uuid.uuid4())
         _begin(context, request_id, headers)
         try:
             result = self._handle(list(rows), context)

@@ -20,6 +20,7 @@ from modelyard.compute.backends.local.limits import (
     remove_bases,
 )
 from modelyard.compute.backends.local.settings import LocalComputeSettings
+from modelyard.compute.backends.local.usage import StorageGauge
 from modelyard.compute.port import Cause, Limits, Phase
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,33 @@ async def test_storage_is_watched(make_world: Any) -> None:
     limits = Limits(1.0, 256 << 20, storage_bytes=2 << 20)
     seen, _ = await world.run("head -c 4000000 /dev/zero > /workspace/big; exec sleep 60", limits=limits)
     assert seen.exit.cause is Cause.OUT_OF_STORAGE
-    assert seen.exit.message == "Stopped because its files take more than its storage of 2 MiB."
+    assert seen.exit.message.startswith(
+        "Out of space: its files took more than its data storage of 2 MiB. Ask for a larger"
+    )
+
+
+def test_storage_is_looked_at_as_soon_as_enough_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [10_000]
+
+    class Answer:
+        f_frsize = 1
+
+        @property
+        def f_bfree(self) -> int:
+            return free[0]
+
+    monkeypatch.setattr("modelyard.compute.backends.local.usage.os.statvfs", lambda path: Answer())
+    gauge = StorageGauge([str(tmp_path)], 5000, 1000.0)
+    began = time.monotonic()
+    assert not gauge.is_due(began + 1)
+    free[0] = 6000  # 4000 bytes have gone: it can't be over its limit
+    assert not gauge.is_due(began + 2)
+    free[0] = 4000
+    assert not gauge.is_due(began + 2.1)  # asked too soon after the last time
+    assert gauge.is_due(began + 3)
+    free[0] = 10_000
+    assert not gauge.is_due(began + 4)
+    assert gauge.is_due(began + 1001)
 
 
 async def test_little_storage_is_left_alone(make_world: Any) -> None:

@@ -21,10 +21,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 WORKSPACE = "⟦modelyard:workspace⟧"
 RUN = "⟦modelyard:run⟧"
 CACHE = "⟦modelyard:cache⟧"
+DATA = "⟦modelyard:data⟧"
 LIBRARY = "⟦modelyard:library⟧"
 ROOT = "⟦modelyard:root⟧"
-"""In a command's argv, env and files: the real paths, as the process sees them, of `/workspace`, `/run/modelyard`, `/var/cache/modelyard`, of
-the directory that holds the package parts (for PYTHONPATH), and of `/` (put before the target of a mount).
+"""In a command's argv, env and files: the real paths, as the process sees them, of `/workspace`, `/run/modelyard`, `/var/cache/modelyard`,
+`/var/cache/modelyard-data`, of the directory that holds the package parts (for PYTHONPATH), and of `/` (put before the target of a mount).
 
 The marks are unlike anything that people type, because users' own texts stand beside them.
 """
@@ -102,7 +103,8 @@ class Instance:
     """What is to run.
 
     Inside, the process is root of its own world: `/workspace` is its working directory and data storage, `/run/modelyard` holds its
-    files, sockets and report, `/opt/environment` the environment (read-only), `/var/cache/modelyard` a cache shared by the project.
+    files, sockets and report, `/opt/environment` the environment (read-only), `/var/cache/modelyard` a cache shared by the project, and
+    `/var/cache/modelyard-data` files that its runs have fetched (read-only, by md5 and size; offered through `/run/modelyard/data.sock`).
     When it has ended, its working files are given back; its output, report and record stay until `remove`.
 
     Attributes:

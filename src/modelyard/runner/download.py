@@ -25,8 +25,11 @@ _TRIES = 3
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-def download(container: Container, stored: Stored, target: str, stop: Stop, on_bytes: Callable[[int], None]) -> None:
-    """Write an object's content to `target`, whose directory exists. Raises `StepFailed`; leaves nothing half."""
+def download(container: Container, stored: Stored, target: str, stop: Stop, on_bytes: Callable[[int], None]) -> str:
+    """Write an object's content to `target`, whose directory exists; its md5 as the store has it too, or nothing for a large object.
+
+    Raises `StepFailed`; leaves nothing half.
+    """
     part = part_path(target)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -40,6 +43,7 @@ def download(container: Container, stored: Stored, target: str, stop: Stop, on_b
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+    return transfer.checked_md5
 
 
 class _Transfer:
@@ -72,6 +76,11 @@ class _Transfer:
         raise Damaged(
             f"'{self._stored.name}' of {self._container.label} arrived damaged {_TRIES} times: {damage}. Upload it again."
         )
+
+    @property
+    def checked_md5(self) -> str:
+        """The content's md5, where the store knows it and it is right."""
+        return self._etag if self._is_md5 else ""
 
     def _restart(self) -> None:
         self._offset = 0

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
+from modelyard.runner.datacache import DataCache
 from modelyard.runner.download import download
 from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
@@ -20,7 +21,7 @@ from modelyard.runner.names import UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
 from modelyard.runner.plan import Fetch, Plan
 from modelyard.runner.stop import Stop
-from modelyard.runner.swift import Container, Stored
+from modelyard.runner.swift import Container, Stored, seconds_of
 from modelyard.runner.tally import Tally
 from modelyard.runner.tree import scan
 
@@ -28,8 +29,9 @@ SEGMENTS_PREFIX = ".segments/"
 """Where the pieces of large objects lie in a container; no data of their own."""
 
 
-def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
-    """Carry out all fetches of the plan; a line of figures. Raises `StepFailed`."""
+def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None = None) -> str:
+    """Carry out all fetches of the plan, from the cache what it has; a line of figures. Raises `StepFailed`."""
+    cache = cache or DataCache("", "")
     begun = time.monotonic()
     arrivals: list[_Arrival] = []
     for fetch in plan.fetches:
@@ -49,7 +51,7 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
         journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
 
     def bring(arrival: _Arrival, cancel: Stop) -> None:
-        arrival.bring(tally, cancel)
+        arrival.bring(cache, tally, cancel)
         tally.add_file()
 
     try:
@@ -59,6 +61,8 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop) -> str:
     seconds = time.monotonic() - begun
     figures = f"{format_count(len(arrivals), 'file')}, {format_bytes(tally.bytes_count)} in {seconds:.1f} s"
     figures += format_rate(tally.bytes_count, seconds)
+    if cache.found_count:
+        figures += f" ({format_count(cache.found_count, 'file')} from the project's cache)"
     journal.say(f"fetched {figures}")
     return figures
 
@@ -72,13 +76,17 @@ class _Arrival(NamedTuple):
     stored: Stored | None = None
     path: str = ""
 
-    def bring(self, tally: Tally, stop: Stop) -> None:
+    def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
         if self.container is not None and self.stored is not None:
+            stored = self.stored
+            if cache.bring(stored.etag, stored.size, seconds_of(stored.written_at), self.target, stop, tally.add_bytes):
+                return
             try:
-                download(self.container, self.stored, self.target, stop, tally.add_bytes)
+                md5 = download(self.container, stored, self.target, stop, tally.add_bytes)
             except NotInStore:
-                raise _vanished(self.stored.name, self.container.label) from None
+                raise _vanished(stored.name, self.container.label) from None
+            cache.offer(self.target, md5, stored.size)
         else:
             try:
                 copy_file(self.path, self.target, stop, tally.add_bytes)

@@ -87,6 +87,8 @@ class Plan(NamedTuple):
         requirements: path of a requirements.txt that is installed when it exists; None for never.
         image_digest: names the content of the image's environment; a part of the layer's key.
         cache_dir: where layers are kept, shared by the runs of a project.
+        data_cache: where files that runs of the project have fetched before are kept by md5 and size; empty for nowhere.
+        data_door: the Unix socket through which fetched files are offered to that cache; empty for none.
         directories: made before the process starts, as the sources of uploads are anyway.
         token: sent as `X-Auth-Token` to every container.
         report_path: the JSON file that says how far the run is; empty for none.
@@ -101,6 +103,8 @@ class Plan(NamedTuple):
     requirements: str | None = None
     image_digest: str = ""
     cache_dir: str = ""
+    data_cache: str = ""
+    data_door: str = ""
     directories: tuple[str, ...] = ()
     uploads: tuple[Upload, ...] = ()
     token: str = ""
@@ -143,6 +147,8 @@ def _plan(fields: _Fields) -> Plan:
         requirements=fields.text("requirements") if fields.has("requirements") else None,
         image_digest=fields.text("image_digest", ""),
         cache_dir=fields.text("cache_dir", ""),
+        data_cache=fields.text("data_cache", ""),
+        data_door=fields.text("data_door", ""),
         directories=fields.texts("directories"),
         uploads=fields.many("uploads", _upload),
         token=fields.text("token", ""),

@@ -29,7 +29,9 @@ from modelyard.runner.stop import Stop
 
 if TYPE_CHECKING:
     from modelyard.runner.checkpoints import CheckpointSync
+    from modelyard.runner.datacache import DataCache
 
+_CACHE_SECONDS = 5.0
 _LISTED_COUNT = 50
 
 
@@ -55,6 +57,7 @@ class Session:
         self._journal = Journal(plan.report_path)
         self._stop = Stop()
         self._syncs: dict[Upload, CheckpointSync] = {}
+        self._data_cache: DataCache | None = None
 
     def run(self) -> int:
         """Everything; the exit code. What is printed and reported last says how it ended."""
@@ -69,6 +72,10 @@ class Session:
             for line in traceback.format_exc().splitlines():
                 self._journal.say(line)
             code, message = INTERNAL, f"The runner itself failed: {failure!r}"
+        if self._data_cache is not None and not self._stop.is_requested:
+            self._data_cache.finish(
+                _CACHE_SECONDS
+            )  # a run that is shorter than its data is large would leave none of it
         if code == 0:
             self._journal.close("done", message, 0)
             self._journal.say("done")
@@ -102,7 +109,7 @@ class Session:
         with self._journal.step("fetching", "fetching source and data") as step:
             from modelyard.runner.fetch import fetch_all
 
-            step.detail = fetch_all(self._plan, self._journal, self._stop)
+            step.detail = fetch_all(self._plan, self._journal, self._stop, self._cache())
 
     def _check(self) -> None:
         for required in self._plan.must_exist:
@@ -120,7 +127,16 @@ class Session:
             from modelyard.runner.layer import prepare_layer
 
             python, step.detail = prepare_layer(self._plan, self._journal, self._stop)
-            return python
+        if python != sys.executable:
+            self._cache().note_layer(os.path.basename(os.path.dirname(os.path.dirname(python))))
+        return python
+
+    def _cache(self) -> DataCache:
+        if self._data_cache is None:
+            from modelyard.runner.datacache import DataCache
+
+            self._data_cache = DataCache(self._plan.data_cache, self._plan.data_door)
+        return self._data_cache
 
     def _run_main(self, python: str) -> tuple[int, str]:
         with self._journal.step("running", "running") as step:

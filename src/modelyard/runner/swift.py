@@ -30,12 +30,13 @@ _Answer = TypeVar("_Answer")
 
 
 class Stored(NamedTuple):
-    """An object as a listing shows it; `etag` is an md5 except for large objects."""
+    """An object as a listing shows it; `etag` is an md5 except for large objects, `written_at` the store's time in its own words."""
 
     name: str
     size: int
     etag: str
     is_directory: bool
+    written_at: str = ""
 
 
 class Body(Protocol):
@@ -235,6 +236,22 @@ class Container:
         raise refusal(response.status, content, self.purpose, f"'{name}' of {self.label}" if name else self.label)
 
 
+def seconds_of(written_at: str) -> float:
+    """A listing's time (`2024-05-31T12:00:00.123456`, UTC) in seconds since 1970; 0 for what is none.
+
+    By hand, as `datetime` is not worth its import here (days by the algorithm of the proleptic Gregorian calendar).
+    """
+    try:
+        year, month, day = int(written_at[:4]), int(written_at[5:7]), int(written_at[8:10])
+        hours, minutes, seconds = int(written_at[11:13]), int(written_at[14:16]), float(written_at[17:].rstrip("Z"))
+    except ValueError:
+        return 0.0
+    shifted = year - (month <= 2)
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days = shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + of_year - 719468
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def _stored(entry: Mapping[str, Any]) -> Stored:
     name = str(entry["name"])
     return Stored(
@@ -242,6 +259,7 @@ def _stored(entry: Mapping[str, Any]) -> Stored:
         size=int(entry.get("bytes") or 0),
         etag=str(entry.get("hash") or "").strip('"'),
         is_directory=name.endswith("/") or entry.get("content_type") == "application/directory",
+        written_at=str(entry.get("last_modified") or ""),
     )
 
 

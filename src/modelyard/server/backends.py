@@ -56,6 +56,7 @@ def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, Environm
             isolation=Isolation(settings.compute.isolation),
             needs_isolation=settings.compute.needs_isolation,
             memory_reserve_bytes=settings.compute.memory_reserve_mib * 2**20,
+            data_cache_bytes=int(settings.compute.data_cache_gib * 2**30),
         ),
     )
     return compute, environments

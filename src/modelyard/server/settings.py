@@ -29,6 +29,11 @@ class ComputeGroup(_Group):
     isolation: Literal["WORKLOAD_USER", "NAMESPACES", "NONE"] = Field(
         default="WORKLOAD_USER", description="Best isolation to try."
     )
+    data_cache_gib: float = Field(
+        default=20.0,
+        ge=0,
+        description="What runs have fetched is kept for later runs of the project, so much of it; 0 for none.",
+    )
     training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
 
 

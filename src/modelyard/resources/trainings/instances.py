@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from modelyard.compute.port import CACHE, ROOT, RUN, WORKSPACE
+from modelyard.compute.port import CACHE, DATA, ROOT, RUN, WORKSPACE
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.projects.model import Project
@@ -148,6 +148,8 @@ def training_workload(
         directories=(env["EM_CHECKPOINT_DIR"],),
         image_digest=image_digest,
         cache_dir=CACHE,
+        data_cache=DATA,
+        data_door=f"{RUN}/data.sock",
         uploads=tuple(layout.uploads),
         token=TOKEN,
         report_path=f"{RUN}/report.json",

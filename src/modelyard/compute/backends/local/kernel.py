@@ -68,6 +68,15 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     _check(answer, target)
 
 
+def sync_file_system(directory: str) -> None:
+    """Bring everything that was written to the file system of this directory to the disk (`syncfs(2)`)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(descriptor), directory)
+    finally:
+        os.close(descriptor)
+
+
 def open_signals(numbers: tuple[int, ...]) -> int:
     """Block these signals and answer a descriptor from which they are read instead (`signalfd(2)`)."""
     mask = _mask(numbers)

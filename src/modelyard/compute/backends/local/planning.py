@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import modelyard
 from modelyard.compute.backends.local import records, sandbox
 from modelyard.compute.backends.local.child import STAGED
+from modelyard.compute.backends.local.datacache import ENTRIES
 from modelyard.compute.backends.local.environments import EnvironmentStore, spec_json
 from modelyard.compute.backends.local.hints import NAME as HINTS_NAME
 from modelyard.compute.backends.local.limits import GroupBases
@@ -26,7 +27,7 @@ from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.runtime import Runtime
 from modelyard.compute.backends.local.sandbox import Bind
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
-from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE, Build, Command, Instance, LaunchRefused
+from modelyard.compute.port import CACHE, DATA, LIBRARY, ROOT, RUN, WORKSPACE, Build, Command, Instance, LaunchRefused
 from modelyard.kit.errors import RetryLater
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _RESERVED_TARGETS = (
     "/opt/environment",
     "/opt/modelyard",
     "/run/modelyard",
+    "/var/cache/modelyard-data",
 )
 _MAX_ADDRESS_BYTES = 107
 _PATH = "/opt/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -67,6 +69,12 @@ class Place:
     directory: Path
     run: Path
     cache: Path
+    data: Path
+
+    @property
+    def entries(self) -> Path:
+        """Seen as /var/cache/modelyard-data."""
+        return self.data / ENTRIES
 
     @property
     def workspace(self) -> Path:
@@ -108,6 +116,7 @@ class Machine:
             self.root / "instances" / instance_id,
             self.root / "run" / short,
             self.root / "projects" / project_id / "cache",
+            self.root / "projects" / project_id / "data",
         )
 
     def sockets(self, instance: Instance) -> dict[str, str]:
@@ -192,6 +201,12 @@ def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | 
         "hints_directory": str(machine.root),
         "hints_name": HINTS_NAME,
     }
+    if settings.data_cache_bytes:
+        plan["data_cache"] = {
+            "directory": str(place.data),
+            "limit_bytes": settings.data_cache_bytes,
+            "layers": str(place.cache / "layers"),
+        }
     if isinstance(instance.task, Build):
         _plan_build(plan, instance, machine, place)
     elif is_plain:
@@ -228,6 +243,7 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         WORKSPACE: str(place.workspace),
         RUN: str(place.run),
         CACHE: str(place.cache),
+        DATA: str(place.entries),
         LIBRARY: str(machine.runtime.package_root),
         ROOT: str(place.links),
     }
@@ -241,6 +257,7 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         "workspace": str(place.workspace),
         "run/modelyard": str(place.run),
         "var/cache/modelyard": str(place.cache),
+        "var/cache/modelyard-data": str(place.entries),
         "root": str(place.home),
         "tmp": str(place.temporary),
         "opt/modelyard/lib": str(machine.runtime.package_root),
@@ -258,6 +275,7 @@ def _plan_sandbox(
         WORKSPACE: "/workspace",
         RUN: "/run/modelyard",
         CACHE: "/var/cache/modelyard",
+        DATA: "/var/cache/modelyard-data",
         LIBRARY: "/opt/modelyard/lib",
         ROOT: "",
     }
@@ -292,6 +310,7 @@ def _binds(
         Bind(str(place.run), "/run/modelyard", is_writable=True),
         Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
         Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
+        Bind(str(place.entries), "/var/cache/modelyard-data"),
         Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
         Bind(str(machine.runtime.etc / "group"), "/etc/group"),
         Bind(str(machine.runtime.package_root), "/opt/modelyard/lib"),
@@ -354,6 +373,8 @@ def _directories(machine: Machine, place: Place, uid: int | None, gid: int | Non
         (str(machine.root / "run"), 0o700, -1, -1),
         (str(machine.root / "projects"), 0o700, -1, -1),
         (str(place.cache.parent), 0o700, -1, -1),
+        (str(place.data), 0o700, -1, -1),
+        (str(place.entries), 0o755, -1, -1),
         (str(place.cache), _CACHE_MODE, 0 if user != -1 else -1, group),
         (str(place.workspace), _OWN_MODE, user, group),
         (str(place.home), 0o700, user, group),

@@ -17,6 +17,8 @@ TYPE_CHECKING = False  # for type checkers; the module `typing` costs more than 
 if TYPE_CHECKING:
     from typing import NotRequired, TypedDict
 
+    from modelyard.compute.backends.local.datacache import CachePlan
+
     class Plan(TypedDict):
         """What the supervisor is to do. Paths are the host's."""
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         timeout_seconds: float | None
         segment_bytes: int
         segment_count: int
+        data_cache: NotRequired[CachePlan]  # none: nothing is kept for other runs
         hints_directory: str
         hints_name: str
 
@@ -88,6 +91,8 @@ STOP = "stop"
 """A request to end: its text is the grace in seconds, or empty for the instance's own."""
 LAUNCH_LOCK, SUPERVISOR_LOCK = "launch.lock", "supervisor.lock"
 LOGS = "logs"
+DATA_DOOR = "data.sock"
+"""In the run directory: where the instance offers files to the data cache."""
 REPORT = "report.json"
 
 

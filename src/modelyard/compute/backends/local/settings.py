@@ -30,6 +30,7 @@ class LocalComputeSettings:
             free (`systemd.io/UIDS-GIDS`), outside of what containers and user namespaces are given.
         output_segment_bytes, output_segment_count: the newest so many bytes of an instance's output are kept on disk.
         storage_interval_seconds: how often an instance with a storage limit is measured.
+        data_cache_bytes: how much a project's data cache may hold; 0 for none.
         report_limit_bytes: a longer report is ignored.
         memory_reserve_bytes, cpu_reserve: kept from instances, for the platform and the system.
         launch_threads: launches, looks and removals at the same time.
@@ -44,6 +45,7 @@ class LocalComputeSettings:
     output_segment_bytes: int = 16 << 20
     output_segment_count: int = 8
     storage_interval_seconds: float = 20.0
+    data_cache_bytes: int = 20 << 30
     report_limit_bytes: int = 256 << 10
     memory_reserve_bytes: int = 512 << 20
     cpu_reserve: float = 0.0

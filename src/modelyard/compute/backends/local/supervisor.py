@@ -18,7 +18,16 @@ import resource
 import select
 import time
 
-from modelyard.compute.backends.local import child, kernel, output, processes, records, trusted_paths, verdict
+from modelyard.compute.backends.local import (
+    child,
+    datacache,
+    kernel,
+    output,
+    processes,
+    records,
+    trusted_paths,
+    verdict,
+)
 from modelyard.compute.backends.local.cgroups import Cgroups
 from modelyard.compute.backends.local.usage import StorageGauge
 
@@ -67,6 +76,7 @@ class Supervisor:
         self._signals = kernel.open_signals(_SIGNALS)
         self._poll = select.poll()
         self._hints = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+        self._data_door: _socket.socket | None = None
         self._watch = -1
         self._quiet_until: float | None = None
         self._ending = verdict.Ending()
@@ -129,6 +139,8 @@ class Supervisor:
                 if plan["uid"] is not None and plan["gid"] is not None:
                     os.fchown(descriptor, plan["uid"], plan["gid"])
         self._cgroups.make(plan["cpus"], plan["memory_bytes"], plan["pids"])
+        if "data_cache" in plan:
+            self._data_door = datacache.open_door(f"{plan['run_directory']}/{records.DATA_DOOR}")
 
     def _start(self) -> None:
         self._pipe, write_end = output.open_pipe()
@@ -144,6 +156,8 @@ class Supervisor:
         records.sync_directory(self._directory)
         for descriptor in (self._pipe, self._status, self._signals):
             self._poll.register(descriptor, select.POLLIN)
+        if self._data_door is not None:
+            self._poll.register(self._data_door.fileno(), select.POLLIN)
         self._open_watch()
 
     def _open_watch(self) -> None:
@@ -169,7 +183,17 @@ class Supervisor:
                 self._fall_quiet()
             if self._gauge.descriptor in ready:
                 self._gauge.read()
+            if self._data_door is not None and self._data_door.fileno() in ready:
+                self._open_data_cache(self._data_door)
             self._look()
+
+    def _open_data_cache(self, door: _socket.socket) -> None:
+        """The first file is offered: a keeper of its own takes it, and all that follow."""
+        self._data_door = None
+        self._poll.unregister(door.fileno())
+        if "data_cache" in self._plan:
+            datacache.spawn_keeper(door, self._plan["data_cache"], self._directory)
+        door.close()
 
     def _patience_milliseconds(self) -> int:
         now = time.monotonic()

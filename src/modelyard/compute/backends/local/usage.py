@@ -1,7 +1,9 @@
 """How much disk an instance's own directories take, measured without holding up the supervisor.
 
-No mechanism that limits a directory works on every file system and without root, so the supervisor looks now and then, in a forked
-child of low priority, and the less often the longer a look takes. Standard library only, light parts only.
+No mechanism that limits a directory works on every file system and without root, so where there is none the supervisor looks for itself,
+in a forked child of low priority. What costs nothing is asked twice a second: how much is free on the whole file system. Only when so
+much of that has gone that the instance could be over its limit, and now and then in any case, all its files are added up. Standard
+library only, light parts only.
 """
 
 # Plain `os` calls on purpose: pathlib costs a third of the supervisor's whole start.
@@ -12,6 +14,7 @@ import time
 
 _BLOCK_BYTES = 512
 _REST_FACTOR = 20.0
+_GLANCE_SECONDS = 0.5
 
 
 class StorageGauge:
@@ -23,6 +26,8 @@ class StorageGauge:
         self._interval_seconds = interval_seconds
         self._began = time.monotonic()
         self._due_at = self._began + interval_seconds
+        self._earliest = self._glance_at = self._began + _GLANCE_SECONDS
+        self._free_bytes = self._free()
         self.descriptor = -1
         self.is_done = False
         self.used_bytes = 0
@@ -34,17 +39,30 @@ class StorageGauge:
 
     @property
     def due_at(self) -> float | None:
-        """The moment (`time.monotonic`) of the next look, None while one goes on or none is wanted."""
-        return None if self._limit_bytes is None or self.descriptor != -1 else self._due_at
+        """The moment (`time.monotonic`) to ask again whether a look is due, None while one goes on or none is wanted."""
+        return None if self._limit_bytes is None or self.descriptor != -1 else min(self._due_at, self._glance_at)
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to look again."""
-        return self.due_at is not None and now >= self.due_at
+        """Whether it is time to look again: it was long ago, or enough was written since then, by whomever."""
+        if self._limit_bytes is None or self.due_at is None or now < self.due_at:
+            return False
+        self._glance_at = now + _GLANCE_SECONDS
+        could_be_over = self.used_bytes + self._free_bytes - self._free() > self._limit_bytes
+        return now >= self._due_at or (could_be_over and now >= self._earliest)
+
+    def _free(self) -> int:
+        """Bytes that are free on the file system."""
+        try:
+            found = os.statvfs(self._directories[0]) if self._directories else None
+        except OSError:
+            return 0
+        return found.f_bfree * found.f_frsize if found is not None else 0
 
     def start(self) -> int:
         """Begin to look; answers a descriptor that becomes readable when the answer is there."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         self._began = time.monotonic()
+        self._free_bytes = self._free()
         if os.fork() == 0:
             try:
                 os.nice(19)
@@ -67,6 +85,7 @@ class StorageGauge:
         now = time.monotonic()
         descriptor, self.descriptor, self.is_done = self.descriptor, -1, False
         self._due_at = now + max(self._interval_seconds, (now - self._began) * _REST_FACTOR)
+        self._earliest = now + (now - self._began) * _REST_FACTOR
         os.close(descriptor)
         return descriptor
 

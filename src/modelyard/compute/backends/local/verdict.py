@@ -119,7 +119,10 @@ class Ending:
         if self._reason == "OUT_OF_MEMORY":
             return f"Killed for memory: it needed more than its limit of {self._limit}."
         if self._reason == "STORAGE":
-            return f"Stopped because its files take more than its storage of {self._limit}.{killed}"
+            return (
+                f"Out of space: its files took more than its data storage of {self._limit}. Ask for a larger data storage, or write "
+                f"less.{killed}"
+            )
         return f"Stopped on request.{killed}"
 
     def _plain_message(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Query, Request
 from fastapi.routing import APIRoute
 
+from modelyard.kit.errors import Fault
 from modelyard.kit.paging import MAX_LIMIT, Page, PageRequest
 from modelyard.wire import Paging
 
@@ -46,3 +47,22 @@ def listed(request: Request, name: str) -> list[str]:
     if len(values) == 1 and "," in values[0]:
         values = values[0].split(",")
     return [value for value in values if value]
+
+
+def form_faults(complaints: Sequence[Any]) -> list[Fault]:
+    """Pydantic's complaints about a request, each by the field's path as it stands on the wire."""
+    return [_fault(item) for item in complaints]
+
+
+def _fault(item: dict[str, Any]) -> Fault:
+    """One of pydantic's complaints, with the field's path as it stands on the wire."""
+    parts = [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
+    field = ""
+    for part in parts:
+        field += f"[{part}]" if isinstance(part, int) else (f".{part}" if field else str(part))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "missing":
+        message = "must be given"
+    elif item["type"] == "json_invalid":
+        return Fault("body", f"is not JSON: {item.get('ctx', {}).get('error', message)}")
+    return Fault(field or "body", message)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from modelyard.kit.names import MAX_DESCRIPTION_CHARACTERS, name_fault
+from modelyard.kit.errors import UserError
+from modelyard.kit.names import MAX_DESCRIPTION_CHARACTERS, name_fault, text_fault
 
 MAX_TAGS = 10
 
@@ -36,6 +37,29 @@ class Fault(Wire):
 
     field: str
     message: str
+
+
+class BlockerOut(Wire):
+    """What stands in the way of a deletion."""
+
+    resource_type: str
+    id: str
+    name: str
+
+
+class BlockedBy(Wire):
+    """Beside the head of a refused deletion: what has to go first. There are more when `hasMoreBlockers`."""
+
+    blocker_list: list[BlockerOut]
+    has_more_blockers: bool = False
+
+
+def blocked_by(error: UserError) -> BlockedBy:
+    """The wire form of what stands in the way."""
+    return BlockedBy(
+        blocker_list=[BlockerOut(resource_type=item.kind, id=item.id, name=item.name) for item in error.blockers],
+        has_more_blockers=error.has_more_blockers,
+    )
 
 
 class Paging(Wire):
@@ -69,6 +93,16 @@ def _checked_name(value: str) -> str:
 def _checked_description(value: str | None) -> str | None:
     if value is not None and len(value) > MAX_DESCRIPTION_CHARACTERS:
         raise ValueError(f"must have at most {MAX_DESCRIPTION_CHARACTERS} characters (it has {len(value)})")
+    fault = None if value is None else text_fault(value, may_have_lines=True)
+    if fault is not None:
+        raise ValueError(fault)
+    return value
+
+
+def _checked_line(value: str) -> str:
+    fault = text_fault(value)
+    if fault is not None:
+        raise ValueError(fault)
     return value
 
 
@@ -80,6 +114,8 @@ def _checked_tags(value: list[Tag]) -> list[Tag]:
             raise ValueError("a tag's key must have 1 to 64 characters")
         if len(tag.tag_value) > 255:
             raise ValueError("a tag's value must have at most 255 characters")
+        if text_fault(tag.tag_key) or text_fault(tag.tag_value):
+            raise ValueError("a tag must not contain control characters")
     keys = [tag.tag_key for tag in value]
     if len(set(keys)) != len(keys):
         raise ValueError("each tag key may be used once")
@@ -97,6 +133,10 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     return {str(key): item for key, item in cast(dict[Any, Any], value).items()}
 
 
+Line = Annotated[str, AfterValidator(_checked_line)]
+"""Text without control characters."""
+Id = Annotated[str, Field(max_length=64), AfterValidator(_checked_line)]
+"""What may be an id; whether it is one is for the lookup to tell."""
 Name = Annotated[str, AfterValidator(_checked_name)]
 Description = Annotated[str | None, AfterValidator(_checked_description)]
 Tags = Annotated[list[Tag], BeforeValidator(_none_as_empty), AfterValidator(_checked_tags)]

@@ -78,6 +78,9 @@ def report(error: Exception, *, with_traceback: bool = False) -> Code:
         _say_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     else:
         _say_error(f"unexpected {type(error).__name__}: {error} (--traceback shows where)")
+    if isinstance(error, ApiError):
+        for blocker in error.blockers:
+            _say(f"  {blocker.kind} '{blocker.name}' ({blocker.id})")
     if isinstance(error, ApiError) and error.status >= 500 and error.request_id:
         _say(f"  request id {error.request_id}")
     for kind, hint in _HINTS:

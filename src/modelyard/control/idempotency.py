@@ -7,12 +7,10 @@ Source: the IETF draft "The Idempotency-Key HTTP Header Field".
 
 from __future__ import annotations
 
-import hashlib
-
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.tables import IdempotencyRow
+from modelyard.control.turns import take_turn
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Conflict
 from modelyard.kit.ids import IdempotencyKey
@@ -43,9 +41,8 @@ async def recall(session: AsyncSession, project_id: str, kind: str, key: Idempot
 
 async def claim(session: AsyncSession, project_id: str, kind: str, key: IdempotencyKey | None) -> str | None:
     """Like `recall`, at the beginning of the transaction that creates: two requests with one key don't pass here side by side."""
-    if key is not None and session.get_bind().dialect.name == "postgresql":
-        lock = int.from_bytes(hashlib.sha256(f"{project_id}:{key.value}".encode()).digest()[:8], "big", signed=True)
-        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
+    if key is not None:
+        await take_turn(session, "idempotency", project_id, key.value)
     return await recall(session, project_id, kind, key)
 
 

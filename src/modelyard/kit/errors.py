@@ -19,6 +19,15 @@ class Fault:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Something that stands in the way of a deletion: its kind (`training`), its id and its name."""
+
+    kind: str
+    id: str
+    name: str
+
+
 class UserError(Exception):
     """The request can't be done as it stands; the message says what is wrong and what to do.
 
@@ -26,15 +35,22 @@ class UserError(Exception):
         code: the envelope's `resultCode`: the HTTP status times a thousand plus a number that stays the same for ever.
         status: the HTTP status, 400 to 499 (507 where the store is full).
         faults: the fields that are wrong, where the error is about fields.
+        blockers: what stands in the way, where something does; at most `MAX_BLOCKERS`.
+        has_more_blockers: whether there are more than those.
     """
 
     code: int = 400000
     status: int = 400
+    blockers: Sequence[Blocker] = ()
+    has_more_blockers: bool = False
 
     def __init__(self, message: str, *, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.faults = tuple(faults)
+
+
+_NAMED_FAULTS = 10
 
 
 class Invalid(UserError):
@@ -43,7 +59,10 @@ class Invalid(UserError):
     code = 400001
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{fault.field}: {fault.message}" for fault in faults), faults=faults)
+        told = [f"{fault.field}: {fault.message}" for fault in faults[:_NAMED_FAULTS]]
+        if len(faults) > len(told):
+            told.append(f"and {len(faults) - len(told)} more")
+        super().__init__("; ".join(told), faults=faults)
 
 
 class Unauthenticated(UserError):
@@ -77,6 +96,26 @@ class Conflict(UserError):
 
     code = 409001
     status = 409
+
+
+MAX_BLOCKERS = 50
+"""So many are listed; a guard asks for one more, to know whether there are more."""
+_NAMED_BLOCKERS = 5
+
+
+class Blocked(Conflict):
+    """Others need what was to be deleted. The sentence names the first few of them, the answer lists more."""
+
+    def __init__(self, sentence: str, blockers: Sequence[Blocker]) -> None:
+        """`sentence` has `{blockers}` where their names go."""
+        names = [f"'{blocker.name}'" for blocker in blockers[:_NAMED_BLOCKERS]]
+        more = len(blockers) - len(names)
+        if more:
+            names.append("more")
+        listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+        super().__init__(sentence.replace("{blockers}", listed))
+        self.blockers = tuple(blockers[:MAX_BLOCKERS])
+        self.has_more_blockers = len(blockers) > MAX_BLOCKERS
 
 
 class Unavailable(UserError):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from modelyard import __version__
 from modelyard.kit.backoff import Backoff
-from modelyard.kit.errors import Fault
+from modelyard.kit.errors import Blocker, Fault
 from modelyard.sdk.connection import Connection
 from modelyard.sdk.door import Answer, Broken, Call, Door, NotSent
 from modelyard.sdk.errors import ApiError, BadRequest, ConnectionFailed, UnexpectedAnswer, api_error
@@ -155,6 +155,7 @@ def error_of(answer: Answer, call: Call) -> ApiError:
             int(fields.get("resultCode") or answer.status * 1000),
             str(fields.get("resultMessage") or f"HTTP {answer.status}"),
             faults=_faults(item.get("faults")),
+            blockers=_blockers(item.get("blockerList")),
             request_id=request_id,
         )
     text = item.get("error") or item.get("message") or answer.body.decode(errors="replace").strip()[:300]
@@ -179,10 +180,20 @@ def _retry_after(answer: Answer) -> float:
 
 
 def _faults(value: Any) -> list[Fault]:
+    return [Fault(str(item.get("field", "")), str(item.get("message", ""))) for item in _objects(value)]
+
+
+def _blockers(value: Any) -> list[Blocker]:
+    return [
+        Blocker(str(item.get("resourceType", "")), str(item.get("id", "")), str(item.get("name", "")))
+        for item in _objects(value)
+    ]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         return []
-    items = [cast(dict[str, Any], item) for item in cast(list[Any], value) if isinstance(item, dict)]
-    return [Fault(str(item.get("field", "")), str(item.get("message", ""))) for item in items]
+    return [cast(dict[str, Any], item) for item in cast(list[Any], value) if isinstance(item, dict)]
 
 
 def _first(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelyard.kit.errors import Fault
+from modelyard.kit.errors import Blocker, Fault
 
 
 class ModelyardError(Exception):
@@ -72,17 +72,26 @@ class ApiError(ModelyardError):
         code: the envelope's `resultCode` (status times a thousand plus a number that stays the same for ever).
         message: the platform's sentence.
         faults: the fields that are wrong, where the error is about fields.
+        blockers: what stands in the way of a deletion: kind, id and name of each.
         request_id: what to quote when asking the platform's operator, where the answer had one.
     """
 
     def __init__(
-        self, status: int, code: int, message: str, *, faults: Sequence[Fault] = (), request_id: str | None = None
+        self,
+        status: int,
+        code: int,
+        message: str,
+        *,
+        faults: Sequence[Fault] = (),
+        blockers: Sequence[Blocker] = (),
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.faults = tuple(faults)
+        self.blockers = tuple(blockers)
         self.request_id = request_id
 
 
@@ -181,8 +190,14 @@ _CLASS_OF_STATUS: dict[int, type[ApiError]] = {
 
 
 def api_error(
-    status: int, code: int, message: str, *, faults: Sequence[Fault] = (), request_id: str | None = None
+    status: int,
+    code: int,
+    message: str,
+    *,
+    faults: Sequence[Fault] = (),
+    blockers: Sequence[Blocker] = (),
+    request_id: str | None = None,
 ) -> ApiError:
     """The error class of an HTTP status, filled in."""
     chosen = _CLASS_OF_STATUS.get(status, ServerFailed if status >= 500 else ApiError)
-    return chosen(status, code, message, faults=faults, request_id=request_id)
+    return chosen(status, code, message, faults=faults, blockers=blockers, request_id=request_id)

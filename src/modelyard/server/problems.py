@@ -15,12 +15,15 @@ from fastapi.responses import Response
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 
-from modelyard.kit.errors import Fault, UserError
+from modelyard.kit.errors import Fault, Invalid, UserError
 from modelyard.objectstore.port import StoreUnreachable
+from modelyard.web import form_faults
+from modelyard.wire import blocked_by
 
 log = logging.getLogger(__name__)
 
 _POSTGRESQL_DISK_FULL = "53100"  # SQLSTATE disk_full
+_POSTGRESQL_UNSTORABLE = ("22021", "22P05")  # character_not_in_repertoire, untranslatable_character
 _POSTGRESQL_COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 _SENTENCES = {
     404: "there is nothing at this path; /docs lists what there is",
@@ -40,10 +43,17 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 def problem(
-    status: int, code: int, message: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None
+    status: int,
+    code: int,
+    message: str,
+    faults: Sequence[Fault] = (),
+    headers: dict[str, str] | None = None,
+    *,
+    more: dict[str, Any] | None = None,
 ) -> Response:
-    """An unsuccessful answer in the envelope."""
+    """An unsuccessful answer in the envelope; `more` stands beside its head."""
     content: dict[str, Any] = {"header": {"isSuccessful": False, "resultCode": code, "resultMessage": message}}
+    content |= more or {}
     if faults:
         content["faults"] = [{"field": fault.field, "message": fault.message} for fault in faults]
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
@@ -52,14 +62,14 @@ def problem(
 async def _on_user_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)  # what it is registered for
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return problem(error.status, error.code, error.message, error.faults, headers)
+    blocked = blocked_by(error).model_dump(by_alias=True) if error.blockers else None
+    return problem(error.status, error.code, error.message, error.faults, headers, more=blocked)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # what it is registered for
-    faults = [_fault(item) for item in error.errors()]
-    message = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:10])
-    return problem(400, 400001, message, faults)
+    invalid = Invalid(form_faults(error.errors()))
+    return problem(invalid.status, invalid.code, invalid.message, invalid.faults)
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
@@ -78,6 +88,9 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     is_full = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if is_full or getattr(cause, "sqlstate", None) == _POSTGRESQL_DISK_FULL:
         return _no_room(request)
+    if getattr(cause, "sqlstate", None) in _POSTGRESQL_UNSTORABLE:
+        # SQLite finds nothing by such a text; PostgreSQL doesn't even look.
+        return problem(400, 400001, "a value has a NUL character, which no name, id or text of the platform can have")
     if isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _POSTGRESQL_COLLISIONS:
         # Services look first and answer in better words; this is for two requests that looked at the same moment.
         log.warning("%s %s collided with another request: %s", request.method, request.url.path, cause)
@@ -102,17 +115,3 @@ async def _on_bug(request: Request, error: Exception) -> Response:
     return problem(
         500, 500000, "something went wrong inside the platform; its log (logs/server.log in the home) says what"
     )
-
-
-def _fault(item: dict[str, Any]) -> Fault:
-    """One of pydantic's complaints, with the field's path as it stands on the wire."""
-    parts = [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
-    field = ""
-    for part in parts:
-        field += f"[{part}]" if isinstance(part, int) else (f".{part}" if field else str(part))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "missing":
-        message = "must be given"
-    elif item["type"] == "json_invalid":
-        return Fault("body", f"is not JSON: {item.get('ctx', {}).get('error', message)}")
-    return Fault(field or "body", message)

@@ -26,6 +26,7 @@ from modelyard.resources.routes.service import Routes
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings.instances import Site
+from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
 from modelyard.resources.trainings.service import Trainings
 from modelyard.resources.users.service import Users
@@ -66,8 +67,13 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     storages = Storages(database, backends.hosts, door_url=settings.http_url, volumes_root=home.volumes)
     workloads = Workloads(database, backends.compute, _admission(settings))
     routes = Routes()
-    experiments = Experiments(database)
-    trainings = Trainings(database, experiments, images, flavors, storages, workloads)
+    experiments = Experiments(database, limit=settings.quotas.experiments)
+    preflight = Preflight(
+        experiments, images, flavors, storages, workloads, deadline_seconds=settings.objectstore.check_seconds
+    )
+    trainings = Trainings(
+        database, experiments, images, flavors, workloads, preflight, active_limit=settings.quotas.active_trainings
+    )
     models = Models(database, trainings, storages)
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)

@@ -102,12 +102,22 @@ class ObjectStoreGroup(_Group):
         description="The system account may use containers of its own tenant on which nobody has set an access list.",
     )
     remotes: tuple[RemoteStoreGroup, ...] = ()
+    check_seconds: float = Field(
+        default=10.0, gt=0, description="How long a request that names paths waits for a look at each of them."
+    )
 
 
 class LogGroup(_Group):
     """Searchable logs."""
 
     retention_days: int = Field(default=30, ge=1, description="Older lines are dropped.")
+
+
+class QuotaGroup(_Group):
+    """What a project may have at most; no limit when absent."""
+
+    active_trainings: int | None = Field(default=None, ge=0, description="Trainings that have not ended.")
+    experiments: int | None = Field(default=None, ge=0, description="Experiments.")
 
 
 class Settings(BaseSettings):
@@ -128,6 +138,7 @@ class Settings(BaseSettings):
     access: AccessGroup = AccessGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()
     logs: LogGroup = LogGroup()
+    quotas: QuotaGroup = QuotaGroup()
 
     @field_validator("database_url")
     @classmethod

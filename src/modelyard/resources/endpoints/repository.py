@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.kit.errors import Blocker
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 
@@ -83,13 +84,14 @@ async def models_of_stages(session: AsyncSession, stage_ids: Collection[str]) ->
     return (await session.scalars(statement.order_by(EndpointModelRow.id))).all()
 
 
-async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> Sequence[str]:
-    """Names of some endpoints that a model is deployed on."""
+async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> Sequence[Blocker]:
+    """Some endpoints that a model is deployed on, oldest first."""
     statement = (
-        select(EndpointRow.name)
+        select(EndpointRow.id, EndpointRow.name)
         .join(EndpointModelRow, EndpointModelRow.endpoint_id == EndpointRow.id)
         .where(EndpointModelRow.model_id == model_id)
         .distinct()
+        .order_by(EndpointRow.id)
         .limit(limit)
     )
-    return (await session.scalars(statement)).all()
+    return [Blocker("endpoint", id, name) for id, name in await session.execute(statement)]

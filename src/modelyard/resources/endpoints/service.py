@@ -16,7 +16,7 @@ from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
-from modelyard.kit.errors import Fault, Invalid, NotFound
+from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.endpoints import repository
@@ -281,9 +281,9 @@ class Endpoints:
 
     async def guard_model(self, session: AsyncSession, model_id: str) -> None:
         """Raise `ModelInUse` while the model is deployed somewhere."""
-        names = await repository.endpoints_using(session, model_id, 5)
-        if names:
-            raise ModelInUse([*names])
+        endpoints = await repository.endpoints_using(session, model_id, MAX_BLOCKERS + 1)
+        if endpoints:
+            raise ModelInUse(endpoints)
 
     async def _check(
         self, caller: Caller, request: EndpointCreate | EndpointStageCreate

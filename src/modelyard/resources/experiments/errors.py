@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.kit.errors import Conflict
+from collections.abc import Sequence
+
+from modelyard.kit.errors import Blocked, Blocker, Conflict, Fault
 
 
 class ExperimentNameTaken(Conflict):
@@ -16,14 +18,23 @@ class ExperimentNameTaken(Conflict):
         )
 
 
-class ExperimentInUse(Conflict):
+class ExperimentQuotaExceeded(Conflict):
+    """The project has as many experiments as it may have."""
+
+    code = 409044
+
+    def __init__(self, limit: int) -> None:
+        sentence = f"a project may have at most {limit} experiments; delete one, or ask an admin to raise the quota"
+        super().__init__(sentence, faults=[Fault("project", sentence)])
+
+
+class ExperimentInUse(Blocked):
     """Trainings stand in the way of a deletion."""
 
     code = 409041
 
-    def __init__(self, trainings: list[str]) -> None:
-        listed = ", ".join(f"'{training}'" for training in trainings)
-        super().__init__(f"the experiment still has trainings ({listed}); delete them first")
+    def __init__(self, trainings: Sequence[Blocker]) -> None:
+        super().__init__("the experiment still has trainings ({blockers}); delete them first", trainings)
 
 
 class ExperimentBusy(Conflict):
@@ -33,6 +44,15 @@ class ExperimentBusy(Conflict):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the experiment '{name}' is being created; wait until that has ended")
+
+
+class ExperimentNotUsable(Conflict):
+    """Its creation failed; nothing can be put into it before that was tried again."""
+
+    code = 409045
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(f"the experiment '{name}' is {state}; retry its creation first, or choose another one")
 
 
 class ExperimentNotFailed(Conflict):

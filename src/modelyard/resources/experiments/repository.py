@@ -50,6 +50,12 @@ async def by_name(session: AsyncSession, project_id: str, name: str) -> Experime
     return await session.scalar(statement)
 
 
+async def count(session: AsyncSession, project_id: str, limit: int) -> int:
+    """How many experiments the project has; counts no further than `limit`."""
+    found = select(ExperimentRow.id).where(ExperimentRow.project_id == project_id).limit(limit)
+    return await session.scalar(select(func.count()).select_from(found.subquery())) or 0
+
+
 async def page(
     session: AsyncSession, project_id: str, wanted: ExperimentFilter, request: PageRequest
 ) -> Page[ExperimentRow]:

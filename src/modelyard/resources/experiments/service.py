@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, remember
 from modelyard.control.transitions import born, move
+from modelyard.control.turns import take_turn
 from modelyard.control.work import enqueue, forget
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
@@ -16,7 +17,13 @@ from modelyard.kit.errors import NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.experiments import repository
-from modelyard.resources.experiments.errors import ExperimentBusy, ExperimentNameTaken, ExperimentNotFailed
+from modelyard.resources.experiments.errors import (
+    ExperimentBusy,
+    ExperimentNameTaken,
+    ExperimentNotFailed,
+    ExperimentNotUsable,
+    ExperimentQuotaExceeded,
+)
 from modelyard.resources.experiments.lifecycle import FAILED, LIFECYCLE, ExperimentState
 from modelyard.resources.experiments.repository import ExperimentFilter
 from modelyard.resources.experiments.schemas import ExperimentCreate, ExperimentOut
@@ -30,8 +37,9 @@ KIND = "experiment"
 class Experiments:
     """Creates, finds, changes and deletes experiments."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, limit: int | None = None) -> None:
         self._database = database
+        self._limit = limit
         self.deletion_guards: list[DeletionGuard] = []
 
     async def create(self, caller: Caller, request: ExperimentCreate) -> ExperimentOut:
@@ -41,6 +49,7 @@ class Experiments:
             known_id = await claim(session, project_id, KIND, key)
             if known_id is not None:
                 return experiment_out(await _found(session, caller, known_id), caller.project.app_key)
+            await take_turn(session, KIND, project_id)
             if await repository.by_name(session, project_id, request.experiment_name) is not None:
                 raise ExperimentNameTaken(request.experiment_name)
             row = await self._add(session, caller, request)
@@ -52,14 +61,33 @@ class Experiments:
     ) -> ExperimentOut:
         """The experiment of this name, created if there is none, as part of the caller's transaction, until whose end it stays."""
         row = await repository.by_name(session, caller.project.id, name)
+        if row is None:
+            await take_turn(session, KIND, caller.project.id)
+            row = await repository.by_name(session, caller.project.id, name)
         if row is None or await repository.held(session, caller.project.id, row.id) is None:
             row = await self._add(session, caller, ExperimentCreate(experiment_name=name, description=description))
         return experiment_out(row, caller.project.app_key)
 
+    async def check_usable(self, caller: Caller, experiment_id: str) -> None:
+        """Raise `NotFound` or `ExperimentNotUsable` unless trainings can be put into the experiment."""
+        async with self._database.read() as session:
+            _check_usable(await _found(session, caller, experiment_id))
+
+    async def check_name_usable(self, caller: Caller, name: str) -> None:
+        """Raise `ExperimentNotUsable` or `ExperimentQuotaExceeded` unless there is a usable experiment of this name or one can be added."""
+        async with self._database.read() as session:
+            row = await repository.by_name(session, caller.project.id, name)
+            if row is None:
+                await self._check_quota(session, caller)
+            else:
+                _check_usable(row)
+
     async def hold(self, session: AsyncSession, caller: Caller, experiment_id: str) -> None:
-        """Keep an experiment from being deleted until the caller's transaction ends. Raises `NotFound`."""
-        if await repository.held(session, caller.project.id, experiment_id) is None:
+        """Keep an experiment from being deleted until the caller's transaction ends. Raises `NotFound` or `ExperimentNotUsable`."""
+        row = await repository.held(session, caller.project.id, experiment_id)
+        if row is None:
             raise NotFound("experiment", experiment_id)
+        _check_usable(row)
 
     async def list(self, caller: Caller, wanted: ExperimentFilter, request: PageRequest) -> Page[ExperimentOut]:
         """Experiments of the project, newest first."""
@@ -83,6 +111,7 @@ class Experiments:
         async with self._database.write() as session:
             row = await _found(session, caller, experiment_id)
             if change.name is not None and change.name != row.name:
+                await take_turn(session, KIND, caller.project.id)
                 if await repository.by_name(session, caller.project.id, change.name) is not None:
                     raise ExperimentNameTaken(change.name)
                 row.name = change.name
@@ -116,7 +145,13 @@ class Experiments:
             await session.delete(row)
             await forget(session, KIND, row.id)
 
+    async def _check_quota(self, session: AsyncSession, caller: Caller) -> None:
+        limit = self._limit
+        if limit is not None and await repository.count(session, caller.project.id, limit) >= limit:
+            raise ExperimentQuotaExceeded(limit)
+
     async def _add(self, session: AsyncSession, caller: Caller, request: ExperimentCreate) -> ExperimentRow:
+        await self._check_quota(session, caller)
         now = utc_now()
         row = ExperimentRow(
             id=new_id(),
@@ -156,6 +191,11 @@ def experiment_out(row: ExperimentRow, app_key: str) -> ExperimentOut:
             "updated_datetime": row.updated_at,
         }
     )
+
+
+def _check_usable(row: ExperimentRow) -> None:
+    if ExperimentState(row.state) in FAILED:
+        raise ExperimentNotUsable(row.name, row.state)
 
 
 async def _found(session: AsyncSession, caller: Caller, experiment_id: str) -> ExperimentRow:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.kit.errors import Conflict
+from collections.abc import Sequence
+
+from modelyard.kit.errors import Blocked, Blocker, Conflict
 
 
 class TrainingNotComplete(Conflict):
@@ -14,11 +16,12 @@ class TrainingNotComplete(Conflict):
         super().__init__(f"the training '{name}' is {state}; a model can be made from it once it is COMPLETE")
 
 
-class ModelInUse(Conflict):
+class ModelInUse(Blocked):
     """Endpoints stand in the way of a deletion."""
 
     code = 409061
 
-    def __init__(self, endpoints: list[str]) -> None:
-        listed = ", ".join(f"'{endpoint}'" for endpoint in endpoints)
-        super().__init__(f"the model is deployed on endpoints ({listed}); delete those, or their stages, first")
+    def __init__(self, endpoints: Sequence[Blocker]) -> None:
+        super().__init__(
+            "the model is deployed on endpoints ({blockers}); delete those, or their stages, first", endpoints
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.kit.errors import Blocker
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.models.table import ModelRow
 
@@ -39,10 +40,11 @@ async def by_ids(session: AsyncSession, ids: Sequence[str]) -> Sequence[ModelRow
     return (await session.scalars(select(ModelRow).where(ModelRow.id.in_(ids)))).all()
 
 
-async def names_of_training(session: AsyncSession, training_id: str, limit: int) -> Sequence[str]:
-    """Names of some models that were made from a training."""
-    statement = select(ModelRow.name).where(ModelRow.training_id == training_id).limit(limit)
-    return (await session.scalars(statement)).all()
+async def of_training(session: AsyncSession, training_id: str, limit: int) -> Sequence[Blocker]:
+    """Some models that were made from a training, oldest first."""
+    statement = select(ModelRow.id, ModelRow.name).where(ModelRow.training_id == training_id)
+    found = await session.execute(statement.order_by(ModelRow.id).limit(limit))
+    return [Blocker("model", id, name) for id, name in found]
 
 
 async def page(session: AsyncSession, project_id: str, wanted: ModelFilter, request: PageRequest) -> Page[ModelRow]:

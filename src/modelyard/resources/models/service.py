@@ -11,7 +11,7 @@ from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
-from modelyard.kit.errors import Fault, Invalid, NotFound
+from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.models import repository
@@ -143,9 +143,9 @@ class Models:
 
     async def guard_training(self, session: AsyncSession, training_id: str) -> None:
         """Raise `TrainingHasModels` while models stand that were made from the training."""
-        names = await repository.names_of_training(session, training_id, 5)
-        if names:
-            raise TrainingHasModels([*names])
+        models = await repository.of_training(session, training_id, MAX_BLOCKERS + 1)
+        if models:
+            raise TrainingHasModels(models)
 
     async def _training(self, caller: Caller, request: ModelCreate) -> Finished | None:
         if request.training_id is None:

@@ -11,6 +11,15 @@ class StoragePathFault(UserError):
     code = 400030
 
 
+class FileMissing(StoragePathFault):
+    """The directory is there and lacks the file; becomes a fault of the field that named the file."""
+
+    code = 400031
+
+    def __init__(self, name: str, uri: str) -> None:
+        super().__init__(f"there is no '{name}' in {uri}")
+
+
 class VolumeInUse(Conflict):
     """The volume still has content."""
 

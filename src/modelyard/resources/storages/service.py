@@ -20,7 +20,7 @@ from modelyard.objectstore.paths import BadStoragePath, NasPath, ObsPath, parse_
 from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages import repository
-from modelyard.resources.storages.errors import StoragePathFault, VolumeInUse
+from modelyard.resources.storages.errors import FileMissing, StoragePathFault, VolumeInUse
 from modelyard.resources.storages.model import DOOR, Location, ObjectLocation, VolumeLocation
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.storages.table import VolumeRow
@@ -58,7 +58,7 @@ class Storages:
             raise StoragePathFault(str(refusal)) from None
 
     async def check_readable(self, project: Project, uri: str, *, must_contain: str | None = None) -> None:
-        """Raise `StoragePathFault` unless something is there that instances may read, and in it the file named."""
+        """Raise `StoragePathFault` unless something is there that instances may read; `FileMissing` unless the file named is in it."""
         path = _parse(uri)
         if isinstance(path, NasPath):
             root = await self._volume_root(project, path)
@@ -70,7 +70,8 @@ class Storages:
         """Raise `StoragePathFault` unless instances may write there (and read, to go on where they were)."""
         path = _parse(uri)
         if isinstance(path, NasPath):
-            await self._volume_root(project, path)
+            root = await self._volume_root(project, path)
+            await asyncio.to_thread(_check_output_directory, root, path.path, uri)
             return
         for wanted in (Access.WRITE, Access.READ):
             await self._check_access(project, path, uri, wanted)
@@ -140,14 +141,10 @@ class Storages:
         store = self._hosts.find(path, project_id=project.id)
         try:
             page = await store.list(path, prefix=path.directory_prefix, limit=1)
-            if must_contain is not None:
-                wanted = path.child(must_contain)
-                try:
-                    await store.head(wanted)
-                except NoSuchPath:
-                    raise StoragePathFault(f"there is no '{must_contain}' in {uri}") from None
-            elif not page.objects and not await _is_object(store, path):
+            if not page.objects and (must_contain is not None or not await _is_object(store, path)):
                 raise StoragePathFault(f"there is nothing at {uri}")
+            if must_contain is not None and not await _is_object(store, path.child(must_contain)):
+                raise FileMissing(must_contain, uri)
         except NoSuchPath as missing:
             raise StoragePathFault(f"{uri}: {missing}") from None
         except (StoreRefused, StoreUnreachable, BadStoragePath) as problem:
@@ -204,7 +201,18 @@ def _check_directory(root: Path, relative: str, uri: str, must_contain: str | No
     if not place.exists():
         raise StoragePathFault(f"there is nothing at {uri}")
     if must_contain is not None and not (place / must_contain).is_file():
-        raise StoragePathFault(f"there is no '{must_contain}' in {uri}")
+        raise FileMissing(must_contain, uri)
+
+
+def _check_output_directory(root: Path, relative: str, uri: str) -> None:
+    """Outputs may go to a directory, or to a place where one can be made."""
+    place = root / relative
+    if not place.resolve().is_relative_to(root.resolve()):
+        raise StoragePathFault(f"{uri} leads out of the volume")
+    while not place.exists() and place != root:
+        place = place.parent
+    if not place.is_dir():
+        raise StoragePathFault(f"{uri} is no directory: '{place.name}' in it is a file")
 
 
 def _volume_out(row: VolumeRow, project: Project) -> NasVolumeOut:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.kit.errors import Conflict
+from collections.abc import Sequence
+
+from modelyard.kit.errors import Blocked, Blocker, Conflict, Fault
 
 
 class TrainingStillRuns(Conflict):
@@ -23,11 +25,20 @@ class TrainingHasEnded(Conflict):
         super().__init__(f"the training '{name}' has ended already ({state}); there is nothing to stop")
 
 
-class TrainingHasModels(Conflict):
+class TrainingQuotaExceeded(Conflict):
+    """The project has as many trainings under way as it may have."""
+
+    code = 409053
+
+    def __init__(self, limit: int) -> None:
+        sentence = f"at most {limit} trainings of a project may be under way at a time; wait for one to end, or ask an admin to raise the quota"
+        super().__init__(sentence, faults=[Fault("project", sentence)])
+
+
+class TrainingHasModels(Blocked):
     """Models made from it stand in the way of a deletion."""
 
     code = 409052
 
-    def __init__(self, models: list[str]) -> None:
-        listed = ", ".join(f"'{model}'" for model in models)
-        super().__init__(f"models were made from the training ({listed}); delete them first")
+    def __init__(self, models: Sequence[Blocker]) -> None:
+        super().__init__("models were made from the training ({blockers}); delete them first", models)

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.kit.errors import Blocker
 from modelyard.kit.paging import Page, PageRequest
+from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.table import TrainingRow
+
+ACTIVE = tuple(state.value for state in TrainingState if not LIFECYCLE.is_final(state))
+"""The states of what has not ended."""
+
+_IS_THERE = TrainingRow.desired != "delete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +46,19 @@ async def by_key(session: AsyncSession, training_id: str) -> TrainingRow | None:
     return await session.get(TrainingRow, training_id)
 
 
-async def names_in_experiment(session: AsyncSession, experiment_id: str, limit: int) -> Sequence[str]:
-    """Names of some trainings of an experiment."""
-    statement = select(TrainingRow.name).where(
-        TrainingRow.experiment_id == experiment_id, TrainingRow.desired != "delete"
+async def in_experiment(session: AsyncSession, experiment_id: str, limit: int) -> Sequence[Blocker]:
+    """Some trainings of an experiment, oldest first."""
+    statement = select(TrainingRow.id, TrainingRow.name).where(TrainingRow.experiment_id == experiment_id, _IS_THERE)
+    found = await session.execute(statement.order_by(TrainingRow.id).limit(limit))
+    return [Blocker("training", id, name) for id, name in found]
+
+
+async def count_active(session: AsyncSession, project_id: str, limit: int) -> int:
+    """How many trainings of the project have not ended; counts no further than `limit`."""
+    active = select(TrainingRow.id).where(
+        TrainingRow.project_id == project_id, TrainingRow.state.in_(ACTIVE), _IS_THERE
     )
-    return (await session.scalars(statement.limit(limit))).all()
+    return await session.scalar(select(func.count()).select_from(active.limit(limit).subquery())) or 0
 
 
 async def page(

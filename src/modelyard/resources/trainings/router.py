@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Query, Request
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from modelyard.kit.errors import Invalid
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
@@ -12,13 +17,29 @@ from modelyard.resources.projects.model import Caller
 from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingList, TrainingOne
 from modelyard.resources.trainings.service import Trainings
-from modelyard.web import WireRoute, listed, page_request, paging_of
+from modelyard.web import WireRoute, form_faults, listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(trainings: Trainings, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = APIRouter(route_class=WireRoute, tags=["trainings"], dependencies=[Depends(access)])
+
+    class CreateRoute(WireRoute):
+        """Tells with what is wrong with a request's form what else is wrong with it."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer = super().get_route_handler()
+
+            async def _answer(request: Request) -> Response:
+                try:
+                    return await answer(request)
+                except RequestValidationError as error:
+                    caller = await access(request, request.path_params["appkey"])
+                    known = form_faults(error.errors())
+                    raise Invalid(await trainings.faults_of(caller, error.body, known)) from None
+
+            return _answer
 
     @router.get("/trainings")
     async def list_trainings(
@@ -37,10 +58,11 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
         found = await trainings.list(caller, wanted, page)
         return TrainingList(training_list=list(found.items), paging=paging_of(found))
 
-    @router.post("/trainings")
     async def create_training(body: TrainingCreate, caller: Caller = Depends(access)) -> TrainingOne:
         """A new training. Paths, permissions, image, instance type and limits are checked before anything is stored."""
         return TrainingOne(training=await trainings.create(caller, body))
+
+    router.add_api_route("/trainings", create_training, methods=["POST"], route_class_override=CreateRoute)
 
     @router.get("/trainings/{training_id}")
     async def get_training(training_id: str, caller: Caller = Depends(access)) -> TrainingOne:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.images.schemas import ImageOut
-from modelyard.wire import Description, Header, Moment, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+from modelyard.wire import (
+    Description,
+    Header,
+    Id,
+    Line,
+    Moment,
+    Name,
+    NoneAsEmpty,
+    Paging,
+    ResourceOut,
+    Tags,
+    Wire,
+    fields_of,
+)
 
 MAX_HYPERPARAMETERS = 100
 MAX_DATASETS = 10
@@ -56,7 +72,7 @@ class Hyperparameter(Wire):
 class Dataset(Wire):
     """An input data set: its name becomes `EM_DATASET_{NAME}`."""
 
-    dataset_name: str = Field(min_length=1, max_length=36)
+    dataset_name: Line = Field(min_length=1, max_length=36)
     data_uri: str = Field(min_length=1, max_length=MAX_URI_CHARACTERS)
 
 
@@ -73,7 +89,7 @@ class TrainingCreate(Wire):
     training_type_code: str = "NORMAL"
     description: Description = None
     tag_list: Tags = []
-    experiment_id: str | None = None
+    experiment_id: Id | None = None
     experiment_name: Name | None = None
     experiment_description: Description = None
     image_id: str
@@ -93,10 +109,13 @@ class TrainingCreate(Wire):
     use_torchrun: bool = False
     nproc_per_node: int | None = None
 
-    @field_validator("use_log", "use_torchrun", mode="before")
+    @field_validator(
+        "training_type_code", "instance_count", "timeout_minutes", "use_log", "use_torchrun", mode="before"
+    )
     @classmethod
-    def _none_as_false(cls, value: Any) -> Any:
-        return False if value is None else value
+    def _none_as_absent(cls, value: Any, info: ValidationInfo) -> Any:
+        # Clients before 2.1 send null for what is not given.
+        return cls.model_fields[str(info.field_name)].get_default() if value is None else value
 
     @field_validator("dataset_list")
     @classmethod
@@ -114,11 +133,71 @@ class TrainingCreate(Wire):
     @field_validator("hyperparameter_list")
     @classmethod
     def _check_hyperparameters(cls, value: list[Hyperparameter]) -> list[Hyperparameter]:
-        names = [item.parameter_name for item in value]
-        for name in names:
-            if names.count(name) > 1:
+        seen: dict[str, str] = {}
+        for item in value:
+            name = item.parameter_name
+            variable = environment_suffix(name)
+            if seen.get(variable) == name:
                 raise ValueError(f"the key '{name}' is given more than once")
+            if variable in seen:
+                raise ValueError(f"the keys '{seen[variable]}' and '{name}' would share the variable EM_HP_{variable}")
+            seen[variable] = name
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingDraft:
+    """A request as far as it can be read.
+
+    Attributes:
+        request: what was asked for; fields that are wrong hold stand-ins.
+        wrong: the wire names of those.
+        datasets: the input data sets that can be read, each with its place in the list.
+    """
+
+    request: TrainingCreate
+    wrong: frozenset[str] = frozenset()
+    datasets: Sequence[tuple[int, Dataset]] = ()
+
+    @staticmethod
+    def of(request: TrainingCreate) -> TrainingDraft:
+        """A request without faults of form."""
+        return TrainingDraft(request, datasets=tuple(enumerate(request.dataset_list)))
+
+    @staticmethod
+    def salvaged(body: Any) -> TrainingDraft | None:
+        """What can be read of a body that is not a good request; None when it is no JSON object."""
+        fields = fields_of(body)
+        if fields is None:
+            return None
+        datasets = _readable_datasets(fields.pop("datasetList", None))
+        wrong: set[str] = set()
+        while True:
+            try:
+                request = TrainingCreate.model_validate(_STAND_INS | fields)
+            except ValidationError as error:
+                named = {str(item["loc"][0]) for item in error.errors() if item["loc"]} - wrong
+                if not named:  # a fault that belongs to no field, so that leaving fields out doesn't help
+                    return None
+                wrong |= named
+                fields = {name: value for name, value in fields.items() if name not in wrong}
+                continue
+            missing = {name for name in _STAND_INS if name not in fields}
+            return TrainingDraft(request, frozenset(wrong | missing), datasets)
+
+
+_STAND_INS: dict[str, Any] = {"trainingName": "x", "imageId": "", "flavorId": "", "modelUploadUri": "x"}
+"""For the fields that a request must have."""
+
+
+def _readable_datasets(items: Any) -> tuple[tuple[int, Dataset], ...]:
+    if not isinstance(items, list):
+        return ()
+    found: list[tuple[int, Dataset]] = []
+    for index, item in enumerate(cast(list[Any], items)[:MAX_DATASETS]):
+        with suppress(ValidationError):
+            found.append((index, Dataset.model_validate(item)))
+    return tuple(found)
 
 
 class TrainingChange(Wire):

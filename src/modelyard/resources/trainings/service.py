@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,32 +12,29 @@ from modelyard.control.events import Event, events_of
 from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born, move
+from modelyard.control.turns import take_turn
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
-from modelyard.kit.errors import Fault, Invalid, NotFound
+from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.experiments.errors import ExperimentInUse
 from modelyard.resources.experiments.service import Experiments
-from modelyard.resources.flavors.errors import UnknownFlavor
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
-from modelyard.resources.images.errors import UnknownImage
 from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller
-from modelyard.resources.storages.errors import StoragePathFault
-from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings import repository
-from modelyard.resources.trainings.errors import TrainingHasEnded, TrainingStillRuns
+from modelyard.resources.trainings.errors import TrainingHasEnded, TrainingQuotaExceeded, TrainingStillRuns
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import DataPath, Finished, Parameter, TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.repository import TrainingFilter
-from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingOut
+from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingDraft, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.trainings.views import training_out
-from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.service import Workloads
 
 KIND = "training"
@@ -51,16 +49,19 @@ class Trainings:
         experiments: Experiments,
         images: Images,
         flavors: Flavors,
-        storages: Storages,
         workloads: Workloads,
+        preflight: Preflight,
+        *,
+        active_limit: int | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self._database = database
         self._experiments = experiments
         self._images = images
         self._flavors = flavors
-        self._storages = storages
         self._workloads = workloads
+        self._preflight = preflight
+        self._active_limit = active_limit
         self._clock = clock
         self.deletion_guards: list[DeletionGuard] = []
 
@@ -71,9 +72,13 @@ class Trainings:
             known_id = await recall(session, project_id, KIND, key)
         if known_id is not None:
             return await self.get(caller, known_id)
-        spec, faults = await self._check(caller, request)
-        if faults or spec is None:
-            raise Invalid(faults)
+        found = await self._preflight.look(caller, TrainingDraft.of(request))
+        quota_fault = await self._quota_fault(caller)
+        if quota_fault is not None and not found.faults:
+            raise quota_fault
+        if quota_fault is not None:
+            raise Invalid([*found.faults, *quota_fault.faults])
+        spec = _spec(request, *found.chosen())
         async with self._database.write() as session:
             known_id = await claim(session, project_id, KIND, key)
             if known_id is None:
@@ -82,6 +87,15 @@ class Trainings:
             else:
                 row = await _found(session, caller, known_id)
         return (await self._out(caller, [row]))[0]
+
+    async def faults_of(self, caller: Caller, body: Any, known: Sequence[Fault]) -> Sequence[Fault]:
+        """All that is wrong with a body whose form is wrong (`known`) already."""
+        draft = TrainingDraft.salvaged(body)
+        if draft is None:
+            return known
+        found = await self._preflight.look(caller, draft)
+        quota_fault = await self._quota_fault(caller)
+        return [*known, *found.faults, *(() if quota_fault is None else quota_fault.faults)]
 
     async def list(self, caller: Caller, wanted: TrainingFilter, request: PageRequest) -> Page[TrainingOut]:
         """Trainings of the project, newest first."""
@@ -181,13 +195,30 @@ class Trainings:
 
     async def guard_experiment(self, session: AsyncSession, experiment_id: str) -> None:
         """Raise `ExperimentInUse` while trainings belong to the experiment."""
-        names = await repository.names_in_experiment(session, experiment_id, 5)
-        if names:
-            raise ExperimentInUse([*names])
+        trainings = await repository.in_experiment(session, experiment_id, MAX_BLOCKERS + 1)
+        if trainings:
+            raise ExperimentInUse(trainings)
+
+    async def _quota_fault(self, caller: Caller) -> TrainingQuotaExceeded | None:
+        if self._active_limit is None:
+            return None
+        async with self._database.read() as session:
+            return await self._quota_fault_in(session, caller)
+
+    async def _quota_fault_in(self, session: AsyncSession, caller: Caller) -> TrainingQuotaExceeded | None:
+        limit = self._active_limit
+        if limit is None or await repository.count_active(session, caller.project.id, limit) < limit:
+            return None
+        return TrainingQuotaExceeded(limit)
 
     async def _add(
         self, session: AsyncSession, caller: Caller, request: TrainingCreate, spec: TrainingSpec
     ) -> TrainingRow:
+        if self._active_limit is not None:
+            await take_turn(session, KIND, caller.project.id)
+        quota_fault = await self._quota_fault_in(session, caller)
+        if quota_fault is not None:  # others were created since the first look
+            raise quota_fault
         experiment_id = request.experiment_id
         if experiment_id is not None:
             await self._experiments.hold(session, caller, experiment_id)
@@ -217,88 +248,6 @@ class Trainings:
         await enqueue(session, KIND, row.id)
         return row
 
-    async def _check(self, caller: Caller, request: TrainingCreate) -> tuple[TrainingSpec | None, Sequence[Fault]]:
-        """Everything that can be known now: catalogues, room, experiment, paths, permissions, the entry point."""
-        faults: list[Fault] = []
-        image, flavor = self._choose(request, faults)
-        if request.algorithm_id is not None:
-            faults.append(
-                Fault("algorithmId", "this platform has no built-in algorithms; give sourceDirUri and entryPoint")
-            )
-        if request.training_type_code != "NORMAL":
-            faults.append(Fault("trainingTypeCode", "only NORMAL is known"))
-        if request.use_torchrun and image is not None and image.framework != "PYTORCH":
-            faults.append(Fault("useTorchrun", "torchrun needs a PyTorch image"))
-        await self._check_experiment(caller, request, faults)
-        await self._check_paths(caller, request, faults)
-        if faults or image is None or flavor is None:
-            return None, faults
-        spec = _spec(request, image, flavor)
-        try:
-            await self._workloads.check_ever_fits(flavor.vcpus, flavor.memory_bytes, flavor.gpus, spec.instance_count)
-        except NeverFits as never:
-            return None, never.faults
-        return spec, ()
-
-    def _choose(self, request: TrainingCreate, faults: list[Fault]) -> tuple[CatalogImage | None, Flavor | None]:
-        image: CatalogImage | None = None
-        flavor: Flavor | None = None
-        try:
-            image = self._images.get(request.image_id)
-        except UnknownImage as unknown:
-            faults.extend(unknown.faults)
-        try:
-            flavor = self._flavors.get(request.flavor_id)
-        except UnknownFlavor as unknown:
-            faults.extend(unknown.faults)
-        if image is not None and flavor is not None and image.core_type != flavor.core_type:
-            faults.append(
-                Fault(
-                    "imageId",
-                    f"the image is for {image.core_type}, the instance type '{flavor.name}' is {flavor.core_type}",
-                )
-            )
-        return image, flavor
-
-    async def _check_experiment(self, caller: Caller, request: TrainingCreate, faults: list[Fault]) -> None:
-        if request.experiment_id is None:
-            return
-        try:
-            await self._experiments.get(caller, request.experiment_id)
-        except NotFound as missing:
-            faults.append(Fault("experimentId", missing.message))
-
-    async def _check_paths(self, caller: Caller, request: TrainingCreate, faults: list[Fault]) -> None:
-        project = caller.project
-
-        async def _readable(field: str, uri: str, must_contain: str | None = None) -> None:
-            try:
-                await self._storages.check_readable(project, uri, must_contain=must_contain)
-            except StoragePathFault as fault:
-                faults.append(Fault(field, fault.message))
-
-        async def _writable(field: str, uri: str) -> None:
-            try:
-                await self._storages.check_writable(project, uri)
-            except StoragePathFault as fault:
-                faults.append(Fault(field, fault.message))
-
-        if request.algorithm_id is None:
-            entry_point_fault = _entry_point_fault(request.entry_point)
-            if not request.source_dir_uri:
-                faults.append(Fault("sourceDirUri", "must not be empty"))
-            if entry_point_fault is not None:
-                faults.append(Fault("entryPoint", entry_point_fault))
-            elif request.source_dir_uri:
-                await _readable("sourceDirUri", request.source_dir_uri, request.entry_point)
-        for index, dataset in enumerate(request.dataset_list):
-            await _readable(f"datasetList[{index}].dataUri", dataset.data_uri)
-        if request.check_point_input_uri:
-            await _readable("checkPointInputUri", request.check_point_input_uri)
-        if request.check_point_upload_uri:
-            await _writable("checkPointUploadUri", request.check_point_upload_uri)
-        await _writable("modelUploadUri", request.model_upload_uri)
-
     async def _out(self, caller: Caller, rows: Sequence[TrainingRow]) -> list[TrainingOut]:
         experiment_ids = [row.experiment_id for row in rows if row.experiment_id is not None]
         app_key = caller.project.app_key
@@ -317,15 +266,6 @@ async def _found(session: AsyncSession, caller: Caller, training_id: str, *, is_
     if row is None:
         raise NotFound("training", training_id)
     return row
-
-
-def _entry_point_fault(entry_point: str | None) -> str | None:
-    if not entry_point:
-        return "must not be empty; name the file in sourceDirUri at which the training begins"
-    parts = entry_point.split("/")
-    if entry_point.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in entry_point:
-        return "must be the path of a file below sourceDirUri, without '..' and not absolute"
-    return "must not contain control characters" if any(ord(character) < 32 for character in entry_point) else None
 
 
 def _spec(request: TrainingCreate, image: CatalogImage, flavor: Flavor) -> TrainingSpec:

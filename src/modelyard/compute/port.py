@@ -113,6 +113,8 @@ class Instance:
         project_id: isolation boundary; caches are shared inside a project only.
         role: `training`, `model-server`, `build`, … for people and for `modelyard status`.
         environment: needed by `Command` too: its packages are mounted read-only.
+        ports: names of TCP ports that its programs will listen on. The backend chooses the numbers and keeps them from all others until the
+            instance ends; `Observation.network` tells them. Who listens must set SO_REUSEADDR, as servers do.
         sockets: names of Unix sockets that the instance serves at `/run/modelyard/{name}.sock`; `Observation.sockets` tells where they are outside.
         grace_seconds: from the request to stop (SIGTERM to the main process) until the whole tree is killed.
         timeout_seconds: run time after which the instance is stopped in the same way, with cause TIME_LIMIT.
@@ -129,6 +131,7 @@ class Instance:
     environment: Environment | None = None
     mounts: tuple[Mount, ...] = ()
     sockets: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     grace_seconds: float = 30.0
     timeout_seconds: float | None = None
 
@@ -169,6 +172,41 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """Where the other instances of its workload reach an instance.
+
+    Attributes:
+        host: a name or an address.
+        ports: name → number, for each name in `Instance.ports`.
+        interface: the network interface on which they meet, where programs that choose one by themselves would choose wrongly.
+    """
+
+    host: str
+    ports: Mapping[str, int]
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One of the instances that are introduced to each other."""
+
+    index: int
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An instance that the backend knows. `launched_at` is when its launch was recorded."""
+
+    id: str
+    workload_id: str
+    project_id: str
+    role: str
+    phase: Phase
+    launched_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What is seen of an instance.
 
@@ -176,6 +214,7 @@ class Observation:
         report: the newest JSON object that the process itself wrote to `/run/modelyard/report.json` (atomically), e.g.
             `{"step": "fetching", "message": "…", "progress": 0.4}`; written by the runner and by builds. Untrusted input.
         sockets: socket name → path on the host.
+        network: where its peers reach it; None until that is known, and for an instance without ports.
         notes: warnings about how it runs, for people (e.g. "not isolated: bubblewrap is missing").
     """
 
@@ -189,6 +228,7 @@ class Observation:
     cpu_seconds: float | None = None
     report: Mapping[str, Any] = field(default_factory=dict[str, Any])
     sockets: Mapping[str, str] = field(default_factory=dict[str, str])
+    network: Network | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -232,8 +272,20 @@ class Compute(Protocol):
         """What is seen of each, in the order asked; unknown ids answer ABSENT."""
         ...
 
-    async def stop(self, instance_id: str) -> None:
-        """Ask it to end (SIGTERM, grace, then the whole tree is killed). Returns at once; stopping what has ended is fine."""
+    async def introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
+        """Tell a live instance where all instances of its workload are, itself among them; doing it again is fine.
+
+        It finds them, whole or not at all, in `/run/modelyard/peers.json`: a list of `{"index", "host", "ports", "interface"}` in the order of
+        their indices. Introducing one that has ended, or that is not there, does nothing.
+        """
+        ...
+
+    async def stop(self, instance_id: str, *, insist_after_seconds: float | None = None) -> None:
+        """Ask it to end (SIGTERM, grace, then the whole tree is killed). Returns at once; stopping what has ended is fine.
+
+        `insist_after_seconds`: SIGTERM comes a second time then, which the runner takes for: end the user's processes now, and keep what is to
+        be kept in what is left of the grace.
+        """
         ...
 
     async def remove(self, instance_id: str) -> None:
@@ -242,6 +294,10 @@ class Compute(Protocol):
 
     async def read_logs(self, instance_id: str, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of its output (stdout and stderr together, in order). Beyond the end: an empty piece at the end."""
+        ...
+
+    async def list_instances(self) -> Sequence[Listed]:
+        """All that was launched and not removed, by id; for the search after what nobody knows of any more."""
         ...
 
     def watch(self) -> AsyncIterator[str]:

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from modelyard.compute.port import (
@@ -18,8 +19,11 @@ from modelyard.compute.port import (
     Exit,
     Instance,
     LaunchRefused,
+    Listed,
     LogChunk,
+    Network,
     Observation,
+    Peer,
     Phase,
 )
 from modelyard.kit.clock import Clock, utc_now
@@ -53,6 +57,7 @@ class Script:
 class _Running:
     instance: Instance
     observation: Observation
+    launched_at: datetime
     output: bytearray = field(default_factory=bytearray)
 
 
@@ -63,6 +68,8 @@ class FakeCompute:
         scripts: by instance id; what is not here starts at once and runs until it is told otherwise.
         starts: how often each instance was really started.
         calls: verbs and ids in the order in which they came.
+        peers: to whom each instance was introduced.
+        insisted: after how many seconds each stop is repeated.
         before: awaited before each verb does anything, with the verb's name and the id; may wait or raise.
         after: the same, after the verb has done its work and before it answers.
     """
@@ -76,6 +83,8 @@ class FakeCompute:
         self._capacity = capacity or Capacity(cpus=64.0, memory_bytes=2**40)
         self._clock = clock
         self._running: dict[str, _Running] = {}
+        self.peers: dict[str, Sequence[Peer]] = {}
+        self.insisted: dict[str, float | None] = {}
         self._watchers: set[asyncio.Queue[str]] = set()
 
     async def launch(self, instance: Instance) -> None:
@@ -100,9 +109,32 @@ class FakeCompute:
         await self.after("observe", ids[0] if ids else "")
         return seen
 
-    async def stop(self, instance_id: str) -> None:
+    async def introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
+        """See the port."""
+        await self._enter("introduce", instance_id)
+        if self.seen(instance_id).phase in _ALIVE:
+            self.peers[instance_id] = tuple(peers)
+        await self.after("introduce", instance_id)
+
+    async def list_instances(self) -> Sequence[Listed]:
+        """See the port."""
+        await self._enter("list_instances", "")
+        return [
+            Listed(
+                each.instance.id,
+                each.instance.workload_id,
+                each.instance.project_id,
+                each.instance.role,
+                each.observation.phase,
+                each.launched_at,
+            )
+            for _, each in sorted(self._running.items())
+        ]
+
+    async def stop(self, instance_id: str, *, insist_after_seconds: float | None = None) -> None:
         """See the port."""
         await self._enter("stop", instance_id)
+        self.insisted.setdefault(instance_id, insist_after_seconds)
         script = self.scripts.get(instance_id, Script())
         if self.seen(instance_id).phase in _ALIVE and script.exit_on_stop is not None:
             self._end(instance_id, script.exit_on_stop)
@@ -201,7 +233,10 @@ class FakeCompute:
     def _start(self, instance: Instance, script: Script) -> None:
         self.starts[instance.id] += 1
         sockets = {name: f"/nowhere/{instance.id}/{name}.sock" for name in instance.sockets}
-        self._running[instance.id] = _Running(instance, Observation(instance.id, Phase.STARTING, sockets=sockets))
+        numbers = {name: 20_000 + self.starts.total() * 10 + place for place, name in enumerate(instance.ports)}
+        network = Network(f"{instance.id}.test", numbers) if instance.ports else None
+        observation = Observation(instance.id, Phase.STARTING, sockets=sockets, network=network)
+        self._running[instance.id] = _Running(instance, observation, self._clock())
         self._tell(instance.id)
         if not script.is_slow:
             self.run(instance.id)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from modelyard.compute.port import Cause, Compute, HasCapacity, Instance, Observation, Phase
+from modelyard.compute.port import Cause, Compute, HasCapacity, Instance, Observation, Peer, Phase
 from modelyard.kit.errors import RetryLater
 
 _DEADLINE_SECONDS = 60.0
@@ -172,6 +174,59 @@ class ComputeContract:
         assert (seen[0].phase, seen[0].started_at, seen[0].pid) == (Phase.RUNNING, started.started_at, started.pid)
         assert (seen[1].exit, seen[1].started_at, seen[1].ended_at) == (before.exit, before.started_at, before.ended_at)
         assert (await compute.read_logs(ended.id, 0, 100)).data == b"kept\n"
+
+    async def test_what_is_known_is_listed(self, subject: ComputeSubject) -> None:
+        """What runs and what has ended, until it is removed; also by the next server."""
+        running, ended = subject.runs(), subject.ends(0)
+        before = datetime.now(UTC) - timedelta(seconds=5)
+        for instance in (running, ended):
+            await subject.compute.launch(instance)
+        await _until_ended(subject.compute, ended.id)
+        await _until(subject.compute, running.id, lambda seen: seen.phase is Phase.RUNNING)
+        listed = {each.id: each for each in await subject.reopened().list_instances()}
+        assert {each: listed[each].phase for each in (running.id, ended.id)} == {
+            running.id: Phase.RUNNING,
+            ended.id: Phase.EXITED,
+        }
+        known = listed[running.id]
+        assert (known.workload_id, known.project_id, known.role) == (
+            running.workload_id,
+            running.project_id,
+            running.role,
+        )
+        assert before <= known.launched_at <= datetime.now(UTC) + timedelta(seconds=5)
+        await subject.compute.remove(ended.id)
+        assert ended.id not in {each.id for each in await subject.compute.list_instances()}
+
+    async def test_ports_are_kept_and_told(self, subject: ComputeSubject) -> None:
+        """Each has its own, the same to everybody who asks, and what has none has no network."""
+        first, second, without = (replace(subject.runs(), ports=("one", "two")) for _ in range(3))
+        without = replace(without, ports=())
+        for instance in (first, second, without):
+            await subject.compute.launch(instance)
+        seen = [
+            await _until(subject.compute, each.id, lambda seen: seen.phase is Phase.RUNNING) for each in (first, second)
+        ]
+        addresses: set[tuple[str, int]] = set()
+        for each in seen:
+            assert each.network is not None
+            assert set(each.network.ports) == {"one", "two"}
+            addresses |= {(each.network.host, number) for number in each.network.ports.values()}
+        assert len(addresses) == 4
+        again = await subject.reopened().observe([first.id, second.id, without.id])
+        assert [each.network for each in again] == [seen[0].network, seen[1].network, None]
+
+    async def test_introductions(self, subject: ComputeSubject) -> None:
+        """To what runs, twice if need be; to what has ended or never was, it does nothing."""
+        running, ended = replace(subject.runs(), ports=("one",)), subject.ends(0)
+        for instance in (running, ended):
+            await subject.compute.launch(instance)
+        await _until_ended(subject.compute, ended.id)
+        seen = await _until(subject.compute, running.id, lambda seen: seen.network is not None)
+        assert seen.network is not None
+        for instance_id in (running.id, running.id, ended.id, "unknown.0.0"):
+            await subject.compute.introduce(instance_id, [Peer(0, seen.network)])
+        assert (await subject.compute.observe([running.id]))[0].network == seen.network
 
     async def test_capacity(self, subject: ComputeSubject) -> None:
         """A backend that knows its size has one."""

@@ -18,7 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from modelyard.compute.backends.local import capacity, launching, observing, output, planning, records, removal, runtime
+from modelyard.compute.backends.local import (
+    capacity,
+    introductions,
+    launching,
+    observing,
+    output,
+    planning,
+    records,
+    removal,
+    runtime,
+)
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.backends.local.hints import HintListener
 from modelyard.compute.backends.local.identities import Identities
@@ -27,7 +37,17 @@ from modelyard.compute.backends.local.limits import GroupBases, find_bases, find
 from modelyard.compute.backends.local.package_access import find_package_access
 from modelyard.compute.backends.local.planning import Machine
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
-from modelyard.compute.port import Build, Capacity, Environment, Instance, LogChunk, Observation, Phase
+from modelyard.compute.port import (
+    Build,
+    Capacity,
+    Environment,
+    Instance,
+    Listed,
+    LogChunk,
+    Observation,
+    Peer,
+    Phase,
+)
 from modelyard.kit.errors import RetryLater
 
 P = ParamSpec("P")
@@ -38,13 +58,9 @@ _LAST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class LocalInstance:
-    """An instance in a list, for `modelyard status`."""
+class LocalInstance(Listed):
+    """An instance in a list, with what `modelyard status` shows beside."""
 
-    id: str
-    workload_id: str
-    project_id: str
-    role: str
     supervisor_pid: int | None
     observation: Observation
 
@@ -91,9 +107,13 @@ class LocalCompute:
         """See the port."""
         return await self._run(lambda: [self._observe(instance_id) for instance_id in ids])
 
-    async def stop(self, instance_id: str) -> None:
+    async def introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
         """See the port."""
-        await self._run(self._request_stop, instance_id, None)
+        await self._run(self._introduce, instance_id, peers)
+
+    async def stop(self, instance_id: str, *, insist_after_seconds: float | None = None) -> None:
+        """See the port."""
+        await self._run(self._request_stop, instance_id, None, insist_after_seconds)
 
     async def remove(self, instance_id: str) -> None:
         """See the port."""
@@ -116,7 +136,7 @@ class LocalCompute:
         return await self._run(self._environments.is_built, environment)
 
     async def list_instances(self) -> Sequence[LocalInstance]:
-        """Every instance that the backend knows, ended ones included, by id."""
+        """See the port."""
         return await self._run(self._list)
 
     async def stop_all(self, deadline_seconds: float) -> int:
@@ -266,15 +286,23 @@ class LocalCompute:
                 removal.put_aside(directory / name, trash)
         removal.empty(trash)
 
-    def _request_stop(self, instance_id: str, grace_seconds: float | None) -> None:
+    def _introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
+        directory = self._directory(instance_id)
+        facts = observing.read_facts(directory)
+        if facts is not None and launching.is_launched(directory) and not observing.has_ended(directory):
+            introductions.write(facts.run_directory, peers)
+
+    def _request_stop(
+        self, instance_id: str, grace_seconds: float | None, insist_after_seconds: float | None = None
+    ) -> None:
         directory = self._directory(instance_id)
         if not launching.is_launched(directory) or observing.has_ended(directory):
             return
-        if grace_seconds is None and (directory / records.STOP).exists():
+        if grace_seconds is None and insist_after_seconds is None and (directory / records.STOP).exists():
             return
-        text = b"" if grace_seconds is None else f"{grace_seconds}".encode()
+        words = ("-" if seconds is None else f"{seconds}" for seconds in (grace_seconds, insist_after_seconds))
         try:
-            records.write_whole(str(directory / records.STOP), text, is_durable=False)
+            records.write_whole(str(directory / records.STOP), " ".join(words).encode(), is_durable=False)
         except FileNotFoundError:
             return  # It was removed meanwhile.
 
@@ -319,7 +347,10 @@ class LocalCompute:
             if facts is None or seen.phase is Phase.ABSENT:
                 continue
             pid = observing.supervisor_pid(directory) if seen.phase is not Phase.EXITED else None
-            found.append(LocalInstance(facts.id, facts.workload_id, facts.project_id, facts.role, pid, seen))
+            with suppress(FileNotFoundError):  # removed meanwhile
+                launched_at = observing.launched_at(directory)
+                names = (facts.id, facts.workload_id, facts.project_id, facts.role)
+                found.append(LocalInstance(*names, seen.phase, launched_at, pid, seen))
         return found
 
     def _kill_supervisor(self, instance_id: str) -> None:

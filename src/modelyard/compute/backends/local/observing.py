@@ -18,9 +18,10 @@ from typing import Any, NoReturn, cast
 
 from modelyard.compute.backends.local import output, processes, records
 from modelyard.compute.backends.local.cgroups import Cgroups
-from modelyard.compute.port import Cause, Exit, Observation, Phase
+from modelyard.compute.port import Cause, Exit, Network, Observation, Phase
 
 _END_SECONDS = 10.0
+_LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,14 @@ def observe(instance_id: str, directory: Path, report_limit_bytes: int) -> Obser
         return _ended_observation(facts, ended, report)
     start = _read_json(directory / records.START)
     if start is None:
-        return Observation(instance_id, Phase.STARTING, report=report, sockets=facts.sockets, notes=facts.notes)
+        return Observation(
+            instance_id,
+            Phase.STARTING,
+            report=report,
+            sockets=facts.sockets,
+            network=_network(directory),
+            notes=facts.notes,
+        )
     groups = facts.cgroups
     pid = processes.main_below(start["init_pid"]) if start["has_namespace"] else start["init_pid"]
     memory_bytes = groups.memory_bytes()
@@ -111,8 +119,14 @@ def observe(instance_id: str, directory: Path, report_limit_bytes: int) -> Obser
         cpu_seconds=groups.cpu_seconds(),
         report=report,
         sockets=facts.sockets,
+        network=_network(directory),
         notes=facts.notes,
     )
+
+
+def launched_at(directory: Path) -> datetime:
+    """When the supervisor recorded itself. Raises FileNotFoundError where none did."""
+    return datetime.fromtimestamp((directory / records.SUPERVISOR).stat().st_mtime, UTC)
 
 
 def read_report(run_directory: Path, limit_bytes: int) -> Mapping[str, Any]:
@@ -151,6 +165,12 @@ def end_leftovers(directory: Path, facts: InstanceFacts, is_same_boot: bool) -> 
         processes.end_marked(f"MODELYARD_ROOT={directory}/root")
     groups = facts.cgroups
     return groups.end(_END_SECONDS) if groups else True
+
+
+def _network(directory: Path) -> Network | None:
+    """All instances of this machine meet on its loopback, where nobody from outside can join them."""
+    ports = _read_json(directory / records.PORTS)
+    return None if ports is None else Network(_LOOPBACK, ports, _LOOPBACK_INTERFACE)
 
 
 def _ended_observation(facts: InstanceFacts, ended: Mapping[str, Any], report: Mapping[str, Any]) -> Observation:

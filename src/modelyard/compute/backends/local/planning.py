@@ -146,6 +146,7 @@ def check(instance: Instance, machine: Machine, gpu_count: int) -> None:
     if limits.gpus > gpu_count:
         faults.append(f"it asks for {limits.gpus} GPUs and this machine has {gpu_count}")
     faults += [f"'{name}' can't be a socket's name" for name in instance.sockets if not _SOCKET.fullmatch(name)]
+    faults += [f"'{name}' can't be a port's name" for name in instance.ports if not _SOCKET.fullmatch(name)]
     faults += [
         f"the socket's path {path} is longer than {_MAX_ADDRESS_BYTES} bytes: choose a shorter home directory"
         for path in machine.sockets(instance).values()
@@ -194,6 +195,7 @@ def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | 
         "storage_directories": [str(path) for path in (place.workspace, place.home, place.temporary, place.run)],
         "storage_interval_seconds": settings.storage_interval_seconds,
         "run_directory": str(place.run),
+        "ports": list(instance.ports),
         "grace_seconds": instance.grace_seconds,
         "timeout_seconds": instance.timeout_seconds,
         "segment_bytes": settings.output_segment_bytes,

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         storage_directories: list[str]
         storage_interval_seconds: float
         run_directory: str
+        ports: list[str]  # names
         grace_seconds: float
         timeout_seconds: float | None
         segment_bytes: int
@@ -87,8 +88,10 @@ if TYPE_CHECKING:
 
 
 INSTANCE, PLAN, SUPERVISOR, START, EXIT = "instance.json", "plan", "supervisor.json", "start.json", "exit.json"
+PORTS = "ports.json"
+"""Numbers of the ports by their names, written before the supervisor's record."""
 STOP = "stop"
-"""A request to end: its text is the grace in seconds, or empty for the instance's own."""
+"""A request to end, of two words: the grace in seconds, and after how many the request is repeated; `-` for the instance's own and never."""
 LAUNCH_LOCK, SUPERVISOR_LOCK = "launch.lock", "supervisor.lock"
 LOGS = "logs"
 DATA_DOOR = "data.sock"

@@ -23,6 +23,7 @@ from modelyard.compute.backends.local import (
     datacache,
     kernel,
     output,
+    ports,
     processes,
     records,
     trusted_paths,
@@ -81,6 +82,8 @@ class Supervisor:
         self._quiet_until: float | None = None
         self._ending = verdict.Ending()
         self._kill_at: float | None = None
+        self._insist_at: float | None = None
+        self._is_insisted = False
         self._status_text = ""
         self._started_at: float | None = None
         self._began = time.monotonic()
@@ -90,6 +93,7 @@ class Supervisor:
 
     def run(self) -> None:
         """From the record of this supervisor to the record of the exit."""
+        self._held = self._hold_ports()
         self._record_self()
         plan = self._plan
         self._output = output.Recorder(
@@ -103,6 +107,14 @@ class Supervisor:
         except Exception as error:
             self._ending.failure = self._ending.failure or f"{type(error).__name__}: {error}"
         self._finish()
+
+    def _hold_ports(self) -> list[_socket.socket]:
+        """The sockets that keep the instance's ports until this process ends."""
+        if not self._plan["ports"]:
+            return []
+        sockets, numbers = ports.hold(self._plan["ports"])
+        records.write_record(f"{self._directory}/{records.PORTS}", {**numbers}, is_durable=False)
+        return sockets
 
     def _record_self(self) -> None:
         os.chdir(self._plan["hints_directory"])
@@ -205,7 +217,7 @@ class Supervisor:
             moments.append(self._kill_at)
         if self._plan["timeout_seconds"] is not None and not self._ending.is_begun:
             moments.append(self._began + self._plan["timeout_seconds"])
-        moments += [moment for moment in (self._quiet_until, self._gauge.due_at) if moment is not None]
+        moments += [moment for moment in (self._quiet_until, self._gauge.due_at, self._insist_at) if moment is not None]
         return max(int((min(moments) - now) * 1000) + 1, 0)
 
     def _look(self) -> None:
@@ -226,6 +238,9 @@ class Supervisor:
             self._begin_end("STORAGE", plan["grace_seconds"], limit=verdict.size(plan["storage_bytes"]))
         if self._gauge.is_done:
             self._poll.unregister(self._gauge.close())
+        if self._insist_at is not None and now >= self._insist_at:
+            self._insist_at = None
+            self._signal_program(kernel.SIGTERM)
         if self._kill_at is not None and now >= self._kill_at:
             self._ending.is_killed = True
             self._kill_tree()
@@ -239,16 +254,17 @@ class Supervisor:
     def _look_for_request(self) -> None:
         try:
             with open(f"{self._directory}/{records.STOP}", encoding="ascii") as file:
-                text = file.read().strip()
+                words = file.read().split()
         except OSError:
             if not os.path.exists(self._directory):
                 self._begin_end("STOPPED", 0.0)  # The platform's home was deleted: nobody would ever end it.
             return
-        try:
-            grace = min(float(text), self._plan["grace_seconds"]) if text else self._plan["grace_seconds"]
-        except ValueError:
-            grace = self._plan["grace_seconds"]
-        self._begin_end("STOPPED", grace)
+        grace, insist = [_number(word) for word in [*words, "-", "-"][:2]]
+        whole_grace = self._plan["grace_seconds"]
+        self._begin_end("STOPPED", whole_grace if grace is None else min(grace, whole_grace))
+        if insist is not None and not self._is_insisted:
+            self._is_insisted = True
+            self._insist_at = time.monotonic() + insist
 
     def _begin_end(self, reason: str, grace_seconds: float, limit: str = "") -> None:
         kill_at = time.monotonic() + max(grace_seconds, 0.0)
@@ -259,15 +275,19 @@ class Supervisor:
             return
         self._ending.begin(reason, limit, grace_seconds)
         self._kill_at = kill_at
-        if (program := self._program()) is not None and grace_seconds > 0:
-            for number in (kernel.SIGTERM, kernel.SIGCONT):
-                try:
-                    os.kill(program, number)
-                except OSError:
-                    break
-        elif program is None:
+        if self._program() is None:
             self._kill_at = time.monotonic()  # There is nobody yet who could make use of the grace.
+        elif grace_seconds > 0:
+            self._signal_program(kernel.SIGTERM)
         self._hint()
+
+    def _signal_program(self, number: int) -> None:
+        program = self._program()
+        for each in (number, kernel.SIGCONT) if program is not None else ():
+            try:
+                os.kill(program or 0, each)
+            except OSError:
+                return
 
     def _program(self) -> int | None:
         if not self._is_sandboxed:
@@ -401,6 +421,13 @@ class Supervisor:
         if printed and first >= 0:
             self._ending.message += f" {printed.splitlines()[-1]}"
         self._output.write(f"{self._ending.message}\n")
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def _answer(word: bytes) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelyard.compute.port import Cause, Exit, Observation, Phase
 from modelyard.kit.clock import utc_now
-from modelyard.resources.workloads.decision import decide, fresh_instances, look
+from modelyard.resources.workloads.decision import decide
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
     Desired,
@@ -20,6 +20,7 @@ from modelyard.resources.workloads.model import (
     plain_report,
     plain_text,
 )
+from modelyard.resources.workloads.sight import fresh_instances, look
 from modelyard.testing.workloads import workload_spec
 
 NOW = utc_now()

@@ -49,7 +49,10 @@ def test_a_run_without_transfers_loads_none_of_the_heavy_modules() -> None:
     }
     assert {name for name in loaded if name.startswith("modelyard.")} == {
         "modelyard.runner",
-        *(f"modelyard.runner.{name}" for name in ("journal", "outcomes", "plan", "process", "session", "stop")),
+        *(
+            f"modelyard.runner.{name}"
+            for name in ("descendants", "journal", "outcomes", "plan", "process", "session", "stop")
+        ),
     }
 
 

@@ -1,8 +1,9 @@
 """What the run tells the world: lines in its log and a small report file.
 
 Lines go to standard output, prefixed so that a reader tells them from the script's own. The report is one JSON object that is replaced
-atomically: `{"step", "message", "progress", "exit_code"?, "steps": [{"step", "started_at", "seconds", "detail"}]}`. Telling never
-fails a run: a full disk or a closed pipe is not the user's mistake.
+atomically: `{"step", "message", "progress", "exit_code"?, "ended_at"?, "steps": [{"step", "started_at", "seconds", "detail"}]}`. Exit code
+and end are those of the user's process, and there as soon as it has ended. Telling never fails a run: a full disk or a closed pipe is
+not the user's mistake.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Journal:
         self._line_at = 0.0
         self._report_at = 0.0
         self._complaint_at: dict[str, float] = {}
+        self._exit_code: int | None = None
+        self._ended_at = ""
 
     def say(self, text: str) -> None:
         """Print one line. Line breaks in the text (of a file name, say) don't make a second one."""
@@ -84,18 +87,27 @@ class Journal:
             self._line_at = now
             self.say(message)
 
+    def note_end(self, exit_code: int) -> None:
+        """The user's process has ended; every report from here on says so."""
+        self._exit_code, self._ended_at = exit_code, _timestamp()
+        if exit_code:  # others may wait for this process: they must hear of it before anything is uploaded
+            self._replace(self._step, self._message, self._progress)
+
     def close(self, step: str, message: str, exit_code: int) -> None:
         """The last word: `done` or `failed`, one sentence, and the exit code."""
-        self._replace(step, message, 1.0 if step == "done" else self._progress, exit_code)
+        self._exit_code = exit_code
+        self._replace(step, message, 1.0 if step == "done" else self._progress)
 
-    def _replace(self, step: str, message: str, progress: float, exit_code: int | None = None) -> None:
+    def _replace(self, step: str, message: str, progress: float) -> None:
         self._step, self._message, self._progress = step, message, progress
         self._report_at = time.monotonic()
         if not self._report_path:
             return
         report: dict[str, object] = {"step": step, "message": message, "progress": round(progress, 4)}
-        if exit_code is not None:
-            report["exit_code"] = exit_code
+        if self._exit_code is not None:
+            report["exit_code"] = self._exit_code
+        if self._ended_at:
+            report["ended_at"] = self._ended_at
         report["steps"] = self._steps
         temporary = f"{self._report_path}.{os.getpid()}.new"
         try:

@@ -80,6 +80,37 @@ class Main(NamedTuple):
     cwd: str
 
 
+class Gang(NamedTuple):
+    """How the script runs in several processes that find each other.
+
+    Attributes:
+        node: which instance this is, in digits; a text, because the platform fills it in late.
+        size: how many instances there are.
+        peers_path: the file in which the platform says where all of them are, once all are ready; the script starts then.
+        processes: with torchrun, the processes of each instance; 0 for one process without torchrun.
+        shared: variables that name a directory which the instances share. All but the first instance get `instance-{node}` below it, so that
+            none writes into another's files.
+    """
+
+    node: str
+    size: int
+    peers_path: str
+    processes: int = 0
+    shared: tuple[str, ...] = ()
+
+
+class Resume(NamedTuple):
+    """From the second attempt on, `variable` names `directory` where that holds something: what the attempt before has left.
+
+    Attributes:
+        attempt: which attempt this is, from 0, in digits; a text, because the platform fills it in late.
+    """
+
+    attempt: str
+    variable: str
+    directory: str
+
+
 class Plan(NamedTuple):
     """What a run consists of.
 
@@ -94,6 +125,8 @@ class Plan(NamedTuple):
         report_path: the JSON file that says how far the run is; empty for none.
         grace_seconds: from SIGTERM to SIGKILL for the user's processes; uploads come after it.
         replace_process: become the main process instead of watching it (no uploads then), for model servers.
+        gang: the other processes of the script; None where it is alone.
+        resume: what a later attempt begins with; None for nothing.
         retry_seconds: how long a store that doesn't answer is waited for, counted from its last sign of life.
     """
 
@@ -112,6 +145,8 @@ class Plan(NamedTuple):
     grace_seconds: float = 30.0
     replace_process: bool = False
     retry_seconds: float = 300.0
+    gang: Gang | None = None
+    resume: Resume | None = None
 
     def to_json(self) -> str:
         """The plan as a JSON object with the attributes' names as keys."""
@@ -133,6 +168,8 @@ _T = TypeVar("_T")
 def _as_object(plan: Plan) -> dict[str, Any]:
     content: dict[str, Any] = plan._asdict()
     content["main"] = plan.main._asdict()
+    for name, part in (("gang", plan.gang), ("resume", plan.resume)):
+        content[name] = None if part is None else part._asdict()
     for name in ("fetches", "must_exist", "uploads"):
         content[name] = [item._asdict() for item in content[name]]
     return content
@@ -156,6 +193,8 @@ def _plan(fields: _Fields) -> Plan:
         grace_seconds=fields.number("grace_seconds", 30.0),
         replace_process=fields.flag("replace_process", False),
         retry_seconds=fields.number("retry_seconds", 300.0),
+        gang=fields.one("gang", _gang) if fields.has("gang") else None,
+        resume=fields.one("resume", _resume) if fields.has("resume") else None,
     )
     if plan.replace_process and plan.uploads:
         raise BadPlan("plan.uploads: a process that replaces the runner leaves nobody to upload")
@@ -214,6 +253,23 @@ def _upload(fields: _Fields) -> Upload:
     return upload
 
 
+def _gang(fields: _Fields) -> Gang:
+    gang = Gang(
+        node=fields.digits("node"),
+        size=int(fields.number("size", 0.0)),
+        peers_path=fields.text("peers_path"),
+        processes=int(fields.number("processes", 0.0)),
+        shared=fields.texts("shared"),
+    )
+    if not int(gang.node) < gang.size:
+        raise BadPlan(f"{fields.where}.node: expected less than the size, which is {gang.size}, not {gang.node}")
+    return gang
+
+
+def _resume(fields: _Fields) -> Resume:
+    return Resume(fields.digits("attempt"), fields.text("variable"), fields.text("directory"))
+
+
 def _required(fields: _Fields) -> Required:
     return Required(path=fields.text("path"), message=fields.text("message"))
 
@@ -236,6 +292,12 @@ class _Fields:
             raise BadPlan(f"{self.where}.{name}: expected a text")
         return value
 
+    def digits(self, name: str) -> str:
+        value = self.text(name)
+        if not (value.isascii() and value.isdigit()):
+            raise BadPlan(f"{self.where}.{name}: expected a number in digits, not {value!r}")
+        return value
+
     def flag(self, name: str, default: bool) -> bool:
         value = self._content.get(name, default)
         if not isinstance(value, bool):
@@ -245,7 +307,7 @@ class _Fields:
     def number(self, name: str, default: float) -> float:
         value = self._content.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise BadPlan(f"{self.where}.{name}: expected a number of seconds")
+            raise BadPlan(f"{self.where}.{name}: expected a number, not less than 0")
         return float(value)
 
     def texts(self, name: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The user's process: how it is started, told to end, and waited for.
 
 It gets a process group of its own, so that one signal reaches all that it starts, and the runner's own output, so that lines arrive
-without a detour. `subprocess` is not used: its import alone takes as long as everything done here.
+without a detour. When it has ended, so does all that came from it, also what has left its group and its session (`descendants`).
+`subprocess` is not used: its import alone takes as long as everything done here.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from modelyard.runner.descendants import adopt_orphans, end_all
 from modelyard.runner.outcomes import CANNOT_EXECUTE, StepFailed
 from modelyard.runner.plan import PYTHON, Main
 from modelyard.runner.stop import Stop
 
 _INHERITED = ("HOME", "PATH", "LANG", "TMPDIR")
 _REMAINDER_SECONDS = 5.0
-_POLL_SECONDS = 0.02
 
 
 def main_argv(main: Main, python: str) -> list[str]:
@@ -48,6 +49,7 @@ def run_main(
     Raises `StepFailed` when it can't be started.
     """
     stop.check()
+    adopt_orphans()
     pid = start(main_argv(main, python), main_env(main, python), main.cwd)
     if on_start is not None:
         on_start()
@@ -85,10 +87,14 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: str, output: int = 1
 def wait(pid: int, stop: Stop, grace_seconds: float) -> int:
     """Wait for the leader of a group, passing a stop on to it; exit code, or minus a signal's number. What it leaves behind is ended."""
 
+    deadline: float | None = None
+
     def on_alarm(_number: int, _frame: object) -> None:
         _signal_group(pid, signal.SIGKILL)
 
     def on_stop(count: int) -> None:
+        nonlocal deadline
+        deadline = time.monotonic() + (grace_seconds if count == 1 else 0.0)
         if count > 1 or grace_seconds <= 0:
             _signal_group(pid, signal.SIGKILL)
             return
@@ -108,7 +114,8 @@ def wait(pid: int, stop: Stop, grace_seconds: float) -> int:
         signal.signal(signal.SIGALRM, previous)
     _signal_group(pid, signal.SIGTERM)
     _pid, status = os.waitpid(pid, 0)
-    _end_remainder(pid)
+    left_seconds = _REMAINDER_SECONDS if deadline is None else deadline - time.monotonic()
+    end_all(min(left_seconds, _REMAINDER_SECONDS))
     return os.waitstatus_to_exitcode(status)
 
 
@@ -162,17 +169,3 @@ def _not_started(argv: Sequence[str], reason: str) -> StepFailed:
 def _signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-
-
-def _end_remainder(group: int) -> None:
-    """Wait for what the leader has left in its group, and kill what does not go."""
-    deadline = time.monotonic() + _REMAINDER_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-group, os.WNOHANG)  # they are the runner's where it is the first process of its world
-        try:
-            os.killpg(group, 0)
-        except OSError:
-            return
-        time.sleep(_POLL_SECONDS)
-    _signal_group(group, signal.SIGKILL)

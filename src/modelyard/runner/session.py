@@ -23,7 +23,7 @@ from modelyard.runner.outcomes import (
     StepFailed,
     Stopped,
 )
-from modelyard.runner.plan import ALWAYS, BadPlan, Plan, Upload
+from modelyard.runner.plan import ALWAYS, BadPlan, Main, Plan, Upload
 from modelyard.runner.process import become, run_main, signal_name
 from modelyard.runner.stop import Stop
 
@@ -56,6 +56,9 @@ class Session:
         self._plan = plan
         self._journal = Journal(plan.report_path)
         self._stop = Stop()
+        gang = plan.gang
+        # Several instances would overwrite each other's files at the destination: the first one keeps them.
+        self._uploads = plan.uploads if gang is None or gang.node == "0" else ()
         self._syncs: dict[Upload, CheckpointSync] = {}
         self._data_cache: DataCache | None = None
 
@@ -92,7 +95,7 @@ class Session:
             self._stop.check()
             with self._journal.step("running", "starting"):
                 become(self._plan.main, python)
-        code, message = self._run_main(python)
+        code, message = self._run_main(self._prepared(), python)
         problems = self._upload(is_success=code == 0)
         if code == 0 and self._stop.is_requested:
             code, message = STOPPED, "The run was stopped."
@@ -138,12 +141,29 @@ class Session:
             self._data_cache = DataCache(self._plan.data_cache, self._plan.data_door)
         return self._data_cache
 
-    def _run_main(self, python: str) -> tuple[int, str]:
+    def _prepared(self) -> Main:
+        """The process to start, with what is known only now: the checkpoints that were fetched, and where the other instances are."""
+        main, gang, resume = self._plan.main, self._plan.gang, self._plan.resume
+        if resume is not None and resume.attempt != "0" and _has_content(resume.directory):
+            self._journal.say(
+                f"attempt {int(resume.attempt) + 1}: it goes on from the checkpoints in {resume.directory}"
+            )
+            main = main._replace(env={**main.env, resume.variable: resume.directory})
+        if gang is None:
+            return main
+        from modelyard.runner.gang import joined, meet
+
+        with self._journal.step("waiting", "waiting for the other instances to be ready"):
+            return joined(main, gang, meet(gang, self._stop))
+
+    def _run_main(self, main: Main, python: str) -> tuple[int, str]:
         with self._journal.step("running", "running") as step:
             self._stop.check()
-            for directory in (*self._plan.directories, *(upload.source for upload in self._plan.uploads)):
+            shared = (main.env[name] for name in (self._plan.gang.shared if self._plan.gang is not None else ()))
+            for directory in (*self._plan.directories, *(upload.source for upload in self._plan.uploads), *shared):
                 _make_directory(directory)
-            code = run_main(self._plan.main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
+            code = run_main(main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
+            self._journal.note_end(code if code >= 0 else 128 - code)
             message = _ending(code, self._stop)
             step.detail = message
             self._journal.say(message)
@@ -151,7 +171,7 @@ class Session:
 
     def _start_syncs(self) -> None:
         """Called when the user's process has been started: it does not wait for these imports."""
-        for upload in self._plan.uploads:
+        for upload in self._uploads:
             if upload.sync_seconds is None:
                 continue
             from modelyard.runner.checkpoints import CheckpointSync
@@ -168,8 +188,11 @@ class Session:
         What is kept always is kept also when the run is being stopped; the rest only in a run that succeeds and goes on to its end.
         """
         problems: list[str] = []
-        always = [upload for upload in self._plan.uploads if upload.on == ALWAYS]
-        rest = [upload for upload in self._plan.uploads if upload.on != ALWAYS]
+        always = [upload for upload in self._uploads if upload.on == ALWAYS]
+        rest = [upload for upload in self._uploads if upload.on != ALWAYS]
+        for upload in self._plan.uploads if not self._uploads else ():
+            if _has_content(upload.source):
+                self._journal.say(f"{upload.source} of this instance is not kept: instance 0 keeps {upload.label}")
         for upload in always:
             problems += self._upload_one(upload, Stop())
         for upload in rest:
@@ -196,6 +219,14 @@ class Session:
                 self._journal.warn(failure.message)
                 return [failure.message]
         return []
+
+
+def _has_content(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _make_directory(path: str) -> None:

@@ -59,10 +59,12 @@ class MountSpec(_Frozen):
 
 TOKEN = "⟦modelyard:token⟧"  # noqa: S105  # a mark that stands for a token
 INDEX = "⟦modelyard:index⟧"
+ATTEMPT = "⟦modelyard:attempt⟧"
 
 
 class CommandSpec(_Frozen):
-    """What runs. In every text `TOKEN` becomes a fresh token of the project's system account, `INDEX` the instance's number."""
+    """What runs. In every text `TOKEN` becomes a fresh token of the project's system account, `INDEX` the instance's number,
+    `ATTEMPT` how often it was started before."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = {}
@@ -87,6 +89,10 @@ class WorkloadSpec(_Frozen):
         restart: `always` starts an instance again when it ends (with back-off); `never` makes the workload end with its instances.
         ready_seconds: with `restart="always"`, how long an instance may run without ever having been ready until it counts as failed.
         lost_restarts: how often a workload that the machine lost (not one that failed) is started anew.
+        failure_restarts: how often one that failed is started anew. A time limit counts over all attempts and is never tried again.
+        fatal_codes: exit codes after which another attempt would end in the same way.
+        ports: TCP ports of each instance. With them, the instances start together: each reports the step `waiting` when it could begin, and
+            when all of them do, they are introduced to each other.
     """
 
     owner_kind: str
@@ -105,6 +111,9 @@ class WorkloadSpec(_Frozen):
     ready_seconds: float | None = 3600.0
     restart: Literal["never", "always"] = "never"
     lost_restarts: int = 3
+    failure_restarts: int = 0
+    fatal_codes: tuple[int, ...] = ()
+    ports: tuple[str, ...] = ()
     log: LogSpec | None = None
 
 
@@ -115,6 +124,14 @@ class ExitSeen(_Frozen):
     message: str
     code: int | None = None
     signal: int | None = None
+
+
+class NetworkSeen(_Frozen):
+    """Where an instance's peers reach it (see `modelyard.compute.port.Network`)."""
+
+    host: str
+    ports: dict[str, int]
+    interface: str | None = None
 
 
 class InstanceSeen(_Frozen):
@@ -141,6 +158,7 @@ class InstanceSeen(_Frozen):
     ended_at: datetime | None = None
     report: dict[str, Any] = {}
     address: str | None = None
+    network: NetworkSeen | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -157,11 +175,24 @@ class WorkloadStatus(_Frozen):
     Attributes:
         attempt: how often all was started anew.
         lost_count: how often of these because the machine went down (not because the platform was shut down).
+        failure_count: how often because it failed.
+        used_seconds: run time of the former attempts.
+        retry_at: nothing of this attempt is launched before.
+        is_introduced: the instances of this attempt know each other: their processes have started.
+        obstacle, obstacle_since: why not all instances of this attempt could be launched.
+        failed_index: the instance that is to blame for the end.
         retired: what former attempts have left behind.
     """
 
     attempt: int = 0
     lost_count: int = 0
+    failure_count: int = 0
+    used_seconds: float = 0.0
+    retry_at: datetime | None = None
+    is_introduced: bool = False
+    obstacle: str | None = None
+    obstacle_since: datetime | None = None
+    failed_index: int | None = None
     instances: tuple[InstanceSeen, ...] = ()
     retired: tuple[Retired, ...] = ()
 
@@ -196,6 +227,12 @@ class Workload(_Frozen):
     def report(self) -> Mapping[str, Any]:
         """What the first instance's process last said of itself."""
         return self.status.instances[0].report if self.status.instances else {}
+
+    @property
+    def failed(self) -> InstanceSeen | None:
+        """The instance that is to blame for the end, where it ended badly."""
+        index = self.status.failed_index
+        return next((seen for seen in self.status.instances if seen.index == index), None)
 
     @property
     def ready_addresses(self) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from modelyard.compute.port import Compute, Observation
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
-from modelyard.resources.workloads.decision import look
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Workload
 from modelyard.resources.workloads.reconciler import probe_ready
 from modelyard.resources.workloads.service import KIND, Workloads
+from modelyard.resources.workloads.sight import look
 
 log = logging.getLogger(__name__)
 
@@ -133,4 +133,4 @@ def _is_moving(workload: Workload) -> bool:
         return True
     if workload.spec.ready_path is not None:
         return not all(seen.is_ready for seen in workload.status.instances)
-    return workload.report.get("step") != "running"
+    return any(seen.report.get("step") != "running" for seen in workload.status.instances)

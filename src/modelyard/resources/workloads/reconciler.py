@@ -8,19 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.compute.port import (
-    Build,
-    Capacity,
-    Command,
-    Compute,
-    Environment,
-    Instance,
-    LaunchRefused,
-    Limits,
-    Mount,
-    Observation,
-    Phase,
-)
+from modelyard.compute.port import Capacity, Compute, LaunchRefused, Observation, Phase
 from modelyard.control.events import forget_events
 from modelyard.control.reconciler import Again, Done, Outcome
 from modelyard.control.transitions import move
@@ -28,15 +16,13 @@ from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import RetryLater
-from modelyard.resources.storages.model import DOOR
 from modelyard.resources.workloads import probe, repository
 from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, add, check_ever_fits, lacking
-from modelyard.resources.workloads.decision import Decision, decide
+from modelyard.resources.workloads.decision import decide
 from modelyard.resources.workloads.errors import NeverFits
+from modelyard.resources.workloads.instances import instance_of, peers_of
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
-    INDEX,
-    TOKEN,
     Desired,
     ExitSeen,
     Held,
@@ -45,6 +31,7 @@ from modelyard.resources.workloads.model import (
     Workload,
 )
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
+from modelyard.resources.workloads.sight import Decision
 from modelyard.resources.workloads.table import WorkloadRow
 
 TokenSource = Callable[[Workload], Awaitable[str]]
@@ -55,6 +42,7 @@ _QUEUED_POLL_SECONDS = 60.0
 _LINE = 200
 _QUEUE_HEAD = 10
 _SHIPPING_SECONDS = 30.0
+_LAUNCH_AGAIN_SECONDS = 1.0
 _WAITING = "WAITING_FOR_ROOM"
 _ALIVE = (Phase.STARTING, Phase.RUNNING)
 
@@ -187,31 +175,44 @@ class WorkloadReconciler:
     async def _act(self, workload: Workload, decision: Decision, lease: Lease) -> Decision:
         """Carry out launches and stops; both are idempotent, so doing them again after a crash is fine."""
         for stopped_id in decision.stop:
-            await self._compute.stop(stopped_id)
+            await self._compute.stop(stopped_id, insist_after_seconds=decision.insist_after_seconds)
+        for item in decision.status.instances if decision.introduce else ():
+            await self._compute.introduce(item.id, peers_of(decision.status.instances))
         if not decision.launch or not await self._is_still_wanted(workload, lease):
             return decision
         token = await self._token_source(workload)
         launched = {item.index: item for item in decision.status.instances}
+        obstacle: str | None = None
         for index in decision.launch:
-            item = launched[index]
             try:
-                await self._compute.launch(_instance(workload, item, token, self._door_url))
-            except LaunchRefused as refusal:
-                launched[index] = item.model_copy(
-                    update={
-                        "is_launched": True,
-                        "phase": Phase.EXITED.value,
-                        "exit": ExitSeen(cause="LAUNCH_FAILED", message=str(refusal)),
-                    }
-                )
-                continue
-            launched[index] = item.model_copy(update={"is_launched": True, "phase": Phase.STARTING.value})
-        # What was refused is worth a second look at once.
+                launched[index] = await self._launch(workload, launched[index], token)
+            except RetryLater as later:
+                if len(launched) == 1:
+                    raise
+                obstacle = str(later)
+                break
         again_after_seconds = decision.again_after_seconds
-        if any(item.exit is not None and item.index in decision.launch for item in launched.values()):
-            again_after_seconds = 0.0
-        status = decision.status.model_copy(update={"instances": tuple(launched.values())})
+        if obstacle is not None:
+            again_after_seconds = _LAUNCH_AGAIN_SECONDS
+        elif any(launched[index].exit is not None for index in decision.launch):
+            again_after_seconds = 0.0  # what was refused is worth a second look at once
+        status = decision.status.model_copy(
+            update={
+                "instances": tuple(launched.values()),
+                "obstacle": obstacle,
+                "obstacle_since": None if obstacle is None else decision.status.obstacle_since or self._clock(),
+            }
+        )
         return replace(decision, status=status, launch=(), stop=(), again_after_seconds=again_after_seconds)
+
+    async def _launch(self, workload: Workload, item: InstanceSeen, token: str) -> InstanceSeen:
+        """Start one instance; how it is seen then. Raises `RetryLater`."""
+        try:
+            await self._compute.launch(instance_of(workload, item, token, self._door_url))
+        except LaunchRefused as refusal:
+            refused = ExitSeen(cause="LAUNCH_FAILED", message=str(refusal))
+            return item.model_copy(update={"is_launched": True, "phase": Phase.EXITED.value, "exit": refused})
+        return item.model_copy(update={"is_launched": True, "phase": Phase.STARTING.value})
 
     async def _is_still_wanted(self, workload: Workload, lease: Lease) -> bool:
         """A last look before something is started that nobody would look after. Raises `LeaseLost`."""
@@ -336,44 +337,3 @@ def _is_told(workload: Workload, first: WorkloadRow) -> bool:
 
 def _behind(first: WorkloadRow) -> str:
     return f"Waiting for its turn behind {first.name}."
-
-
-def _instance(workload: Workload, item: InstanceSeen, token: str, door_url: str) -> Instance:
-    spec = workload.spec
-    environment = None
-    if spec.environment is not None:
-        environment = Environment(
-            spec.environment.name, spec.environment.python, spec.environment.requirements, spec.environment.core_type
-        )
-    task: Command | Build = Build()
-    if spec.command is not None:
-        fill = _filler({TOKEN: token, DOOR: door_url, INDEX: str(item.index)})
-        task = Command(
-            argv=tuple(fill(argument) for argument in spec.command.argv),
-            env={name: fill(value) for name, value in spec.command.env.items()},
-            files={name: fill(text) for name, text in spec.command.files.items()},
-        )
-    return Instance(
-        id=item.id,
-        workload_id=workload.id,
-        index=item.index,
-        attempt=item.attempt,
-        project_id=workload.project_id,
-        role=spec.role,
-        task=task,
-        limits=Limits(**spec.limits.model_dump()),
-        environment=environment,
-        mounts=tuple(Mount(mount.source, mount.target, mount.read_only) for mount in spec.mounts),
-        sockets=(spec.socket,) if spec.socket else (),
-        grace_seconds=spec.grace_seconds,
-        timeout_seconds=spec.timeout_seconds,
-    )
-
-
-def _filler(values: Mapping[str, str]) -> Callable[[str], str]:
-    def _fill(text: str) -> str:
-        for name, value in values.items():
-            text = text.replace(name, value)
-        return text
-
-    return _fill

@@ -94,7 +94,7 @@ def observe(instance_id: str, directory: Path, report_limit_bytes: int) -> Obser
         ended = _read_json(directory / records.EXIT) or _record_loss(directory, facts, supervisor)
     report = read_report(Path(facts.run_directory), report_limit_bytes)
     if ended is not None:
-        return _ended_observation(facts, ended, report)
+        return _ended_observation(facts, ended, report, _network(directory))
     start = _read_json(directory / records.START)
     if start is None:
         return Observation(
@@ -173,7 +173,9 @@ def _network(directory: Path) -> Network | None:
     return None if ports is None else Network(_LOOPBACK, ports, _LOOPBACK_INTERFACE)
 
 
-def _ended_observation(facts: InstanceFacts, ended: Mapping[str, Any], report: Mapping[str, Any]) -> Observation:
+def _ended_observation(
+    facts: InstanceFacts, ended: Mapping[str, Any], report: Mapping[str, Any], network: Network | None
+) -> Observation:
     notes = facts.notes
     if lost := ended.get("lost_output_bytes"):
         notes = (*notes, f"{lost} bytes of its output were lost because the disk was full.")
@@ -187,6 +189,7 @@ def _ended_observation(facts: InstanceFacts, ended: Mapping[str, Any], report: M
         cpu_seconds=ended.get("cpu_seconds"),
         report=report,
         sockets=facts.sockets,
+        network=network,
         notes=notes,
     )
 

@@ -1,0 +1,67 @@
+"""From a workload to the instances that compute is to launch. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Mount, Network, Peer
+from modelyard.resources.storages.model import DOOR
+from modelyard.resources.workloads.model import ATTEMPT, INDEX, TOKEN, InstanceSeen, Workload
+
+
+def instance_of(workload: Workload, item: InstanceSeen, token: str, door_url: str) -> Instance:
+    """The instance to launch, with all that is known only now filled in."""
+    spec = workload.spec
+    environment = None
+    if spec.environment is not None:
+        environment = Environment(
+            spec.environment.name, spec.environment.python, spec.environment.requirements, spec.environment.core_type
+        )
+    task: Command | Build = Build()
+    if spec.command is not None:
+        fill = _filler({TOKEN: token, DOOR: door_url, INDEX: str(item.index), ATTEMPT: str(item.attempt)})
+        task = Command(
+            argv=tuple(fill(argument) for argument in spec.command.argv),
+            env={name: fill(value) for name, value in spec.command.env.items()},
+            files={name: fill(text) for name, text in spec.command.files.items()},
+        )
+    return Instance(
+        id=item.id,
+        workload_id=workload.id,
+        index=item.index,
+        attempt=item.attempt,
+        project_id=workload.project_id,
+        role=spec.role,
+        task=task,
+        limits=Limits(**spec.limits.model_dump()),
+        environment=environment,
+        mounts=tuple(Mount(mount.source, mount.target, mount.read_only) for mount in spec.mounts),
+        sockets=(spec.socket,) if spec.socket else (),
+        ports=spec.ports,
+        grace_seconds=spec.grace_seconds,
+        timeout_seconds=_seconds_left(workload),
+    )
+
+
+def peers_of(items: Sequence[InstanceSeen]) -> list[Peer]:
+    """Where the instances are, for each other."""
+    return [
+        Peer(item.index, Network(item.network.host, item.network.ports, item.network.interface))
+        for item in items
+        if item.network is not None
+    ]
+
+
+def _seconds_left(workload: Workload) -> float | None:
+    """The time limit is that of all attempts together."""
+    limit_seconds = workload.spec.timeout_seconds
+    return None if limit_seconds is None else max(1.0, limit_seconds - workload.status.used_seconds)
+
+
+def _filler(values: Mapping[str, str]) -> Callable[[str], str]:
+    def _fill(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace(name, value)
+        return text
+
+    return _fill

@@ -63,6 +63,9 @@ def create(
     log: Annotated[bool, typer.Option("--log", help="Keep the output searchable in the log service.")] = False,
     torchrun: Annotated[bool, typer.Option("--torchrun", help="Start the script with torchrun.")] = False,
     processes_per_node: Annotated[int | None, typer.Option(min=1, help="With --torchrun.")] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, max=10, help="Start a run that has failed again so often, from its checkpoints.")
+    ] = 0,
     description: options.Description = None,
     tag: options.Tags = None,
     wait: options.Wait = False,
@@ -89,6 +92,7 @@ def create(
         use_log=log,
         use_torchrun=torchrun,
         nproc_per_node=processes_per_node,
+        max_restart_count=max_restarts,
         description=description,
         tags=pairs(tag, "--tag"),
     )

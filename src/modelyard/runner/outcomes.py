@@ -19,6 +19,18 @@ NO_PERMISSION = 77
 CANNOT_EXECUTE = 126
 STOPPED = 143
 
+BEFORE_THE_SCRIPT = (
+    BAD_PLAN,
+    BAD_SOURCE,
+    NO_SOURCE,
+    NO_ENTRY_POINT,
+    INSTALL_FAILED,
+    NO_SPACE,
+    NO_PERMISSION,
+    CANNOT_EXECUTE,
+)
+"""Ends that another attempt can't change: what was asked for is wrong, not the run."""
+
 
 class StepFailed(Exception):
     """A step can't be done; the message is a sentence for the user, `exit_code` one of this module's."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from modelyard.resources.trainings.lifecycle import TrainingState
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, Workload
 
-_STEPS_BEFORE_RUN = frozenset({"fetching", "installing", "preparing"})
+_STEPS = {"fetching": 1, "installing": 1, "preparing": 1, "waiting": 1, "running": 2, "uploading": 3, "done": 3}
+"""How far a step is: made ready, running, being kept. A run is as far as the last of its instances."""
+_WORKLOAD_REASONS = frozenset({"RESTART", "LAUNCHING", "LAUNCH_UNDONE"})
+"""What the workload itself waits for; its instances have nothing to say then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +48,36 @@ def _judge_by_report(workload: Workload) -> Verdict:
     """The runner's own word tells which step it is at. It is the instance's word alone, so it decides nothing but what is shown."""
     if workload.desired is not Desired.RUN:
         return Verdict(TrainingState.STOP_IN_PROGRESS, "STOP_REQUESTED", "Stopping: the processes are asked to end.")
-    report = workload.report
-    step = report.get("step")
-    message = report.get("message")
-    sentence = message[:500] if isinstance(message, str) and message else None
+    if workload.reason in _WORKLOAD_REASONS:
+        return Verdict(TrainingState.CREATE_IN_PROGRESS, workload.reason, workload.message)
+    reports = [seen.report for seen in workload.status.instances] or [{}]
+    if any(_has_failed(report) for report in reports):
+        failed = next(report for report in reports if _has_failed(report))
+        step = "UPLOADING" if failed.get("step") == "uploading" else "ENDING"
+        return Verdict(TrainingState.FAIL_TRAIN_IN_PROGRESS, step, workload.message or _sentence(failed))
+    steps = [_STEPS.get(step) if isinstance(step := report.get("step"), str) else None for report in reports]
+    place = min(step or 0 for step in steps)
+    index = next(index for index, step in enumerate(steps) if (step or 0) == place)
+    where = f"Instance {index}: " if len(reports) > 1 else ""
+    sentence = _sentence(reports[index])
+    match place:
+        case 0:
+            what = f"{where}it is starting." if where else "The instance is starting."
+            return Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", what)
+        case 1:
+            step = str(reports[index]["step"]).upper()
+            return Verdict(TrainingState.CREATE_IN_PROGRESS, step, sentence and f"{where}{sentence}")
+        case 2:
+            return Verdict(TrainingState.RUNNING)
+        case _:
+            return Verdict(TrainingState.COMPLETE_IN_PROGRESS, "UPLOADING", sentence and f"{where}{sentence}")
+
+
+def _has_failed(report: Mapping[str, Any]) -> bool:
     exit_code = report.get("exit_code")
-    if step == "running":
-        return Verdict(TrainingState.RUNNING)
-    if step in ("uploading", "done"):
-        has_failed = isinstance(exit_code, int) and exit_code != 0
-        state = TrainingState.FAIL_TRAIN_IN_PROGRESS if has_failed else TrainingState.COMPLETE_IN_PROGRESS
-        return Verdict(state, "UPLOADING", sentence)
-    if step == "failed":
-        return Verdict(TrainingState.FAIL_TRAIN_IN_PROGRESS, "ENDING", sentence)
-    if isinstance(step, str) and step in _STEPS_BEFORE_RUN:
-        return Verdict(TrainingState.CREATE_IN_PROGRESS, step.upper(), sentence)
-    return Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", "The instance is starting.")
+    return report.get("step") == "failed" or (isinstance(exit_code, int) and exit_code != 0)
+
+
+def _sentence(report: Mapping[str, Any]) -> str | None:
+    message = report.get("message")
+    return message[:500] if isinstance(message, str) and message else None

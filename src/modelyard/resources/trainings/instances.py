@@ -16,6 +16,8 @@ from modelyard.resources.projects.model import Project
 from modelyard.resources.storages.model import Location, ObjectLocation
 from modelyard.resources.trainings.model import TrainingSpec
 from modelyard.resources.workloads.model import (
+    ATTEMPT,
+    INDEX,
     TOKEN,
     CommandSpec,
     EnvironmentSpec,
@@ -24,7 +26,9 @@ from modelyard.resources.workloads.model import (
     MountSpec,
     WorkloadSpec,
 )
-from modelyard.runner.plan import ALWAYS, ON_SUCCESS, PYTHON, Fetch, Main, Plan, Required, Upload
+from modelyard.runner.gang import MASTER, WORKER
+from modelyard.runner.outcomes import BEFORE_THE_SCRIPT
+from modelyard.runner.plan import ALWAYS, ON_SUCCESS, PYTHON, Fetch, Gang, Main, Plan, Required, Resume, Upload
 
 TENSORBOARD_MOUNT = "/mnt/tensorboard"
 _CHECKPOINT_SYNC_SECONDS = 10.0
@@ -127,7 +131,8 @@ def training_workload(
     env = _identity(project, site, training_id, experiment_id)
     env |= _script_variables(spec, source_dir, dataset_dirs, model_dir)
     # Frameworks count the machine's cores, not the instance's; more threads than cores only wait for each other.
-    env["OMP_NUM_THREADS"] = env["TF_NUM_INTRAOP_THREADS"] = str(max(1, round(flavor.vcpus)))
+    threads = max(1, round(flavor.vcpus / process_count(spec)))
+    env["OMP_NUM_THREADS"] = env["TF_NUM_INTRAOP_THREADS"] = str(threads)
     env["EM_CHECKPOINT_DIR"] = f"{WORKSPACE}/checkpoint"
     if places.checkpoint is not None:
         # What is there already comes first, so that a training that goes on, or is started again, finds its own checkpoints.
@@ -155,6 +160,10 @@ def training_workload(
         report_path=f"{RUN}/report.json",
         grace_seconds=grace_seconds,
         retry_seconds=_STORE_SECONDS,
+        gang=_gang(spec),
+        resume=None
+        if places.checkpoint is None
+        else Resume(attempt=ATTEMPT, variable="EM_CHECKPOINT_INPUT_DIR", directory=env["EM_CHECKPOINT_DIR"]),
     )
     return WorkloadSpec(
         owner_kind="training",
@@ -177,7 +186,28 @@ def training_workload(
         # After the script's own grace the runner still saves checkpoints.
         grace_seconds=grace_seconds + _STORE_SECONDS,
         timeout_seconds=spec.timeout_minutes * 60.0,
+        failure_restarts=spec.max_restart_count,
+        fatal_codes=BEFORE_THE_SCRIPT,
+        ports=() if plan.gang is None else (MASTER, WORKER),
         log=LogSpec(category="easymaker.training", fields={"trainingId": training_id}) if spec.use_log else None,
+    )
+
+
+def process_count(spec: TrainingSpec) -> int:
+    """How many processes of the script an instance runs."""
+    return (spec.nproc_per_node or 1) if spec.use_torchrun else 1
+
+
+def _gang(spec: TrainingSpec) -> Gang | None:
+    """A single process is left alone: variables of a gang of one would make some frameworks start in another way."""
+    if spec.instance_count == 1 and not spec.use_torchrun:
+        return None
+    return Gang(
+        node=INDEX,
+        size=spec.instance_count,
+        peers_path=f"{RUN}/peers.json",
+        processes=process_count(spec) if spec.use_torchrun else 0,
+        shared=("EM_TENSORBOARD_LOG_DIR",),
     )
 
 

@@ -47,14 +47,19 @@ class TrainingSpec(_Frozen):
     use_log: bool = False
     use_torchrun: bool = False
     nproc_per_node: int | None = None
+    max_restart_count: int = 0
 
 
 class TrainingStatus(_Frozen):
-    """What was seen. Times are those of the user's process, not of what was made ready for it."""
+    """What was seen. Times are those of the user's process, not of what was made ready for it.
+
+    `exit_code` is that of the instance that was to blame, minus the number of the signal where one ended it.
+    """
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit_code: int | None = None
+    restart_count: int = 0
     last_lines: tuple[str, ...] = ()
 
 

@@ -22,6 +22,7 @@ from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages.errors import FileMissing, StoragePathFault
 from modelyard.resources.storages.service import Storages
+from modelyard.resources.trainings.launch import torchrun_faults
 from modelyard.resources.trainings.schemas import TrainingCreate, TrainingDraft
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.service import Workloads
@@ -187,6 +188,6 @@ def _contradictions(draft: TrainingDraft, image: CatalogImage | None, flavor: Fl
     if request.experiment_id is not None and request.experiment_name is not None:
         message = "choose an experiment by experimentId, or add one by experimentName, not both"
         faults.append(Fault("experimentName", message))
-    if request.use_torchrun and image is not None and image.framework != "PYTORCH":
-        faults.append(Fault("useTorchrun", "torchrun needs a PyTorch image"))
+    if not wrong & {"useTorchrun", "nprocPerNode"}:
+        faults.extend(torchrun_faults(request.use_torchrun, request.nproc_per_node, image, flavor))
     return faults

@@ -28,7 +28,7 @@ from modelyard.resources.trainings.model import TrainingSpec, TrainingStatus
 from modelyard.resources.trainings.service import KIND
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
-from modelyard.resources.workloads.model import Desired, Workload, WorkloadSpec
+from modelyard.resources.workloads.model import Desired, InstanceSeen, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
 
 
@@ -201,10 +201,17 @@ def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:
 def _status(
     status: TrainingStatus, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]
 ) -> TrainingStatus:
-    ended = next((seen.exit for seen in workload.status.instances if seen.exit is not None), None)
+    blamed = workload.failed or next((seen for seen in workload.status.instances if seen.exit is not None), None)
     return TrainingStatus(
         started_at=status.started_at or workload.started_at,
         ended_at=workload.ended_at if LIFECYCLE.is_final(verdict.state) else None,
-        exit_code=None if ended is None else ended.code,
+        exit_code=_exit_code(blamed),
+        restart_count=workload.status.failure_count,
         last_lines=last_lines or status.last_lines,
     )
+
+
+def _exit_code(seen: InstanceSeen | None) -> int | None:
+    if seen is None or seen.exit is None:
+        return None
+    return seen.exit.code if seen.exit.code is not None or seen.exit.signal is None else -seen.exit.signal

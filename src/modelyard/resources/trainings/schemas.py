@@ -32,6 +32,7 @@ MAX_HYPERPARAMETERS = 100
 MAX_DATASETS = 10
 MAX_INSTANCES = 10
 MAX_TIMEOUT_MINUTES = 720 * 60
+MAX_RESTARTS = 10
 MAX_URI_CHARACTERS = 255
 
 
@@ -108,9 +109,18 @@ class TrainingCreate(Wire):
     use_log: bool = False
     use_torchrun: bool = False
     nproc_per_node: int | None = None
+    max_restart_count: int = Field(
+        default=0, ge=0, le=MAX_RESTARTS, description="How often a run that has failed is started again."
+    )
 
     @field_validator(
-        "training_type_code", "instance_count", "timeout_minutes", "use_log", "use_torchrun", mode="before"
+        "training_type_code",
+        "instance_count",
+        "timeout_minutes",
+        "use_log",
+        "use_torchrun",
+        "max_restart_count",
+        mode="before",
     )
     @classmethod
     def _none_as_absent(cls, value: Any, info: ValidationInfo) -> Any:
@@ -232,6 +242,8 @@ class TrainingOut(ResourceOut):
     data_storage_list: list[StorageOut]
     use_log: bool
     use_torchrun: bool
+    max_restart_count: int = 0
+    restart_count: int = 0
     tensorboard_access_uri: str | None = None
     started_datetime: Moment | None = None
     finished_datetime: Moment | None = None

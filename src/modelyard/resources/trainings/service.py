@@ -291,4 +291,5 @@ def _spec(request: TrainingCreate, image: CatalogImage, flavor: Flavor) -> Train
         use_log=request.use_log,
         use_torchrun=request.use_torchrun,
         nproc_per_node=request.nproc_per_node,
+        max_restart_count=request.max_restart_count,
     )

@@ -61,6 +61,8 @@ def training_out(
             "data_storage_list": [{"storageSize": spec.data_storage_gib}] if spec.data_storage_gib else [],
             "use_log": spec.use_log,
             "use_torchrun": spec.use_torchrun,
+            "max_restart_count": spec.max_restart_count,
+            "restart_count": status.restart_count,
             "started_datetime": status.started_at,
             "finished_datetime": status.ended_at,
             "exit_code": status.exit_code,

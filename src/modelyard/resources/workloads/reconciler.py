@@ -91,7 +91,7 @@ class WorkloadReconciler:
         observations, ready = await self._observe(workload)
         decision = decide(workload, observations, ready, self._clock())
         decision = await self._act(workload, decision, lease)
-        decision = await self._tidy(row, decision)
+        decision = await self._tidy(row, workload, decision)
         await self._apply(workload, decision, lease)
         return Done() if decision.again_after_seconds is None else Again(decision.again_after_seconds)
 
@@ -221,8 +221,13 @@ class WorkloadReconciler:
             row = await repository.by_id(session, workload.id)
         return row is not None and row.desired == workload.desired.value
 
-    async def _tidy(self, row: WorkloadRow, decision: Decision) -> Decision:
-        """Remove what former attempts have left, once their output had time to come to the log store."""
+    async def _tidy(self, row: WorkloadRow, workload: Workload, decision: Decision) -> Decision:
+        """Remove what former attempts have left, once their output had time to come to the log store.
+
+        Of what runs to its end the attempts are few, and people ask why they failed: their output is kept until the workload is removed.
+        """
+        if workload.spec.restart == "never":
+            return decision
         now = self._clock()
         kept: list[Retired] = []
         waits = [] if decision.again_after_seconds is None else [decision.again_after_seconds]

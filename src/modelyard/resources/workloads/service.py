@@ -114,8 +114,8 @@ class Workloads:
         return await self._compute.read_logs(instance, offset, limit_bytes)
 
     async def last_lines(self, workload: Workload) -> tuple[str, ...]:
-        """The last lines of the instance that failed first, for the answer that says why."""
-        index = next((seen.index for seen in workload.status.instances if seen.exit and seen.exit.code != 0), 0)
+        """The last lines of the instance that is to blame, for the answer that says why."""
+        index = 0 if workload.failed is None else workload.failed.index
         end = await self.read_output(workload.id, index, _BEYOND_ANY_END, 1)
         begin = max(0, end.next_offset - _TAIL_BYTES)
         chunk = await self.read_output(workload.id, index, begin, _TAIL_BYTES)

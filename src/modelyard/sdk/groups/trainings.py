@@ -64,6 +64,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         use_log: bool = False,
         use_torchrun: bool = False,
         nproc_per_node: int | None = None,
+        max_restart_count: int = 0,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> TrainingOut:
@@ -73,6 +74,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         platform's own store, `container/path`: `source` is the directory with the `entry_point` (and a requirements.txt, which is installed
         first), `datasets` maps names to inputs (`EM_DATASET_{NAME}`), `model_upload` is where the output goes, `checkpoint_upload` what
         `EM_CHECKPOINT_DIR` is kept in step with, `checkpoint_input` what a run resumes from. `data_storage_size` is in GB.
+        `max_restart_count` starts a run that has failed again so often, from what is in `checkpoint_upload`.
         Raises `BadRequest` with a fault for each wrong field.
         """
         uri = self._places.uri
@@ -101,6 +103,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
             "useLog": use_log,
             "useTorchrun": use_torchrun,
             "nprocPerNode": nproc_per_node,
+            "maxRestartCount": max_restart_count,
         }
         return await self._create(TrainingCreate, fields)
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from modelyard.resources.endpoints.endpoint_reconciler import endpoint_state
 from modelyard.resources.endpoints.lifecycle import ENDPOINT, EndpointState, StageState
-from modelyard.resources.endpoints.reconciler import endpoint_state
 from modelyard.resources.endpoints.table import StageRow
 
 E, S = EndpointState, StageState

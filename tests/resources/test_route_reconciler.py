@@ -30,7 +30,7 @@ class RouteLoop:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.gateway = FakeGateway()
-        self.routes = Routes()
+        self.routes = Routes(self.gateway)
         self.clock = ShiftedClock()
         self.queue = WorkQueue(database, "a", clock=self.clock)
         self.reconciler = RouteReconciler(database, self.gateway)
@@ -204,9 +204,48 @@ async def test_what_was_taken_away_behind_the_back_comes_back(loop: RouteLoop) -
     assert await loop.drain() == 0
     loop.gateway.routes.clear()
     await loop.observer.look()
+    gone = await loop.get()
+    assert gone is not None
+    assert gone.state is RouteState.NOT_FOUND
+    assert await loop.woken()
     await loop.drain()
     assert loop.id in loop.gateway.routes
-    assert not await loop.woken()  # for its owner nothing has changed
+    back = await loop.get()
+    assert back is not None
+    assert back.state is RouteState.ACTIVE
+    assert await loop.woken()
+
+
+async def test_without_repair_it_comes_back_when_somebody_asks(loop: RouteLoop) -> None:
+    loop.reconciler = RouteReconciler(loop.database, loop.gateway, repairs=False)
+    await loop.put()
+    await loop.drain()
+    loop.gateway.routes.clear()
+    for _ in range(2):
+        await loop.observer.look()
+        await loop.drain()
+    gone = await loop.get()
+    assert gone is not None
+    assert gone.state is RouteState.NOT_FOUND
+    assert loop.gateway.routes == {}
+    async with loop.database.write() as session:
+        assert await loop.routes.deploy(session, loop.id, actor="test")
+    await loop.drain()
+    back = await loop.get()
+    assert back is not None
+    assert (back.state, back.is_current) == (RouteState.ACTIVE, True)
+    assert loop.id in loop.gateway.routes
+
+
+async def test_a_change_on_its_way_is_not_taken_for_a_loss(loop: RouteLoop) -> None:
+    await loop.put("/run/one.sock")
+    await loop.drain()
+    await loop.put("/run/two.sock")
+    await loop.gateway.put_route(gateway_route(loop.id, spec("/run/two.sock")))  # deployed, and not yet recorded
+    await loop.observer.look()
+    route = await loop.get()
+    assert route is not None
+    assert route.state is RouteState.ACTIVE
 
 
 async def test_a_route_without_a_record_goes_and_the_servers_own_stays(loop: RouteLoop) -> None:

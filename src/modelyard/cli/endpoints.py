@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ COLUMNS = (
     ("URL", "defaultStageUrl"),
     ("CREATED", "createdDatetime"),
 )
+TRAFFIC_COLUMNS = (("SINCE", "since"), ("STAGES", "stageList"))
 Models = Annotated[
     list[str],
     typer.Option(
@@ -133,6 +135,61 @@ def predict(
     body = _request_of(data)
     answer = session.client.endpoints.predict(endpoint, body, stage=stage, model=model, timeout_seconds=timeout)
     session.show_json(answer)
+
+
+@app.command("default-stage")
+def default_stage(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    stage: Annotated[str, typer.Argument(help="Name or id of the stage that takes over.")],
+    keep: Annotated[
+        int,
+        typer.Option("--keep-minutes", min=0, help="Keep the old one so long, so that `revert` can take this back."),
+    ] = 0,
+) -> None:
+    """Make another stage the default one, without a failed request; the old one is deleted."""
+    session = session_of(context)
+    session.show_one(session.client.endpoints.change_default_stage(endpoint, stage, keep_minutes=keep))
+
+
+@app.command()
+def revert(context: typer.Context, endpoint: options.Endpoint) -> None:
+    """Take the last change of the default stage back, while the former one is kept."""
+    session = session_of(context)
+    session.show_one(session.client.endpoints.revert_default_stage(endpoint))
+
+
+@app.command()
+def split(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    share: Annotated[list[str] | None, typer.Argument(help="STAGE=WEIGHT, e.g. default=90 candidate=10.")] = None,
+) -> None:
+    """Spread an endpoint's requests over stages by weight; without any, all go to the default stage."""
+    session = session_of(context)
+    session.show_one(session.client.endpoints.split_traffic(endpoint, _weights_of(share or [])))
+
+
+@app.command()
+def traffic(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    at: Annotated[datetime | None, typer.Option(help="Only what answered at this moment (UTC).")] = None,
+) -> None:
+    """Show which stages answered since when."""
+    session = session_of(context)
+    moment = None if at is None else at.replace(tzinfo=UTC)
+    session.show_many(session.client.endpoints.traffic(endpoint, at=moment), TRAFFIC_COLUMNS)
+
+
+def _weights_of(values: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for value in values:
+        stage, sign, weight = value.rpartition("=")
+        if not sign or not stage or stage in found or not weight.isdecimal():
+            raise typer.BadParameter(f"'{value}' is not STAGE=WEIGHT, or names a stage twice", param_hint="SHARE")
+        found[stage] = int(weight)
+    return found
 
 
 def models_of(values: list[str]) -> dict[str, str | None]:

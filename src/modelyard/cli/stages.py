@@ -80,6 +80,20 @@ def list_(
 
 
 @app.command()
+def deploy(context: typer.Context, stage: options.Stage) -> None:
+    """Deploy a stage at the gateway anew."""
+    session = session_of(context)
+    session.show_one(session.client.stages.deploy(stage))
+
+
+@app.command()
+def settings(context: typer.Context, stage: options.Stage) -> None:
+    """Show what is deployed at the gateway for a stage, in words and in the gateway's own language."""
+    session = session_of(context)
+    session.show_one(session.client.stages.gateway_settings(stage))
+
+
+@app.command()
 def get(context: typer.Context, stage: options.Stage) -> None:
     """Show a stage."""
     session = session_of(context)

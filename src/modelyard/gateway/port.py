@@ -123,6 +123,13 @@ class Gateway(Protocol):
         """What the gateway itself has deployed now, not what it was told."""
         ...
 
+    async def read_route(self, route_id: str) -> str | None:
+        """The configuration of one route as the gateway has it now, in the gateway's own language (JSON); None when it has none.
+
+        Raises `RetryLater` when it can't be asked.
+        """
+        ...
+
 
 def route_digest(route: Route) -> str:
     """32 hex digits over the content of a route."""

@@ -53,7 +53,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         experiment_router(services.experiments, access),
         training_router(services.trainings, access),
         model_router(services.models, access),
-        endpoint_router(services.endpoints, access),
+        endpoint_router(services.endpoints, services.traffic, access),
     ):
         api.include_router(router)
     app.include_router(api)

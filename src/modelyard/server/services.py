@@ -8,9 +8,12 @@ from datetime import timedelta
 from modelyard.compute.port import Environment
 from modelyard.control.reconciler import Reconciler
 from modelyard.db.engine import Database
+from modelyard.resources.endpoints.endpoint_reconciler import EndpointReconciler
 from modelyard.resources.endpoints.instances import ServingSettings
-from modelyard.resources.endpoints.reconciler import EndpointReconciler, StageReconciler
-from modelyard.resources.endpoints.service import Endpoints, GatewayQuota
+from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight
+from modelyard.resources.endpoints.reconciler import StageReconciler
+from modelyard.resources.endpoints.service import Endpoints
+from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.endpoints.views import Views
 from modelyard.resources.experiments.reconciler import ExperimentReconciler
 from modelyard.resources.experiments.service import Experiments
@@ -57,6 +60,7 @@ class Services:
     trainings: Trainings
     models: Models
     endpoints: Endpoints
+    traffic: Traffic
 
 
 def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
@@ -66,7 +70,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     images = Images(database, home.images_file, _presence(backends), has_gpu=has_gpu)
     storages = Storages(database, backends.hosts, door_url=settings.http_url, volumes_root=home.volumes)
     workloads = Workloads(database, backends.compute, _admission(settings))
-    routes = Routes()
+    routes = Routes(backends.gateway)
     experiments = Experiments(database, limit=settings.quotas.experiments)
     preflight = Preflight(
         experiments, images, flavors, storages, workloads, deadline_seconds=settings.objectstore.check_seconds
@@ -77,7 +81,8 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     models = Models(database, trainings, storages)
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
-    endpoints = Endpoints(database, models, images, flavors, storages, workloads, views, quota)
+    stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads)
+    endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
     experiments.deletion_guards.append(trainings.guard_experiment)
     trainings.deletion_guards.append(models.guard_training)
     models.deletion_guards.append(endpoints.guard_model)
@@ -94,6 +99,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         trainings=trainings,
         models=models,
         endpoints=endpoints,
+        traffic=Traffic(database, routes),
     )
 
 
@@ -122,12 +128,12 @@ def make_reconcilers(
             _admission(settings),
             door_url=settings.http_url,
         ),
-        RouteReconciler(database, backends.gateway),
+        RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, home.tensorboard),
         TrainingReconciler(*shared, training_settings),
         StageReconciler(*shared, services.routes, serving),
-        EndpointReconciler(database),
+        EndpointReconciler(database, services.workloads, services.routes, serving),
     ]
 
 

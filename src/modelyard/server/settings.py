@@ -53,6 +53,9 @@ class GatewayGroup(_Group):
     )
     certificate: Path | None = Field(default=None, description="Your own certificate instead of the platform's.")
     key: Path | None = Field(default=None, description="The key of your own certificate.")
+    repairs_routes: bool = Field(
+        default=True, description="Deploy again by itself what somebody took from the gateway; otherwise on request."
+    )
     services_per_project: int = Field(default=100, ge=0, description="Quota of endpoints.")
     stages_per_service: int = Field(default=10, ge=1, description="Quota of stages of an endpoint.")
 

@@ -35,6 +35,7 @@ _FIXED = {
     "/": Verb.ALIVE,
     "/ping": Verb.ALIVE,
     "/metrics": Verb.METRICS,
+    "/predict": Verb.V1_PREDICT,
     "/v1/models": Verb.V1_LIST,
     "/v2": Verb.V2_SERVER,
     "/v2/health/live": Verb.V2_ALIVE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -39,6 +40,12 @@ class FakeGateway:
         """See the port."""
         await self.before("list_routes", "")
         return [ObservedRoute(route.id, route_digest(route)) for route in self.routes.values()]
+
+    async def read_route(self, route_id: str) -> str | None:
+        """See the port. The language of this gateway is Python."""
+        await self.before("read_route", route_id)
+        route = self.routes.get(route_id)
+        return None if route is None else json.dumps({"routes": [repr(route)]})
 
     async def _enter(self, verb: str, route_id: str) -> None:
         await self.before(verb, route_id)

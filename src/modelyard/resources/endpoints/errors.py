@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.kit.errors import Conflict
+from collections.abc import Sequence
+
+from modelyard.kit.errors import Blocked, Blocker, Conflict
 
 
 class EndpointNameTaken(Conflict):
@@ -23,14 +25,13 @@ class StageNameTaken(Conflict):
         super().__init__(f"the endpoint already has a stage named '{name}'; choose another name")
 
 
-class EndpointHasStages(Conflict):
+class EndpointHasStages(Blocked):
     """Other stages stand in the way of a deletion."""
 
     code = 409072
 
-    def __init__(self, stages: list[str]) -> None:
-        listed = ", ".join(f"'{stage}'" for stage in stages)
-        super().__init__(f"the endpoint has stages besides its default one ({listed}); delete them first")
+    def __init__(self, stages: Sequence[Blocker]) -> None:
+        super().__init__("the endpoint has stages besides its default one ({blockers}); delete them first", stages)
 
 
 class StageIsDefault(Conflict):
@@ -41,6 +42,37 @@ class StageIsDefault(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"'{name}' is the endpoint's default stage and can't be deleted; make another stage the default first, or delete the endpoint"
+        )
+
+
+class StageNameReserved(Conflict):
+    """The name stands for whichever stage is the default one."""
+
+    code = 409076
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"'{name}' in an endpoint's address stands for its default stage; choose another name")
+
+
+class StageNotReady(Conflict):
+    """It can't take requests over yet."""
+
+    code = 409077
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(
+            f"the stage '{name}' can't take requests: it is {state}; wait until it is ACTIVE, or look at why it is not"
+        )
+
+
+class NothingToRevert(Conflict):
+    """The former default stage is gone."""
+
+    code = 409078
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"the endpoint '{endpoint}' keeps no former default stage; say keepMinutes when the default stage is changed"
         )
 
 

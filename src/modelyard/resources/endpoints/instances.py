@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE
-from modelyard.resources.endpoints.model import DEFAULT_RESOURCE_PATH, EndpointModelSpec
+from modelyard.resources.endpoints.model import (
+    DEFAULT_RESOURCE_PATH,
+    DEFAULT_STAGE_NAME,
+    ENDPOINT_KIND,
+    STAGE_KIND,
+    EndpointModelSpec,
+)
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
@@ -24,7 +30,6 @@ from modelyard.resources.workloads.model import (
 )
 from modelyard.runner.plan import PYTHON, Fetch, Main, Plan
 
-STAGE_KIND = "endpoint_stage"
 _SOCKET = "http"
 _READY_PATH = "/v2/health/ready"
 _DRAIN_SECONDS = 20.0
@@ -118,25 +123,13 @@ def stage_route(
     settings: ServingSettings,
     labels: dict[str, str],
 ) -> RouteSpec:
-    """The route of a stage: each model's own resource path, and the paths that every client version uses (sdk-contract §8.5)."""
-    rules: list[RuleSpec] = []
-    for endpoint_model_id, spec in models:
-        upstreams = (endpoint_model_id,)
-        name = quote(spec.model_name, safe="")
-        resource_path = spec.resource_path or (DEFAULT_RESOURCE_PATH if len(models) == 1 else None)
-        if resource_path is not None:
-            rules.append(RuleSpec(path=resource_path, upstreams=upstreams, rewrite=f"/v1/models/{name}:predict"))
-        exact = (f"/v1/models/{name}:predict", f"/v1/models/{name}:explain")
-        below = (f"/v1/models/{name}", f"/v2/models/{name}", f"/{name}/v1", f"/{name}/v2")
-        rules.extend(RuleSpec(path=path, upstreams=upstreams, rewrite=path) for path in exact)
-        rules.extend(RuleSpec(path=path, upstreams=upstreams, is_prefix=True, rewrite=path) for path in below)
-    rules.append(RuleSpec(path="/", upstreams=(models[0][0],), is_prefix=True, rewrite="/"))
+    """The route of one stage."""
     return RouteSpec(
         owner_kind=STAGE_KIND,
         owner_id=stage_id,
         title=title,
         prefix=prefix,
-        rules=tuple(rules),
+        rules=_rules([models]),
         upstreams=tuple(UpstreamSpec(name=model_id, addresses=addresses[model_id]) for model_id, _ in models),
         timeout_seconds=max(_deadline_seconds(spec.serving, settings) for _, spec in models) + 5.0,
         max_body_bytes=settings.max_body_bytes,
@@ -159,6 +152,67 @@ def _serving(options: ServingOptions, settings: ServingSettings, *, is_logged: b
 
 def _deadline_seconds(options: ServingOptions, settings: ServingSettings) -> float:
     return options.deadline_seconds or settings.deadline_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stage's part of an endpoint's requests: its models, and the addresses that answer for each."""
+
+    weight: int
+    models: Sequence[tuple[str, EndpointModelSpec]]
+    addresses: Mapping[str, tuple[str, ...]]
+
+
+def endpoint_route(
+    endpoint_id: str, title: str, prefix: str, parts: Sequence[Part], settings: ServingSettings
+) -> RouteSpec:
+    """The route of an endpoint, which stays when its default stage changes.
+
+    It answers at `{prefix}` and, since that is the address that clients were given for the first stage, at `{prefix}/default`. `parts` are
+    the stages that share the requests, the default one first: what no resource path or model name decides goes there.
+    """
+    stages = [part.models for part in parts]
+    return RouteSpec(
+        owner_kind=ENDPOINT_KIND,
+        owner_id=endpoint_id,
+        title=title,
+        prefix=prefix,
+        rules=(*_rules(stages, f"/{DEFAULT_STAGE_NAME}"), *_rules(stages)),
+        upstreams=tuple(
+            UpstreamSpec(name=model_id, addresses=part.addresses[model_id], weight=part.weight)
+            for part in parts
+            for model_id, _ in part.models
+        ),
+        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for models in stages for _, spec in models) + 5.0,
+        max_body_bytes=settings.max_body_bytes,
+        labels={"endpoint": endpoint_id},
+    )
+
+
+def resource_path(spec: EndpointModelSpec, models_count: int) -> str | None:
+    """The path that a model answers on, on a stage with so many models; None when it is only found by its name."""
+    return spec.resource_path or (DEFAULT_RESOURCE_PATH if models_count == 1 else None)
+
+
+def _rules(stages: Sequence[Sequence[tuple[str, EndpointModelSpec]]], base: str = "") -> tuple[RuleSpec, ...]:
+    """Each model's own resource path, and the paths that every client version uses (sdk-contract §8.5)."""
+    by_path: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for models in stages:
+        for endpoint_model_id, spec in models:
+            path = resource_path(spec, len(models))
+            if path is not None:
+                by_path.setdefault(path, []).append(endpoint_model_id)
+            by_name.setdefault(quote(spec.model_name, safe=""), []).append(endpoint_model_id)
+    # A model server has one model, so its `/predict` needs no name: stages that share a path may serve models of different names.
+    rules = [RuleSpec(path=base + path, upstreams=tuple(ids), rewrite="/predict") for path, ids in by_path.items()]
+    for name, ids in by_name.items():
+        exact = (f"/v1/models/{name}:predict", f"/v1/models/{name}:explain")
+        below = (f"/v1/models/{name}", f"/v2/models/{name}", f"/{name}/v1", f"/{name}/v2")
+        rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), rewrite=path) for path in exact)
+        rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), is_prefix=True, rewrite=path) for path in below)
+    rules.append(RuleSpec(path=base + "/", upstreams=(stages[0][0][0],), is_prefix=True, rewrite="/"))
+    return tuple(rules)
 
 
 def _artifact(location: Location) -> tuple[str, tuple[Fetch, ...], tuple[MountSpec, ...]]:

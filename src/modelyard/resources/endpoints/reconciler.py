@@ -1,4 +1,4 @@
-"""Makes stages and endpoints true: model servers first, then the route; in the other order when they go."""
+"""Makes stages true: model servers first, then the route; in the other order when they go. Endpoints are `endpoint_reconciler`'s."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ from modelyard.kit.errors import UserError
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.instances import ServingSettings, inference_log, serving_workload, stage_route
 from modelyard.resources.endpoints.lifecycle import (
-    ENDPOINT,
     ENDPOINT_MODEL,
     STAGE,
     EndpointModelState,
-    EndpointState,
     StageState,
 )
-from modelyard.resources.endpoints.model import EndpointModelSpec, EndpointSpec, StageSpec, StageStatus
-from modelyard.resources.endpoints.service import ENDPOINT_KIND, STAGE_KIND
+from modelyard.resources.endpoints.model import (
+    ENDPOINT_KIND,
+    GATEWAY_REFUSED,
+    GONE_FROM_GATEWAY,
+    STAGE_KIND,
+    EndpointModelSpec,
+    EndpointSpec,
+    StageSpec,
+    StageStatus,
+)
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.endpoints.views import stage_prefix
 from modelyard.resources.flavors.service import Flavors
@@ -156,23 +162,29 @@ class StageReconciler:
             stage = await repository.stage_by_key(session, scene.stage.id)
             if stage is None or stage.desired == "delete":
                 return
+            before = (stage.state, stage.reason, stage.message)
+            has_moved = False
             if is_complete or (status.was_deployed and is_up):
-                await self._put_route(session, scene, addresses)
+                has_moved = await self._put_route(session, scene, addresses)
             await self._show_deployment(session, stage, scene, status, is_up=is_up, is_complete=is_complete)
-            await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
+            # Only then: an endpoint wakes its stages too, and two that wake each other never rest.
+            if has_moved or before != (stage.state, stage.reason, stage.message):
+                await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
 
-    async def _put_route(self, session: AsyncSession, scene: _Scene, addresses: Mapping[str, tuple[str, ...]]) -> None:
+    async def _put_route(self, session: AsyncSession, scene: _Scene, addresses: Mapping[str, tuple[str, ...]]) -> bool:
+        """Ask for the stage's own route; whether it leads elsewhere than before."""
         service_id = EndpointSpec.model_validate(scene.endpoint.spec).service_id
         spec = stage_route(
             scene.stage.id,
             f"endpoint '{scene.endpoint.name}', stage '{scene.stage.name}'",
-            stage_prefix(service_id, scene.stage.name),
+            stage_prefix(service_id, scene.stage),
             [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in scene.models],
             addresses,
             self._settings,
             {"endpoint": scene.endpoint.id, "stage": scene.stage.id},
         )
         await self._routes.put(session, scene.stage.id, scene.stage.project_id, spec, actor=CONTROLLER)
+        return scene.route is None or scene.route.spec.upstreams != spec.upstreams
 
     async def _show_deployment(
         self,
@@ -184,10 +196,16 @@ class StageReconciler:
         is_up: bool,
         is_complete: bool,
     ) -> None:
-        route = await self._routes.get(session, stage.id)
-        if route is not None and route.state is RouteState.FAILED:
-            _show(session, stage, StageState.DEPLOY_FAILED, "GATEWAY_REFUSED", route.message)
-        elif route is not None and route.state is RouteState.ACTIVE and (route.is_current or status.was_deployed):
+        ids = [stage.id, *([stage.endpoint_id] if stage.is_default else [])]  # the endpoint's own route leads there too
+        routes = await self._routes.get_many(session, ids)
+        way = [routes.get(id) for id in ids]
+        refused = next((route for route in way if route is not None and route.state is RouteState.FAILED), None)
+        gone = next((route for route in way if route is not None and route.state is RouteState.NOT_FOUND), None)
+        if refused is not None:
+            _show(session, stage, StageState.DEPLOY_FAILED, GATEWAY_REFUSED, refused.message)
+        elif gone is not None and status.was_deployed:
+            _show(session, stage, StageState.ACTIVE, GONE_FROM_GATEWAY, gone.message)
+        elif all(_leads(route, status) for route in way):
             sentence = None if is_complete else _replicas(scene)
             _show(session, stage, StageState.ACTIVE, None if sentence is None else "NOT_ALL_READY", sentence)
             stage.status = status.model_copy(update={"was_deployed": True}).model_dump(mode="json")
@@ -250,59 +268,6 @@ class StageReconciler:
             await enqueue(session, ENDPOINT_KIND, stage.endpoint_id)
 
 
-class EndpointReconciler:
-    """Reconciles endpoints: their state follows from those of their stages."""
-
-    kind = ENDPOINT_KIND
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def reconcile(self, key: str, lease: Lease) -> Outcome:
-        """Bring one endpoint's state up to date, or forget it once its stages are gone."""
-        async with self._database.write() as session:
-            await lease.guard(session)
-            row = await repository.endpoint_by_key(session, key)
-            if row is None:
-                return Done()
-            stages = await repository.stages_of(session, [key])
-            if row.desired == "delete":
-                if not stages:
-                    await session.delete(row)
-                    await forget_events(session, ENDPOINT_KIND, key)
-                    await forget(session, ENDPOINT_KIND, key)
-                return Done()
-            state, reason, message = endpoint_state(EndpointState(row.state), stages)
-            if row.state == state.value and row.reason == reason:
-                row.message = message
-            else:
-                move(session, ENDPOINT, row, state, reason=reason, message=message)
-        return Done()
-
-
-def endpoint_state(old: EndpointState, stages: Sequence[StageRow]) -> tuple[EndpointState, str | None, str | None]:
-    """What an endpoint's state is, given its stages and what it was."""
-    default = next((stage for stage in stages if stage.is_default), None)
-    is_new = old in (EndpointState.CREATE_REQUESTED, EndpointState.CREATE_IN_PROGRESS, EndpointState.CREATE_FAILED)
-    if is_new and default is not None:
-        match StageState(default.state):
-            case StageState.CREATE_FAILED | StageState.DEPLOY_FAILED:
-                return EndpointState.CREATE_FAILED, default.reason, default.message
-            case StageState.ACTIVE:
-                pass
-            case _:
-                return EndpointState.CREATE_IN_PROGRESS, default.reason, default.message
-    if is_new and default is None:
-        return old, None, None
-    failed = next((stage for stage in stages if "FAILED" in stage.state), None)
-    if failed is not None:
-        return EndpointState.UPDATE_FAILED, failed.reason, f"Stage '{failed.name}': {failed.message}"
-    busy = next((stage for stage in stages if stage.state != StageState.ACTIVE.value), None)
-    if busy is not None:
-        return EndpointState.UPDATE_IN_PROGRESS, busy.reason, f"Stage '{busy.name}': {busy.message or busy.state}"
-    return EndpointState.ACTIVE, None, None
-
-
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """All that was seen of a stage in one look."""
@@ -327,6 +292,10 @@ async def _show_models(
     for model in await repository.models_of_stages(session, [stage_id]):
         if model.state != state.value:
             move(session, ENDPOINT_MODEL, model, state, message=message)
+
+
+def _leads(route: Route | None, status: StageStatus) -> bool:
+    return route is not None and route.state is RouteState.ACTIVE and (route.is_current or status.was_deployed)
 
 
 def _replicas(scene: _Scene) -> str:

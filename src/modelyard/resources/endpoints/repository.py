@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.kit.errors import Blocker
+from modelyard.kit.errors import Blocker, NotFound
 from modelyard.kit.paging import Page, PageRequest
-from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow, TrafficRow
 
 
 async def endpoint(session: AsyncSession, project_id: str, endpoint_id: str) -> EndpointRow | None:
     """An endpoint of the project."""
     row = await session.get(EndpointRow, endpoint_id)
     return row if row is not None and row.project_id == project_id else None
+
+
+async def endpoint_or_404(session: AsyncSession, project_id: str, endpoint_id: str) -> EndpointRow:
+    """An endpoint of the project. Raises `NotFound`."""
+    row = await endpoint(session, project_id, endpoint_id)
+    if row is None:
+        raise NotFound("endpoint", endpoint_id)
+    return row
 
 
 async def endpoint_by_key(session: AsyncSession, endpoint_id: str) -> EndpointRow | None:
@@ -56,6 +65,14 @@ async def stage(session: AsyncSession, project_id: str, stage_id: str) -> StageR
     return row if row is not None and row.project_id == project_id else None
 
 
+async def stage_or_404(session: AsyncSession, project_id: str, stage_id: str) -> StageRow:
+    """A stage of the project. Raises `NotFound`."""
+    row = await stage(session, project_id, stage_id)
+    if row is None:
+        raise NotFound("endpoint stage", stage_id)
+    return row
+
+
 async def stage_by_key(session: AsyncSession, stage_id: str) -> StageRow | None:
     """A stage of any project, for the reconciler."""
     return await session.get(StageRow, stage_id)
@@ -82,6 +99,17 @@ async def models_of_stages(session: AsyncSession, stage_ids: Collection[str]) ->
     """Models on the stages, in the order in which they were given."""
     statement = select(EndpointModelRow).where(EndpointModelRow.stage_id.in_(stage_ids))
     return (await session.scalars(statement.order_by(EndpointModelRow.id))).all()
+
+
+async def traffic_history(
+    session: AsyncSession, endpoint_id: str, at: datetime | None, limit: int
+) -> Sequence[TrafficRow]:
+    """What an endpoint's requests went to, newest first; with `at`, only what held then."""
+    statement = select(TrafficRow).where(TrafficRow.endpoint_id == endpoint_id)
+    if at is not None:
+        statement = statement.where(TrafficRow.since <= at)
+    ordered = statement.order_by(TrafficRow.since.desc(), TrafficRow.id.desc())
+    return (await session.scalars(ordered.limit(limit if at is None else 1))).all()
 
 
 async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> Sequence[Blocker]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime
 
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.endpoints.schemas import (
+    DefaultStageChange,
     EndpointChange,
     EndpointCreate,
     EndpointList,
@@ -15,8 +17,12 @@ from modelyard.resources.endpoints.schemas import (
     EndpointStageCreate,
     EndpointStageList,
     EndpointStageOne,
+    StageGatewaySettingsOne,
+    TrafficChange,
+    TrafficHistory,
 )
 from modelyard.resources.endpoints.service import Endpoints
+from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
 from modelyard.resources.projects.access import Access
@@ -25,16 +31,16 @@ from modelyard.web import WireRoute, listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
-def create_router(endpoints: Endpoints, access: Access) -> APIRouter:
+def create_router(endpoints: Endpoints, traffic: Traffic, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = APIRouter(route_class=WireRoute, dependencies=[Depends(access)])
-    _add_endpoints(router, endpoints, access)
-    _add_stages(router, endpoints, access)
+    _add_endpoints(router, endpoints, traffic, access)
+    _add_stages(router, endpoints, traffic, access)
     _add_models(router, endpoints, access)
     return router
 
 
-def _add_endpoints(router: APIRouter, endpoints: Endpoints, access: Access) -> None:
+def _add_endpoints(router: APIRouter, endpoints: Endpoints, traffic: Traffic, access: Access) -> None:
     tags: list[str] = ["endpoints"]
 
     @router.get("/endpoints", tags=[*tags])
@@ -68,13 +74,40 @@ def _add_endpoints(router: APIRouter, endpoints: Endpoints, access: Access) -> N
         await endpoints.delete(caller, endpoint_id)
         return Empty()
 
+    @router.put("/endpoints/{endpoint_id}/default-stage", tags=[*tags])
+    async def change_default_stage(
+        endpoint_id: str, body: DefaultStageChange, caller: Caller = Depends(access)
+    ) -> EndpointOne:
+        """Make another stage the default one. No request fails; the old default stage is deleted, at once or `keepMinutes` later."""
+        await traffic.change_default(caller, endpoint_id, body)
+        return EndpointOne(endpoint=await endpoints.get(caller, endpoint_id))
+
+    @router.put("/endpoints/{endpoint_id}/default-stage/revert", tags=[*tags])
+    async def revert_default_stage(endpoint_id: str, caller: Caller = Depends(access)) -> EndpointOne:
+        """Take the last change of the default stage back, while the former one is kept."""
+        await traffic.revert(caller, endpoint_id)
+        return EndpointOne(endpoint=await endpoints.get(caller, endpoint_id))
+
+    @router.put("/endpoints/{endpoint_id}/traffic", tags=[*tags])
+    async def split_traffic(endpoint_id: str, body: TrafficChange, caller: Caller = Depends(access)) -> EndpointOne:
+        """Spread the endpoint's requests over stages by weight."""
+        await traffic.split(caller, endpoint_id, body)
+        return EndpointOne(endpoint=await endpoints.get(caller, endpoint_id))
+
+    @router.get("/endpoints/{endpoint_id}/traffic", tags=[*tags])
+    async def read_traffic_history(
+        endpoint_id: str, at: AwareDatetime | None = Query(default=None), caller: Caller = Depends(access)
+    ) -> TrafficHistory:
+        """Which stages and models answered since when, newest first; `at` (ISO 8601) asks for one moment."""
+        return TrafficHistory(traffic_list=list(await traffic.history(caller, endpoint_id, at)))
+
     @router.get("/endpoints/{endpoint_id}/events", tags=[*tags])
     async def list_endpoint_events(endpoint_id: str, caller: Caller = Depends(access)) -> EventList:
         """What has happened to an endpoint, oldest first."""
         return EventList(event_list=events_out(await endpoints.events(caller, endpoint_id)))
 
 
-def _add_stages(router: APIRouter, endpoints: Endpoints, access: Access) -> None:
+def _add_stages(router: APIRouter, endpoints: Endpoints, traffic: Traffic, access: Access) -> None:
     tags: list[str] = ["endpoint stages"]
 
     @router.get("/endpoint-stages", tags=[*tags])
@@ -100,6 +133,17 @@ def _add_stages(router: APIRouter, endpoints: Endpoints, access: Access) -> None
         """Delete a stage that is not the default one."""
         await endpoints.delete_stage(caller, stage_id)
         return Empty()
+
+    @router.put("/endpoint-stages/{stage_id}/deploy", tags=[*tags])
+    async def deploy_stage(stage_id: str, caller: Caller = Depends(access)) -> EndpointStageOne:
+        """Deploy a stage at the gateway anew."""
+        await traffic.deploy(caller, stage_id)
+        return EndpointStageOne(endpoint_stage=await endpoints.get_stage(caller, stage_id))
+
+    @router.get("/endpoint-stages/{stage_id}/gateway-settings", tags=[*tags])
+    async def get_gateway_settings(stage_id: str, caller: Caller = Depends(access)) -> StageGatewaySettingsOne:
+        """What is deployed at the gateway for a stage, in words and in the gateway's own language."""
+        return StageGatewaySettingsOne(gateway_settings=await traffic.gateway_settings(caller, stage_id))
 
     @router.get("/endpoint-stages/{stage_id}/logs", tags=[*tags])
     async def read_stage_logs(

@@ -12,10 +12,24 @@ from pydantic import Field, field_validator, model_validator
 
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut, ServingOptions
-from modelyard.wire import Change, Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+from modelyard.wire import (
+    Change,
+    Description,
+    Header,
+    Moment,
+    Name,
+    NoneAsEmpty,
+    Paging,
+    ResourceOut,
+    Tags,
+    Wire,
+    fields_of,
+)
 
 MAX_NODES = 10
 MAX_MODELS_PER_STAGE = 10
+MAX_SHARES = 10
+MAX_KEEP_MINUTES = 7 * 24 * 60
 _RESOURCE_PATH = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]")
 _STAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,28}[a-z0-9])?")
 
@@ -156,6 +170,10 @@ class EndpointOut(ResourceOut):
     apigw_service_id: str
     apigw_status_code: str
     default_stage_url: str | None = None
+    endpoint_url: str
+    former_default_stage_id: str | None = None
+    revertible_until_datetime: Moment | None = None
+    traffic_share_list: list[TrafficShare] = []
     endpoint_stage_list: list[EndpointStageOut]
 
 
@@ -208,3 +226,93 @@ class EndpointChange(Change):
     """`PUT /endpoints/{id}`: fields that are absent stay as they are."""
 
     name: Name | None = Field(default=None, alias="endpointName")
+
+
+class DefaultStageChange(Wire):
+    """`PUT /endpoints/{id}/default-stage`. The stage that was the default one is deleted after `keepMinutes`; until then this can be reverted."""
+
+    endpoint_stage_id: str
+    keep_minutes: int = Field(default=0, ge=0, le=MAX_KEEP_MINUTES)
+
+
+class TrafficShare(Wire):
+    """A stage and its weight among the weights of all."""
+
+    endpoint_stage_id: str
+    weight: int = Field(ge=0, le=1000)
+
+
+class TrafficChange(Wire):
+    """`PUT /endpoints/{id}/traffic`. An empty list: all requests go to the default stage."""
+
+    share_list: Annotated[list[TrafficShare], NoneAsEmpty, Field(max_length=MAX_SHARES)] = []
+
+
+class TrafficModel(Wire):
+    """A model that answered."""
+
+    endpoint_model_id: str
+    model_id: str
+    model_name: str
+    model_upload_uri: str
+
+
+class TrafficStage(Wire):
+    """A stage that answered, with its weight."""
+
+    endpoint_stage_id: str
+    name: str
+    weight: int
+    model_list: list[TrafficModel]
+
+
+class TrafficEntry(Wire):
+    """From `since` until the next newer entry, the endpoint's requests went to these stages."""
+
+    since: Moment
+    stage_list: list[TrafficStage]
+
+
+class TrafficHistory(Wire):
+    """`GET /endpoints/{id}/traffic`, newest first."""
+
+    header: Header = Header()
+    traffic_list: list[TrafficEntry]
+
+
+class GatewayRule(Wire):
+    """A path that the gateway answers on, and the models that requests go to."""
+
+    path: str
+    matches: str
+    method_list: list[str]
+    endpoint_model_id_list: list[str]
+
+
+class GatewayUpstream(Wire):
+    """Where the requests of an endpoint model go: so many model servers, one address each."""
+
+    endpoint_model_id: str
+    weight: int
+    address_list: list[str]
+
+
+class StageGatewaySettings(Wire):
+    """What is deployed for a stage. `configuration` is the gateway's own, as it has it now; absent when it has none."""
+
+    endpoint_stage_id: str
+    deploy_status_code: str
+    status_message: str | None = None
+    prefix: str
+    timeout_seconds: float
+    max_body_bytes: int | None = None
+    rule_list: list[GatewayRule]
+    upstream_list: list[GatewayUpstream]
+    configuration: dict[str, Any] | None = None
+
+
+class StageGatewaySettingsOne(Wire):
+    """`GET /endpoint-stages/{id}/gateway-settings`."""
+
+    header: Header = Header()
+    gateway_settings: StageGatewaySettings

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, String
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from modelyard.db.columns import ResourceColumns, Table
+from modelyard.db.columns import Json, ResourceColumns, Table, Utc
 
 
 class EndpointRow(ResourceColumns, Table):
@@ -13,6 +16,19 @@ class EndpointRow(ResourceColumns, Table):
 
     __tablename__ = "endpoints"
     __table_args__ = (Index("uq_endpoints_name", "project_id", "name", unique=True),)
+
+
+class TrafficRow(Table):
+    """From `since` on, an endpoint's requests went to these stages. Only ever added to, while the endpoint is there."""
+
+    __tablename__ = "endpoint_traffic"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
+    since: Mapped[datetime] = mapped_column(Utc)
+    stages: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+
+    __table_args__ = (Index("ix_endpoint_traffic_since", "endpoint_id", "since"),)
 
 
 class StageRow(ResourceColumns, Table):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.resources.endpoints.instances import resource_path
 from modelyard.resources.endpoints.lifecycle import GatewayState, StageState
 from modelyard.resources.endpoints.model import (
-    DEFAULT_RESOURCE_PATH,
+    DEFAULT_STAGE_NAME,
     EndpointModelSpec,
     EndpointSpec,
     StageSpec,
     StageStatus,
 )
-from modelyard.resources.endpoints.schemas import EndpointModelOut, EndpointModelStage, EndpointOut, EndpointStageOut
+from modelyard.resources.endpoints.schemas import (
+    EndpointModelOut,
+    EndpointModelStage,
+    EndpointOut,
+    EndpointStageOut,
+    GatewayRule,
+    GatewayUpstream,
+    StageGatewaySettings,
+    TrafficShare,
+)
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.flavors.service import Flavors, flavor_out
 from modelyard.resources.models.schemas import ModelOut
@@ -67,16 +78,18 @@ class Views:
         """Stages in wire form."""
         workloads = await self._workloads.get_many(session, [row.id for row in model_rows])
         models = await self._models.get_many(session, project, [row.model_id for row in model_rows])
+        routes = await self._routes.get_many(session, [*(row.id for row in rows), *endpoints])
         views: list[StageView] = []
         for row in rows:
             own = [model for model in model_rows if model.stage_id == row.id]
-            route = await self._routes.get(session, row.id)
-            out = self._stage(row, endpoints[row.endpoint_id], project, own, workloads, models, route)
+            way = [routes.get(row.id), *([routes.get(row.endpoint_id)] if row.is_default else [])]
+            out = self._stage(row, endpoints[row.endpoint_id], project, own, workloads, models, way)
             views.append(StageView(row.endpoint_id, out))
         return views
 
     def endpoint(self, row: EndpointRow, project: Project, stages: Sequence[StageView]) -> EndpointOut:
         """An endpoint in wire form."""
+        spec = EndpointSpec.model_validate(row.spec)
         default = next((view.out for view in stages if view.out.is_default_stage), None)
         gateway_state = default.deploy_status if default is not None else GatewayState.NOT_FOUND_STAGE.value
         return EndpointOut.model_validate(
@@ -87,9 +100,15 @@ class Views:
                 "endpoint_status_code": row.state,
                 "apigw_app_key": project.app_key,
                 "apigw_region": self._region,
-                "apigw_service_id": EndpointSpec.model_validate(row.spec).service_id,
+                "apigw_service_id": spec.service_id,
                 "apigw_status_code": gateway_state,
                 "default_stage_url": None if default is None else default.apigw_stage_url,
+                "endpoint_url": self._public_host + endpoint_prefix(spec.service_id),
+                "former_default_stage_id": None if spec.former is None else spec.former.stage_id,
+                "revertible_until_datetime": None if spec.former is None else spec.former.until,
+                "traffic_share_list": [
+                    TrafficShare(endpoint_stage_id=share.stage_id, weight=share.weight) for share in spec.shares
+                ],
                 "endpoint_stage_list": [view.out for view in stages],
             }
         )
@@ -102,13 +121,13 @@ class Views:
         models: Sequence[EndpointModelRow],
         workloads: Mapping[str, Workload],
         known_models: Mapping[str, ModelOut],
-        route: Route | None,
+        way: Sequence[Route | None],
     ) -> EndpointStageOut:
         spec = StageSpec.model_validate(row.spec)
         status = StageStatus.model_validate(row.status)
         flavor = self._flavors.find(spec.flavor_id)
-        url = self._public_host + stage_prefix(EndpointSpec.model_validate(endpoint.spec).service_id, row.name)
-        deploy_status = gateway_state(StageState(row.state), route).value
+        url = self._public_host + public_path(EndpointSpec.model_validate(endpoint.spec).service_id, row)
+        deploy_status = gateway_state(StageState(row.state), way).value
         ready = [len(workloads[model.id].ready_addresses) if model.id in workloads else 0 for model in models]
         model_outs = [
             self._model(model, row, project, url, deploy_status, spec, ready_count, known_models, len(models))
@@ -150,9 +169,7 @@ class Views:
         model_count: int,
     ) -> EndpointModelOut:
         spec = EndpointModelSpec.model_validate(row.spec)
-        path = spec.resource_path or (
-            DEFAULT_RESOURCE_PATH if model_count == 1 else f"/v1/models/{spec.model_name}/predict"
-        )
+        path = resource_path(spec, model_count) or f"/v1/models/{spec.model_name}/predict"
         return EndpointModelOut.model_validate(
             {
                 **_shared(row, project),
@@ -173,13 +190,63 @@ class Views:
         )
 
 
-def stage_prefix(service_id: str, stage_name: str) -> str:
-    """The path at the gateway that a stage lives under."""
-    return f"/gateway/{service_id}/{stage_name}"
+def settings_out(route: Route, configuration: str | None) -> StageGatewaySettings:
+    """A stage's route in wire form, with what the gateway says of it."""
+    spec = route.spec
+    return StageGatewaySettings(
+        endpoint_stage_id=route.id,
+        deploy_status_code=_state_of(StageState.ACTIVE, route).value,
+        status_message=route.message,
+        prefix=spec.prefix,
+        timeout_seconds=spec.timeout_seconds,
+        max_body_bytes=spec.max_body_bytes,
+        rule_list=[
+            GatewayRule(
+                path=spec.prefix + rule.path,
+                matches="everything below" if rule.is_prefix else "exactly",
+                method_list=list(rule.methods),
+                endpoint_model_id_list=list(rule.upstreams),
+            )
+            for rule in spec.rules
+        ],
+        upstream_list=[
+            GatewayUpstream(
+                endpoint_model_id=upstream.name, weight=upstream.weight, address_list=list(upstream.addresses)
+            )
+            for upstream in spec.upstreams
+        ],
+        configuration=None if configuration is None else json.loads(configuration),
+    )
 
 
-def gateway_state(stage: StageState, route: Route | None) -> GatewayState:
-    """What is seen of a stage at the gateway."""
+def endpoint_prefix(service_id: str) -> str:
+    """The path at the gateway that an endpoint lives under; its default stage answers there."""
+    return f"/gateway/{service_id}"
+
+
+def stage_prefix(service_id: str, stage: StageRow) -> str:
+    """The path at the gateway that this stage lives under, whatever the default one is.
+
+    The first stage's name, `default`, is a name for whichever stage is the default one, so that stage itself needs another path.
+    """
+    own = f"{stage.name}.{stage.id}" if stage.name == DEFAULT_STAGE_NAME else stage.name
+    return f"{endpoint_prefix(service_id)}/{own}"
+
+
+def public_path(service_id: str, stage: StageRow) -> str:
+    """The path that people are told: `…/default` for the first stage while it is the default one, the stage's own otherwise."""
+    if stage.is_default and stage.name == DEFAULT_STAGE_NAME:
+        return f"{endpoint_prefix(service_id)}/{DEFAULT_STAGE_NAME}"
+    return stage_prefix(service_id, stage)
+
+
+def gateway_state(stage: StageState, way: Sequence[Route | None]) -> GatewayState:
+    """What is seen of a stage at the gateway. Its way is its own route and, for the default stage, the endpoint's: the worst of them tells."""
+    states = [_state_of(stage, route) for route in way]
+    return next((state for state in states if state is not GatewayState.ACTIVE), GatewayState.ACTIVE)
+
+
+def _state_of(stage: StageState, route: Route | None) -> GatewayState:
     if route is None:
         if stage in (StageState.CREATE_REQUESTED, StageState.CREATE_IN_PROGRESS):
             return GatewayState.CREATE_IN_PROGRESS

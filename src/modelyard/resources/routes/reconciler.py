@@ -20,9 +20,11 @@ class RouteReconciler:
 
     kind = KIND
 
-    def __init__(self, database: Database, gateway: Gateway) -> None:
+    def __init__(self, database: Database, gateway: Gateway, *, repairs: bool = True) -> None:
+        """With `repairs`, what somebody took from the gateway is deployed again by itself; without, only when it is asked for."""
         self._database = database
         self._gateway = gateway
+        self._repairs = repairs
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
         """Deploy the newest content of one route, or take it away."""
@@ -34,6 +36,9 @@ class RouteReconciler:
         if row.desired == "delete":
             await self._gateway.remove_route(key)
             return await self._forget(key, lease)
+        is_asked = row.status.get("generation") != row.generation
+        if row.state == RouteState.NOT_FOUND.value and not self._repairs and not is_asked:
+            return Done()
         route = gateway_route(key, RouteSpec.model_validate(row.spec), row.access_epoch)
         try:
             await self._gateway.put_route(route)

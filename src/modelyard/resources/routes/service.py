@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
+from modelyard.gateway.port import Gateway
 from modelyard.kit.clock import utc_now
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
@@ -17,7 +20,14 @@ KIND = "route"
 
 
 class Routes:
-    """Asks for routes and tells what is seen of them. Only the reconciler makes them true."""
+    """Asks for routes and tells what is seen of them. Only the reconciler makes them true; here the gateway is only read."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def read_configuration(self, route_id: str) -> str | None:
+        """What the gateway has of a route now, in its own language (JSON). Raises `RetryLater` when it does not answer."""
+        return await self._gateway.read_route(route_id)
 
     async def put(self, session: AsyncSession, route_id: str, project_id: str, spec: RouteSpec, *, actor: str) -> Route:
         """Ask for a route with this content, as part of the caller's transaction. Asking for what is there already changes nothing."""
@@ -78,10 +88,25 @@ class Routes:
             await enqueue(session, KIND, row.id)
         return len(rows)
 
+    async def deploy(self, session: AsyncSession, route_id: str, *, actor: str) -> bool:
+        """Ask for it to be deployed anew, whatever the gateway has. False when there is no such route."""
+        row = await repository.by_id(session, route_id)
+        if row is None or row.desired == "delete":
+            return False
+        row.generation += 1
+        if row.state != RouteState.PENDING.value:
+            move(session, LIFECYCLE, row, RouteState.PENDING, reason="DEPLOY_REQUESTED", actor=actor)
+        await enqueue(session, KIND, route_id)
+        return True
+
     async def all_ids(self, database: Database) -> list[str]:
         """Ids of every route."""
         async with database.read() as session:
             return list(await repository.all_ids(session))
+
+    async def get_many(self, session: AsyncSession, route_ids: Collection[str]) -> dict[str, Route]:
+        """The routes of these ids that there are."""
+        return {row.id: route_of(row) for row in await repository.by_ids(session, route_ids)}
 
     async def get(self, session: AsyncSession, route_id: str) -> Route | None:
         """One route."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from modelyard.resources.endpoints.schemas import (
+    DefaultStageChange,
     EndpointChange,
     EndpointCreate,
     EndpointList,
@@ -19,6 +21,11 @@ from modelyard.resources.endpoints.schemas import (
     EndpointStageList,
     EndpointStageOne,
     EndpointStageOut,
+    StageGatewaySettings,
+    StageGatewaySettingsOne,
+    TrafficChange,
+    TrafficEntry,
+    TrafficHistory,
 )
 from modelyard.sdk.api import Api, error_of
 from modelyard.sdk.door import Call
@@ -101,6 +108,16 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
             raise UnknownName("stage", name)
         return found[0]
 
+    async def deploy(self, key: str) -> EndpointStageOut:
+        """Deploy the stage at the gateway anew, e.g. after somebody took it away there."""
+        path = f"/endpoint-stages/{await self.id_of(key)}/deploy"
+        return (await self._api.ask(EndpointStageOne, "PUT", path)).endpoint_stage
+
+    async def gateway_settings(self, key: str) -> StageGatewaySettings:
+        """What is deployed at the gateway for the stage, in words and in the gateway's own language."""
+        path = f"/endpoint-stages/{await self.id_of(key)}/gateway-settings"
+        return (await self._api.ask(StageGatewaySettingsOne, "GET", path)).gateway_settings
+
     def logs(self, key: str, *, instance: int = 0, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
         """The output of a model server from byte `offset` on; with `follow`, until it is gone."""
         return self._output(key, instance, offset, follow)
@@ -177,6 +194,38 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         """Change what is given; the rest stays."""
         fields = {"endpointName": name, "description": description, "tagList": tag_list(tags)}
         return await self._change(key, EndpointChange, fields)
+
+    async def change_default_stage(self, key: str, stage: str, *, keep_minutes: int = 0) -> EndpointOut:
+        """Make another stage (name or id) the default one: it takes over without a failed request.
+
+        The stage that was the default one is deleted, `keep_minutes` later; until then `revert_default_stage` takes the change back.
+        """
+        endpoint = await self.get(key)
+        fields = {"endpointStageId": _chosen_stage(endpoint, stage).id, "keepMinutes": keep_minutes}
+        path = f"/endpoints/{endpoint.id}/default-stage"
+        body = DefaultStageChange.model_validate(fields)
+        return (await self._api.ask(EndpointOne, "PUT", path, body=body)).endpoint
+
+    async def revert_default_stage(self, key: str) -> EndpointOut:
+        """Take the last change of the default stage back, while the former one is kept."""
+        path = f"/endpoints/{await self.id_of(key)}/default-stage/revert"
+        return (await self._api.ask(EndpointOne, "PUT", path)).endpoint
+
+    async def split_traffic(self, key: str, weights: Mapping[str, int]) -> EndpointOut:
+        """Spread the endpoint's requests over stages, e.g. `{"default": 90, "candidate": 10}`. Without any, all go to the default stage."""
+        endpoint = await self.get(key)
+        shares = [
+            {"endpointStageId": _chosen_stage(endpoint, stage).id, "weight": weight}
+            for stage, weight in weights.items()
+        ]
+        body = TrafficChange.model_validate({"shareList": shares})
+        return (await self._api.ask(EndpointOne, "PUT", f"/endpoints/{endpoint.id}/traffic", body=body)).endpoint
+
+    async def traffic(self, key: str, *, at: datetime | None = None) -> Sequence[TrafficEntry]:
+        """Which stages and models answered since when, newest first; with `at` (with its UTC offset), what answered then."""
+        params = {"at": None if at is None else at.isoformat()}
+        path = f"/endpoints/{await self.id_of(key)}/traffic"
+        return (await self._api.ask(TrafficHistory, "GET", path, params=params)).traffic_list
 
     async def predict(
         self,

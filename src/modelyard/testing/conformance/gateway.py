@@ -6,6 +6,7 @@ Subclass `GatewayContract` in a test module and give it the fixture `gateway`: a
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 from modelyard.gateway.port import Access, Gateway, Route, Rule, Target, Upstream, route_digest
@@ -29,6 +30,18 @@ class GatewayContract:
         changed = replace(route, timeout_seconds=5.0)
         await gateway.put_route(changed)
         assert await _deployed(gateway) == {"one": route_digest(changed)}
+
+    async def test_what_is_deployed_can_be_read(self, gateway: Gateway) -> None:
+        """In the gateway's own words, and only while it is there."""
+        route = _route("read")
+        assert await gateway.read_route(route.id) is None
+        await gateway.put_route(route)
+        content = await gateway.read_route(route.id)
+        assert content is not None
+        assert "/read" in content
+        json.loads(content)
+        await gateway.remove_route(route.id)
+        assert await gateway.read_route(route.id) is None
 
     async def test_removing(self, gateway: Gateway) -> None:
         """Takes away that route alone; what is not there is fine."""

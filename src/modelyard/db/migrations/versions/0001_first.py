@@ -348,6 +348,18 @@ def upgrade() -> None:
         batch_op.create_index("uq_endpoint_stages_name", ["endpoint_id", "name"], unique=True)
 
     op.create_table(
+        "endpoint_traffic",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("endpoint_id", sa.String(length=36), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("stages", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.ForeignKeyConstraint(["endpoint_id"], ["endpoints.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("endpoint_traffic", schema=None) as batch_op:
+        batch_op.create_index("ix_endpoint_traffic_since", ["endpoint_id", "since"], unique=False)
+
+    op.create_table(
         "environment_waiters",
         sa.Column("environment_id", sa.String(length=36), nullable=False),
         sa.Column("kind", sa.String(length=48), nullable=False),
@@ -486,6 +498,10 @@ def downgrade() -> None:
     op.drop_table("endpoint_models")
     op.drop_table("project_members")
     op.drop_table("environment_waiters")
+    with op.batch_alter_table("endpoint_traffic", schema=None) as batch_op:
+        batch_op.drop_index("ix_endpoint_traffic_since")
+
+    op.drop_table("endpoint_traffic")
     with op.batch_alter_table("endpoint_stages", schema=None) as batch_op:
         batch_op.drop_index("uq_endpoint_stages_name")
         batch_op.drop_index(batch_op.f("ix_endpoint_stages_state"))

@@ -7,7 +7,9 @@ and logs more than the question.
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -52,6 +54,12 @@ class Admin:
         query = f"/config_dump?resource=dynamic_active_clusters&mask=cluster.name&name_regex={quote(pattern)}"
         dump = orjson.loads(await self._content(query, seconds=_DUMP_SECONDS))
         return {entry["cluster"]["name"] for entry in dump.get("configs", [])}
+
+    async def dump_clusters(self, names: set[str]) -> list[dict[str, Any]]:
+        """Envoy's JSON of the upstreams with these names, as it has them."""
+        pattern = quote(f"^({'|'.join(sorted(re.escape(name) for name in names))})$")
+        content = await self._content(f"/config_dump?resource=dynamic_active_clusters&name_regex={pattern}")
+        return [entry["cluster"] for entry in orjson.loads(content).get("configs", [])]
 
     async def reopen_logs(self) -> None:
         """Make Envoy write its logs to new files under the old names."""

@@ -29,6 +29,7 @@ from modelyard.gateway.backends.envoy.process import (
     running_envoy,
     start_envoy,
 )
+from modelyard.gateway.backends.envoy.routes import clusters_named, configuration_of
 from modelyard.gateway.backends.envoy.secret import secret_resource
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
 from modelyard.gateway.backends.envoy.statistics import PATTERN, RouteStatistics, route_statistics
@@ -153,6 +154,18 @@ class EnvoyGateway:
             return await self._deployment.observed()
         except AdminUnreachable as cause:
             raise RetryLater(str(cause)) from cause
+
+    async def read_route(self, route_id: str) -> str | None:
+        """Entries and upstreams of one route as Envoy has them now, by its own word. Raises `RetryLater` when it can't be asked."""
+        try:
+            entries = await asyncio.to_thread(configuration_of, route_id, await self._admin.dump_routes())
+            if not entries:
+                return None
+            names = clusters_named(entries)
+            clusters = await self._admin.dump_clusters(names) if names else []
+        except AdminUnreachable as cause:
+            raise RetryLater(str(cause)) from cause
+        return orjson.dumps({"routes": entries, "clusters": clusters}, option=orjson.OPT_INDENT_2).decode()
 
     async def read_statistics(self) -> dict[str, RouteStatistics]:
         """Counters and latencies by route id since Envoy's start; routes that were never called are missing. Raises `RetryLater`."""

@@ -82,6 +82,21 @@ def observed_routes(config_dump: bytes) -> list[ObservedRoute]:
     ]
 
 
+def configuration_of(route_id: str, config_dump: bytes) -> list[Json]:
+    """The entries of one route in an answer of Envoy's `/config_dump`, as Envoy has them."""
+    return [entry for entry in _entries(orjson.loads(config_dump)) if entry["name"] == route_id]
+
+
+def clusters_named(entries: list[Json]) -> set[str]:
+    """The upstreams that entries lead to."""
+    names: set[str] = set()
+    for entry in entries:
+        action: Json = entry.get("route", {})
+        names |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", [])}
+        names |= {action["cluster"]} if "cluster" in action else set()
+    return names
+
+
 def _virtual_host(host: str, routes: list[CompiledRoute]) -> Json:
     virtual: Json = {
         # A dot would split the name in the names of counters, and no host name has a colon.

@@ -1,0 +1,111 @@
+"""What is looked at before an endpoint or a stage is made: everything that can be known to fail is told at once, each by its field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard.db.engine import Database
+from modelyard.kit.errors import Fault, Invalid
+from modelyard.resources.endpoints.model import EndpointModelSpec
+from modelyard.resources.endpoints.schemas import EndpointCreate, EndpointModelCreate, EndpointStageCreate
+from modelyard.resources.flavors.errors import UnknownFlavor
+from modelyard.resources.flavors.model import Flavor
+from modelyard.resources.flavors.service import Flavors
+from modelyard.resources.images.errors import NoServingImage
+from modelyard.resources.images.service import Images
+from modelyard.resources.models.model import Model
+from modelyard.resources.models.schemas import ServingOptions
+from modelyard.resources.models.service import Models
+from modelyard.resources.projects.model import Caller
+from modelyard.resources.storages.errors import StoragePathFault
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.workloads.errors import NeverFits
+from modelyard.resources.workloads.service import Workloads
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayQuota:
+    """How much of the gateway a project may have. A service is an endpoint."""
+
+    services: int = 100
+    stages_per_service: int = 10
+
+
+class StagePreflight:
+    """Checks requests for stages."""
+
+    def __init__(
+        self,
+        database: Database,
+        models: Models,
+        images: Images,
+        flavors: Flavors,
+        storages: Storages,
+        workloads: Workloads,
+    ) -> None:
+        self._database = database
+        self._models = models
+        self._images = images
+        self._flavors = flavors
+        self._storages = storages
+        self._workloads = workloads
+
+    async def check(
+        self, caller: Caller, request: EndpointCreate | EndpointStageCreate
+    ) -> tuple[Flavor, list[EndpointModelSpec]]:
+        """The flavor and the models of a request. Raises `Invalid` with every fault that there is."""
+        faults: list[Fault] = []
+        flavor: Flavor | None = None
+        try:
+            flavor = self._flavors.get(request.flavor_id)
+            wanted = request.node_count * len(request.endpoint_model_resource_list)
+            await self._workloads.check_ever_fits(flavor.vcpus, flavor.memory_bytes, flavor.gpus, wanted)
+        except (UnknownFlavor, NeverFits) as fault:
+            faults.extend(fault.faults)
+        specs: list[EndpointModelSpec] = []
+        paths: set[str] = set()
+        for index, item in enumerate(request.endpoint_model_resource_list):
+            field = f"endpointModelResourceList[{index}]"
+            spec = await self._check_model(caller, item, field, faults)
+            if spec is not None:
+                specs.append(spec)
+            if item.apigw_resource_uri is not None:
+                if item.apigw_resource_uri in paths:
+                    faults.append(Fault(f"{field}.apigwResourceUri", "is used by another model of this stage"))
+                paths.add(item.apigw_resource_uri)
+        names = [spec.model_name for spec in specs]
+        if len(set(names)) != len(names):
+            faults.append(Fault("endpointModelResourceList", "two models of one stage can't have the same name"))
+        if faults or flavor is None:
+            raise Invalid(faults)
+        return flavor, specs
+
+    async def _check_model(
+        self, caller: Caller, item: EndpointModelCreate, field: str, faults: list[Fault]
+    ) -> EndpointModelSpec | None:
+        async with self._database.read() as session:
+            model = await self._models.find(session, caller.project.id, item.model_id)
+        if model is None:
+            faults.append(Fault(f"{field}.modelId", f"there is no model '{item.model_id}' in this project"))
+            return None
+        try:
+            await self._storages.check_readable(caller.project, model.spec.artifact_uri)
+            return self._model_spec(model, item)
+        except StoragePathFault as fault:
+            faults.append(Fault(f"{field}.modelId", f"the artifact of '{model.name}' can't be read: {fault.message}"))
+        except NoServingImage as fault:
+            faults.append(Fault(f"{field}.modelId", fault.faults[0].message))
+        return None
+
+    def _model_spec(self, model: Model, item: EndpointModelCreate) -> EndpointModelSpec:
+        image = self._images.for_serving(model.spec.format_code, model.spec.framework_version)
+        return EndpointModelSpec(
+            model_id=model.id,
+            model_name=model.name,
+            format_code=model.spec.format_code,
+            artifact_uri=model.spec.artifact_uri,
+            image_id=image.id,
+            resource_path=item.apigw_resource_uri,
+            parameters=tuple((parameter.name, parameter.value) for parameter in model.spec.parameters),
+            serving=item.serving_options or ServingOptions(),
+        )

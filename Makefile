@@ -20,7 +20,7 @@ install: $(VENV)/.installed ## The command at .venv/bin/modelyard
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || bash tools/venv_without_ensurepip.sh $(PYTHON) $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || bash tools/venv_without_ensurepip.sh $(PYTHON) $(VENV)
 
 $(VENV)/.installed: requirements/runtime.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/runtime.lock

@@ -127,7 +127,7 @@ def _none_as_empty(value: Any) -> Any:
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """A copy of a raw JSON object, for validators that read the names of older clients; None for anything else."""
+    """A copy of a raw JSON object, for validators that look at it before its fields are checked; None for anything else."""
     if not isinstance(value, dict):
         return None
     return {str(key): item for key, item in cast(dict[Any, Any], value).items()}

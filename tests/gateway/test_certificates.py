@@ -9,6 +9,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -68,7 +69,9 @@ def test_a_client_that_trusts_the_authority_accepts_every_name(tmp_path: Path) -
 
 def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     ensure_certificates(tmp_path / "tls")
-    assert {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "tls").iterdir()} == {
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "tls").rglob("*")} == {
+        "bundle.pem": "0o644",
+        "public": "0o755",
         "ca.crt": "0o644",
         "ca.key": "0o600",
         "server.crt": "0o644",
@@ -88,9 +91,20 @@ def test_lifetimes_are_what_clients_accept(tmp_path: Path) -> None:
 
 def test_nothing_changes_while_nothing_needs_to(tmp_path: Path) -> None:
     ensure_certificates(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
     ensure_certificates(tmp_path, now=utc_now() + timedelta(days=300))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_the_bundle_trusts_the_authority_beside_all_others(tmp_path: Path) -> None:
+    files = ensure_certificates(tmp_path)
+    assert files.bundle is not None
+    assert files.authority is not None
+    trusted = files.bundle.read_text()
+    assert files.authority.read_text().strip() in trusted
+    usual = Path(certifi.where()).read_text()
+    assert trusted.count("BEGIN CERTIFICATE") > usual.count("BEGIN CERTIFICATE")
+    ssl.create_default_context(cafile=str(files.bundle))
 
 
 def test_it_is_renewed_a_month_before_its_end_by_the_same_authority(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from modelyard import __version__
-from modelyard.cli import catalogue, endpoints, experiments, logs, models, nas, stages, storage, trainings
+from modelyard.cli import catalogue, endpoints, experiments, exports, logs, models, nas, stages, storage, trainings
 from modelyard.cli.exits import Code, report
 from modelyard.cli.forms import Output
 from modelyard.cli.platform import platform, read_credentials
@@ -41,6 +41,7 @@ _OWN_OPTIONS = {
     "status": ("--home", "--output"),
     "doctor": ("--home", "--output"),
     "credentials": ("--home", "--output"),
+    "env": ("--home",),
 }
 _EPILOG = "The options of `modelyard --help` (--output, --home …) may stand anywhere."
 
@@ -77,6 +78,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(platform)
+app.command("env")(exports.env)
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name, epilog=_EPILOG)
 

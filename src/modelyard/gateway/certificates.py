@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
+import ssl
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import certifi
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,6 +35,7 @@ AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
 _BACKDATED = timedelta(hours=1)  # clients whose clock is a little behind take a new certificate too
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _COMMON_NAME_LIMIT = 64  # RFC 5280, ub-common-name
 
 
@@ -55,6 +59,8 @@ class CertificateFiles:
         certificate: PEM, the server's certificate and whatever belongs to its chain.
         key: PEM, not encrypted.
         authority: PEM of the platform's own authority, for clients to trust; None with the user's own certificate.
+        bundle: PEM of that authority and of all that is trusted anyway, for programs whose list of authorities can only be replaced;
+            readable for everybody, in a directory of its own. None with the user's own certificate.
         expires_at: when the server's certificate ends.
     """
 
@@ -62,6 +68,7 @@ class CertificateFiles:
     key: Path
     authority: Path | None
     expires_at: datetime
+    bundle: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ def ensure_certificates(
         _write(key, issued.key, mode=0o600)
         _write(certificate, issued.certificate, mode=0o644)
     expires_at = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
-    return CertificateFiles(certificate, key, directory / "ca.crt", expires_at)
+    return CertificateFiles(certificate, key, directory / "ca.crt", expires_at, _write_bundle(directory, authority))
 
 
 def server_names(extra: Sequence[str] = ()) -> tuple[str, ...]:
@@ -185,6 +192,22 @@ def check_certificate(certificate: Path, key: Path, *, now: datetime) -> datetim
             f"the certificate in {certificate} is not valid before {begins}; check this machine's clock"
         )
     return loaded.not_valid_after_utc
+
+
+def _write_bundle(directory: Path, authority: Issued) -> Path:
+    """Written anew at each start: what the machine trusts may have changed."""
+    place = directory / "public"
+    place.mkdir(exist_ok=True, mode=0o755)
+    sources = [Path(certifi.where())]
+    system = Path(ssl.get_default_verify_paths().openssl_cafile)
+    if system.is_file():
+        sources.append(system)
+    found = [block for source in sources for block in _PEM.findall(source.read_bytes())]
+    content = b"\n".join(dict.fromkeys([*_PEM.findall(authority.certificate), *found])) + b"\n"
+    bundle = place / "bundle.pem"
+    if not bundle.exists() or bundle.read_bytes() != content:
+        _write(bundle, content, mode=0o644)
+    return bundle
 
 
 def _ensure_authority(directory: Path, now: datetime) -> Issued:

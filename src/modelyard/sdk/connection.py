@@ -43,6 +43,7 @@ class Credentials(Wire):
     object_store_user: str
     object_store_password: str
     ca_file: str | None = None
+    ca_bundle: str | None = None
     admin_user: str
     admin_password: str
 

@@ -19,7 +19,9 @@ from modelyard.resources.storages.router import create_router as storage_router
 from modelyard.resources.trainings.router import create_router as training_router
 from modelyard.server.backends import Backends
 from modelyard.server.body_limit import BodyLimit
+from modelyard.server.doors.absent import create_router as absent_router
 from modelyard.server.doors.front_page import create_router as front_page_router
+from modelyard.server.doors.log_sender import create_router as log_sender_router
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 from modelyard.server.doors.objects_request import DoorSettings
 from modelyard.server.doors.tokens import ObjectAccess
@@ -54,13 +56,13 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         training_router(services.trainings, access),
         model_router(services.models, access),
         endpoint_router(services.endpoints, services.traffic, access),
+        absent_router(access),
     ):
         api.include_router(router)
     app.include_router(api)
     app.include_router(front_page_router())
-    app.include_router(
-        token_router(services.projects, services.users, services.logs, access, object_store_base=settings.http_url)
-    )
+    app.include_router(token_router(services.projects, services.users, access, object_store_base=settings.http_url))
+    app.include_router(log_sender_router(services.projects, services.logs, hears_app_keys=settings.logs.hears_app_keys))
     door = ObjectDoor(
         backends.objects,
         ObjectAccess(services.projects),

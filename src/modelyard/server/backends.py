@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ from modelyard.compute.backends.local.backend import LocalCompute
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
 from modelyard.db.engine import Database
+from modelyard.easymaker import object_store_hosts, vendor_hosts
 from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
 from modelyard.gateway.certificates import CertificateFiles, OwnCertificate, ensure_certificates
@@ -73,6 +75,7 @@ def make_gateway(home: Home, settings: Settings, server_count: int = 1) -> tuple
             certificate=certificates.certificate,
             key=certificates.key,
             guards=tuple(home.guard_socket(index) for index in range(server_count)),
+            tunnel_names=vendor_hosts(settings.region) if certificates.authority is not None else (),
         )
     )
     return gateway, certificates
@@ -97,7 +100,12 @@ def renew_certificates(home: Home, settings: Settings) -> CertificateFiles:
     own = None
     if settings.gateway.certificate is not None and settings.gateway.key is not None:
         own = OwnCertificate(settings.gateway.certificate, settings.gateway.key)
-    names = (*settings.gateway.names, settings.door_host, *make_origins(settings).certificate_names)
+    names = (
+        *settings.gateway.names,
+        settings.door_host,
+        *make_origins(settings).certificate_names,
+        *vendor_hosts(settings.region),
+    )
     return ensure_certificates(home.certificates, names, own)
 
 
@@ -110,7 +118,8 @@ def make_backends(
     objects = LocalStore(database, open_blobs(settings.objectstore.url or str(home.objects)))
     own = LocalObjects(objects, implicit_system_grants=settings.objectstore.implicit_system_grants)
     remotes = {group.host.lower(): _remote(group) for group in settings.objectstore.remotes}
-    hosts = StoreHosts(own, remember_door_hosts(home, own_hosts(settings)), remotes)
+    own_names = remember_door_hosts(home, own_hosts(settings)) | _names_of_the_vendor(settings, remotes)
+    hosts = StoreHosts(own, own_names, remotes)
     return Backends(
         compute,
         environments,
@@ -130,6 +139,12 @@ def own_hosts(settings: Settings) -> frozenset[str]:
         names.add(settings.gateway.public_host)
     ports = (settings.http_port, settings.https_port)
     return frozenset({*names, *(f"{name}:{port}" for name in names for port in ports)})
+
+
+def _names_of_the_vendor(settings: Settings, remotes: Mapping[str, RemoteStore]) -> frozenset[str]:
+    """The vendor's object store in scripts means ours, unless an admin has really connected it. Not remembered, since that may change."""
+    names = {f"{name}{port}" for name in object_store_hosts(settings.region) for port in ("", ":443")}
+    return frozenset(names - remotes.keys())
 
 
 def _remote(group: RemoteStoreGroup) -> RemoteStore:

@@ -107,7 +107,8 @@ def make_reconcilers(
     home: Home, settings: Settings, database: Database, backends: Backends, services: Services
 ) -> list[Reconciler]:
     """One for each kind of resource that lives long."""
-    site = Site(region=settings.region, door_url=DOOR)
+    bundle = backends.certificates.bundle
+    site = Site(settings.region, DOOR, trust_directory=None if bundle is None else str(bundle.parent))
     serving = ServingSettings(
         max_body_bytes=settings.serving.max_body_mib * 2**20, deadline_seconds=settings.serving.deadline_seconds
     )

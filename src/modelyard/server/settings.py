@@ -114,6 +114,10 @@ class LogGroup(_Group):
     """Searchable logs."""
 
     retention_days: int = Field(default=30, ge=1, description="Older lines are dropped.")
+    hears_app_keys: bool = Field(
+        default=False,
+        description="Keep lines of senders that show no credential but a project's app key (the official client before 1.0.10).",
+    )
 
 
 class QuotaGroup(_Group):

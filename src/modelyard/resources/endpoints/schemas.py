@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from modelyard.easymaker import STAGE, as_newest, with_model_list
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut, ServingOptions
 from modelyard.wire import (
@@ -23,7 +24,6 @@ from modelyard.wire import (
     ResourceOut,
     Tags,
     Wire,
-    fields_of,
 )
 
 MAX_NODES = 10
@@ -65,17 +65,8 @@ class _StageFields(Wire):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_flat_form(cls, value: Any) -> Any:
-        item = fields_of(value)
-        if item is None:
-            return value
-        if not item.get("endpointModelResourceList") and item.get("modelId"):
-            item["endpointModelResourceList"] = [
-                {"modelId": item["modelId"], "apigwResourceUri": item.get("apigwResourceUri")}
-            ]
-        if item.get("nodeCount") is None and item.get("instanceCount") is not None:
-            item["nodeCount"] = item["instanceCount"]
-        return item
+    def _read_older_forms(cls, value: Any) -> Any:
+        return with_model_list(as_newest(value, STAGE))
 
     @field_validator("use_log", mode="before")
     @classmethod
@@ -94,14 +85,6 @@ class EndpointStageCreate(_StageFields):
 
     endpoint_id: str
     apigw_stage_name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_stage_name(cls, value: Any) -> Any:
-        item = fields_of(value)
-        if item is None or item.get("apigwStageName") is not None:
-            return value
-        return {**item, "apigwStageName": item.get("stageName")}
 
     @field_validator("apigw_stage_name")
     @classmethod

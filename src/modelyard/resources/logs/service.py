@@ -12,7 +12,12 @@ from modelyard.logstore.port import BadQuery, LogLine, LogPage, LogQuery, LogSto
 from modelyard.resources.projects.model import Caller
 
 LOG_TYPE = "NHNCloud-AIEasyMaker"
-_OWN_FIELDS = frozenset({"category", "logType", "projectName", "body", "logLevel", "sendTime"})
+_LEVELS = {
+    "WARN": "WARNING",
+    "FATAL": "ERROR",
+    "CRITICAL": "ERROR",
+}  # senders are free in their words; the product has three
+_OWN_FIELDS = frozenset({"category", "logType", "body", "logLevel", "sendTime"})
 MAX_BODY_CHARACTERS = 8_000_000
 
 
@@ -59,6 +64,7 @@ def _sent_line(app_key: str, source: str, position: int, item: Mapping[str, Any]
     sent_at = item.get("sendTime")
     time = datetime.fromtimestamp(sent_at, tz=UTC) if isinstance(sent_at, int | float) else datetime.now(UTC)
     level = str(item.get("logLevel") or "INFO").upper()
+    level = _LEVELS.get(level, level)
     return LogLine(
         source=source,
         position=position,

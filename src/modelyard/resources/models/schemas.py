@@ -1,8 +1,4 @@
-"""Wire shapes of models.
-
-Clients have named the format in three ways and spelled its values in two; what is accepted and how it is answered is decided here and
-nowhere else (sdk-contract §8.4, §13.4).
-"""
+"""Wire shapes of models. How releases of the official client name and spell the format is `modelyard.easymaker`'s part."""
 
 from __future__ import annotations
 
@@ -10,11 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire, fields_of
+from modelyard.easymaker import MODEL, as_newest, newest_format
+from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire
 
 FORMATS = ("TENSORFLOW", "PYTORCH", "SKLEARN", "ONNX")
-_OLDER_SPELLINGS = {"SCIKIT_LEARN": "SKLEARN"}
-_SPELLING_FOR_OLDER = {"TENSORFLOW": "TENSORFLOW", "PYTORCH": "PYTORCH", "SKLEARN": "SCIKIT_LEARN"}
 
 
 class ModelParameter(Wire):
@@ -59,20 +54,14 @@ class ModelCreate(Wire):
     @model_validator(mode="before")
     @classmethod
     def _read_older_names(cls, value: Any) -> Any:
-        item = fields_of(value)
-        if item is None:
-            return value
-        for key in ("modelTypeCode", "frameworkCode"):
-            if item.get("modelFormatCode") is None and item.get(key) is not None:
-                item["modelFormatCode"] = item[key]
-        return item
+        return as_newest(value, MODEL)
 
     @field_validator("model_format_code")
     @classmethod
     def _check_format(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        value = _OLDER_SPELLINGS.get(value, value)
+        value = newest_format(value)
         if value not in FORMATS:
             raise ValueError(f"'{value}' is not a format that can be served here; choose one of {', '.join(FORMATS)}")
         return value
@@ -122,13 +111,3 @@ class ModelOne(Wire):
 
     header: Header = Header()
     model: ModelOut
-
-
-def older_spelling(format_code: str) -> str | None:
-    """A format as clients 2.0 to 2.1.4 spell it; None where they have no word (they refuse unknown ones)."""
-    return _SPELLING_FOR_OLDER.get(format_code)
-
-
-def newer_spelling(format_code: str) -> str | None:
-    """A format as client 2.1.5 spells it; None where it has no word (it refuses unknown ones)."""
-    return format_code if format_code in _SPELLING_FOR_OLDER else None

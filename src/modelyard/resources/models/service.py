@@ -10,6 +10,7 @@ from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, recall, remember
 from modelyard.control.transitions import born
 from modelyard.db.engine import Database
+from modelyard.easymaker import newer_format, older_format
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
@@ -25,8 +26,6 @@ from modelyard.resources.models.schemas import (
     ModelCreate,
     ModelOut,
     ModelTraining,
-    newer_spelling,
-    older_spelling,
 )
 from modelyard.resources.models.table import ModelRow
 from modelyard.resources.projects.model import Caller, Project
@@ -198,7 +197,7 @@ def _spec(request: ModelCreate, training: Finished | None) -> ModelSpec:
 
 def _model_out(row: ModelRow, app_key: str, training: Finished | None) -> ModelOut:
     spec = ModelSpec.model_validate(row.spec)
-    older = older_spelling(spec.format_code)
+    older = older_format(spec.format_code)
     return ModelOut.model_validate(
         {
             "id": row.id,
@@ -213,7 +212,7 @@ def _model_out(row: ModelRow, app_key: str, training: Finished | None) -> ModelO
             "tag_list": row.tags,
             "created_datetime": row.created_at,
             "updated_datetime": row.updated_at,
-            "model_format_code": newer_spelling(spec.format_code),
+            "model_format_code": newer_format(spec.format_code),
             "model_type_code": older,
             "framework_code": older,
             "framework_version": spec.framework_version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from fastapi import Request
@@ -20,12 +20,8 @@ def project_access(projects: Projects) -> Access:
     """The dependency: reads the credential in any of its three forms (sdk-contract §3) and checks it against the path's app key."""
 
     async def _access(request: Request, appkey: str) -> Caller:
-        headers = request.headers
-        workload_token = headers.get("x-easymaker-token")
-        token = _bearer(headers.get("x-nhn-authorization")) or headers.get("x-secret-key")
-        token = token or _bearer(headers.get("authorization"))
-        caller = await projects.authenticate(appkey, token=token, workload_token=workload_token)
-        key = headers.get("idempotency-key")
+        caller = await projects.authenticate(appkey, token=credential_of(request.headers))
+        key = request.headers.get("idempotency-key")
         if key is None or request.method != "POST":
             return caller
         if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
@@ -34,6 +30,12 @@ def project_access(projects: Projects) -> Access:
         return replace(caller, idempotency_key=IdempotencyKey.of(key, request.url.path, await request.body()))
 
     return _access
+
+
+def credential_of(headers: Mapping[str, str]) -> str | None:
+    """The credential of a request in any of the forms that clients send it in; inside workloads `X-EasyMaker-Token` stands for all others."""
+    token = headers.get("x-easymaker-token") or _bearer(headers.get("x-nhn-authorization"))
+    return token or headers.get("x-secret-key") or _bearer(headers.get("authorization"))
 
 
 def _bearer(header: str | None) -> str | None:

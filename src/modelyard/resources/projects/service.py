@@ -95,14 +95,12 @@ class Projects:
             row = await repository.by_tenant(session, tenant_id)
         return None if row is None else _project(row)
 
-    async def authenticate(self, app_key: str, *, token: str | None, workload_token: str | None = None) -> Caller:
+    async def authenticate(self, app_key: str, *, token: str | None) -> Caller:
         """Who calls on the project with this app key.
 
         Raises:
             NoCredential, BadCredential: 401. NotYourProject: 403, also for an app key that does not exist.
         """
-        if workload_token is not None:
-            return await self._workload_caller(app_key, workload_token)
         if not token:
             raise NoCredential
         digest = _digest(token)
@@ -112,6 +110,18 @@ class Projects:
         if self._signer.read(token) is not None:
             return await self._workload_caller(app_key, token)
         raise BadCredential
+
+    async def has_app_key(self, app_key: str) -> bool:
+        """Whether a project has this app key."""
+        async with self._database.read() as session:
+            return await repository.by_app_key(session, app_key) is not None
+
+    async def project_of_credential(self, token: str) -> Project | None:
+        """The one project that a credential belongs to; None for a user's, which may open several, and for one that is unknown."""
+        grant = self._signer.read(token)
+        if grant is not None:
+            return await self.get(grant.project_id) if grant.use == "workload" else None
+        return await self.project_of_token(token)
 
     async def project_of_token(self, token: str) -> Project | None:
         """The project that an access token or secret key of one project belongs to."""
@@ -143,6 +153,16 @@ class Projects:
             lifetime=timedelta(hours=12),
         )
         return token, expires_at, _project(row)
+
+    def sign_store_user(self, project: Project, lifetime: timedelta) -> tuple[str, datetime]:
+        """A token for the object store as the project's user there, for people and programs outside workloads."""
+        return self._signer.sign(
+            "object",
+            project_id=project.id,
+            tenant_id=project.tenant_id,
+            subject=project.store_user,
+            lifetime=lifetime,
+        )
 
     def sign_workload(self, project: Project, workload_id: str, lifetime: timedelta) -> tuple[str, datetime]:
         """A token that an instance acts with, as the project's system account."""

@@ -30,6 +30,7 @@ from modelyard.runner.gang import MASTER, WORKER
 from modelyard.runner.outcomes import BEFORE_THE_SCRIPT
 from modelyard.runner.plan import ALWAYS, ON_SUCCESS, PYTHON, Fetch, Gang, Main, Plan, Required, Resume, Upload
 
+TRUST_MOUNT = "/mnt/trust"
 TENSORBOARD_MOUNT = "/mnt/tensorboard"
 _CHECKPOINT_SYNC_SECONDS = 10.0
 _STORE_SECONDS = 300.0
@@ -37,10 +38,12 @@ _STORE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What an installation tells every instance: the region, and the front door as instances reach it."""
+    """What an installation tells every instance: the region, the front door as instances reach it, and the directory with `bundle.pem`,
+    by which its certificate is trusted (None: by whatever trusts its issuer)."""
 
     region: str
     door_url: str
+    trust_directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,9 @@ def training_workload(
         layout.output(places.checkpoint, "checkpoint", on=ALWAYS, sync_seconds=_CHECKPOINT_SYNC_SECONDS)
     if places.checkpoint_input is not None:
         env["EM_CHECKPOINT_INPUT_DIR"] = layout.input(places.checkpoint_input, "checkpoint-input")
+    if site.trust_directory is not None:
+        layout.mounts[TRUST_MOUNT] = MountSpec(source=site.trust_directory, target=TRUST_MOUNT, read_only=True)
+        env["REQUESTS_CA_BUNDLE"] = env["SSL_CERT_FILE"] = f"{ROOT}{TRUST_MOUNT}/bundle.pem"
     layout.mounts[TENSORBOARD_MOUNT] = MountSpec(source=tensorboard_directory, target=TENSORBOARD_MOUNT)
     plan = Plan(
         main=Main(argv=_argv(spec, source_dir), env=env, cwd=source_dir),

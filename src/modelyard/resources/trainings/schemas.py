@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from modelyard.easymaker import HYPERPARAMETER, as_newest
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.flavors.schemas import FlavorOut
@@ -51,14 +52,7 @@ class Hyperparameter(Wire):
     @model_validator(mode="before")
     @classmethod
     def _read_older_names(cls, value: Any) -> Any:
-        item = fields_of(value)
-        if item is None:
-            return value
-        for prefix in ("hyperparameter", "parameter"):
-            for key, target in (("Key", "parameterName"), ("Name", "parameterName"), ("Value", "parameterValue")):
-                if item.get(f"{prefix}{key}") is not None:
-                    item.setdefault(target, item[f"{prefix}{key}"])
-        return item
+        return as_newest(value, HYPERPARAMETER)
 
     @field_validator("parameter_name", "parameter_value")
     @classmethod

@@ -1,4 +1,4 @@
-"""The doors beside the REST API that the official client knocks at: probes, tokens for the object store, its log sender (sdk-contract §4)."""
+"""The doors beside the REST API that the official client knocks at: the probe, and tokens for the object store and the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 
 from modelyard.kit.errors import Fault, Invalid
 from modelyard.objectstore.access import Principal
-from modelyard.resources.logs.service import Logs
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.errors import BadCredential, NoCredential
 from modelyard.resources.projects.model import Caller, Project
@@ -22,10 +21,10 @@ from modelyard.resources.projects.service import Projects
 from modelyard.resources.users.service import Users
 from modelyard.wire import Empty, Header
 
-_MAX_LOG_LINES = 100_000
+_STORE_TOKEN_LIFETIME = timedelta(hours=12)
 
 
-def create_router(projects: Projects, users: Users, logs: Logs, access: Access, *, object_store_base: str) -> APIRouter:
+def create_router(projects: Projects, users: Users, access: Access, *, object_store_base: str) -> APIRouter:
     """Routes at the root. Those that hand out tokens check a password or a token themselves; the probe tells nothing."""
     router = APIRouter(tags=["doors"])
 
@@ -50,11 +49,14 @@ def create_router(projects: Projects, users: Users, logs: Logs, access: Access, 
 
     @router.get("/token/v1.0/appkeys/{appkey}/groups/{group_id}/iaas-token")
     async def workload_object_token(group_id: str, caller: Caller = Depends(access)) -> JSONResponse:
-        """A token for the object store for programs that run inside a workload."""
-        token, expires_at = projects.sign_workload(
-            caller.project, caller.workload_id or caller.actor, timedelta(hours=12)
-        )
-        user = caller.project.api_user_id
+        """A token for the object store: inside a workload as the project's system account, elsewhere as its user."""
+        project = caller.project
+        if caller.workload_id is not None:
+            token, expires_at = projects.sign_workload(project, caller.workload_id, _STORE_TOKEN_LIFETIME)
+            user = project.api_user_id
+        else:
+            token, expires_at = projects.sign_store_user(project, _STORE_TOKEN_LIFETIME)
+            user = project.store_user
         content: dict[str, Any] = {
             "header": Header().model_dump(by_alias=True),
             "access": _access(token, _with_offset(expires_at), caller.project, user, object_store_base),
@@ -80,24 +82,6 @@ def create_router(projects: Projects, users: Users, logs: Logs, access: Access, 
                 "access_token": token,
                 "token_type": "Bearer",
                 "expires_in": int(lifetime.total_seconds()),
-            }
-        )
-
-    @router.post("/v2/log")
-    async def take_logs(request: Request) -> JSONResponse:
-        """Log lines of the official client's sender: one object, or a list of them."""
-        content = await _json(request)
-        items = cast(list[Any], content) if isinstance(content, list) else [content]
-        if len(items) > _MAX_LOG_LINES or not all(isinstance(item, dict) for item in items):
-            raise Invalid([Fault("body", f"must be a log line, or a list of at most {_MAX_LOG_LINES} of them")])
-        lines = [_mapping(item) for item in items]
-        caller = await access(request, str(lines[0].get("projectName") or "") if lines else "")
-        await logs.take(caller.project.app_key, lines)
-        results = [{"isSuccessful": True, "resultMessage": "SUCCESS"} for _ in lines]
-        return JSONResponse(
-            {
-                "header": Header().model_dump(by_alias=True),
-                "body": {"data": {"total": len(lines), "errors": 0, "resultList": results}},
             }
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from modelyard.gateway.backends.envoy.guarded import guard_filters, internal_listeners
 from modelyard.gateway.backends.envoy.replies import local_replies
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, Files, ListenAddress
+from modelyard.gateway.backends.envoy.tunnel import tunnel_clusters
 
 Json = dict[str, Any]
 
@@ -47,7 +48,7 @@ def bootstrap(settings: EnvoySettings) -> Json:
             "cds_config": _file_source(str(files.clusters)),
             "lds_config": _file_source(str(files.listeners)),
         },
-        "static_resources": {"listeners": _listeners(settings)},
+        "static_resources": {"listeners": _listeners(settings), "clusters": tunnel_clusters(settings)},
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -122,6 +123,8 @@ def _front_door(settings: EnvoySettings) -> Json:
         "common_http_protocol_options": {"idle_timeout": _IDLE_CONNECTION},
         "stream_idle_timeout": _IDLE_STREAM,
         "request_headers_timeout": _HEADERS_ARRIVE,
+        # Python before 3.12 asks for tunnels in HTTP/1.0 (`tunnel.py`).
+        "http_protocol_options": {"accept_http_10": True},
         "http2_protocol_options": {
             "allow_connect": True,
             "max_concurrent_streams": 256,

@@ -26,6 +26,7 @@ from modelyard.gateway.backends.envoy.probe import ProbeFailed, VersionProbe
 from modelyard.gateway.backends.envoy.routes import check_places, discovery_resource, observed_routes, route_resource
 from modelyard.gateway.backends.envoy.saved import saved_routes
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
+from modelyard.gateway.backends.envoy.tunnel import tunnel_matchers
 from modelyard.gateway.port import GatewayRefused, ObservedRoute, Route
 from modelyard.kit.errors import RetryLater
 
@@ -202,7 +203,9 @@ class Deployment:
     def _write_routes_now(self, version: str) -> None:
         saved = [orjson.Fragment(route.saved) for route in self._routes.values()]
         replace_file(self._files.wanted, orjson.dumps({"routes": saved}))
-        replace_file(self._files.routes, route_resource(self._routes.values(), version))
+        replace_file(
+            self._files.routes, route_resource(self._routes.values(), version, tunnel_matchers(self._settings))
+        )
 
     def _write_clusters(self, version: str) -> None:
         replace_file(self._files.clusters, discovery_resource(self._clusters, version))

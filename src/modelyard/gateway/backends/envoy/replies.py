@@ -17,12 +17,13 @@ RETRY_AFTER_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One kind of answer: for an HTTP status and, where given, one of Envoy's response flags."""
+    """One kind of answer: for an HTTP status and, where given, one of Envoy's response flags or a method."""
 
     status: int
     number: int
     sentence: str
     flags: tuple[str, ...] = ()
+    method: str = ""
 
 
 REPLIES = (
@@ -30,6 +31,12 @@ REPLIES = (
         400,
         900,
         "The request is not valid: it is malformed HTTP, or its path has a '.' or '..' segment or a backslash.",
+    ),
+    Reply(
+        404,
+        910,
+        "This is no proxy to elsewhere: tunnels lead to the names of the official client's hosts, on port 443.",
+        method="CONNECT",
     ),
     Reply(404, 900, "Nothing is served at this address."),
     Reply(408, 900, "The request took too long to arrive."),
@@ -74,6 +81,9 @@ def _mapper(reply: Reply) -> Json:
     condition: Json = {"status_code_filter": {"comparison": comparison}}
     if reply.flags:
         condition = {"and_filter": {"filters": [condition, {"response_flag_filter": {"flags": list(reply.flags)}}]}}
+    if reply.method:
+        asked = {"name": ":method", "string_match": {"exact": reply.method}}
+        condition = {"and_filter": {"filters": [condition, {"header_filter": {"header": asked}}]}}
     mapper: Json = {
         "filter": condition,
         "body_format_override": _body(str(reply.status * 1000 + reply.number), reply.sentence),

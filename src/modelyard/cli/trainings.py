@@ -42,9 +42,14 @@ def create(
     name: options.Name,
     image: Annotated[str, typer.Option(help="Image: name or id.", autocompletion=names_of("images"))],
     flavor: options.Flavor,
-    source: Annotated[str, typer.Option(help="Directory of the algorithm: obs://…, nas://… or CONTAINER/PATH.")],
-    entry_point: Annotated[str, typer.Option(help="The script in it.")],
+    entry_point: Annotated[str, typer.Option(help="The script in the source.")],
     model_upload: Annotated[str, typer.Option(help="Where the output goes.")],
+    source: Annotated[
+        str | None, typer.Option(help="Directory of the algorithm: obs://…, nas://… or CONTAINER/PATH.")
+    ] = None,
+    source_snapshot: Annotated[
+        str | None, typer.Option(help="Instead: the source that another training ran with, by its snapshot's id.")
+    ] = None,
     experiment: Annotated[
         str | None, typer.Option(help="Experiment: name or id.", autocompletion=names_of("experiments"))
     ] = None,
@@ -78,6 +83,7 @@ def create(
         image=image,
         flavor=flavor,
         source=source,
+        source_snapshot=source_snapshot,
         entry_point=entry_point,
         model_upload=model_upload,
         experiment=experiment,

@@ -17,6 +17,7 @@ from modelyard.runner.datacache import DataCache
 from modelyard.runner.download import download
 from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
+from modelyard.runner.listing import describe
 from modelyard.runner.names import UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
 from modelyard.runner.plan import Fetch, Plan
@@ -37,6 +38,8 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None 
     for fetch in plan.fetches:
         stop.check()
         found = _survey(fetch, plan, journal, stop)
+        if fetch.record:
+            journal.record(fetch.record, describe(arrival.line(fetch.target) for arrival in found))
         if found:
             size = sum(arrival.size for arrival in found)
             journal.say(f"fetching {fetch.label}: {format_count(len(found), 'file')}, {format_bytes(size)}")
@@ -75,6 +78,11 @@ class _Arrival(NamedTuple):
     container: Container | None = None
     stored: Stored | None = None
     path: str = ""
+
+    def line(self, root: str) -> tuple[str, int, str]:
+        """What the record of the inputs says of it."""
+        mark = self.stored.etag if self.stored is not None else str(os.stat(self.path).st_mtime_ns)
+        return os.path.relpath(self.target, root), self.size, mark
 
     def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)

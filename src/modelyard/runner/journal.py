@@ -1,9 +1,9 @@
 """What the run tells the world: lines in its log and a small report file.
 
 Lines go to standard output, prefixed so that a reader tells them from the script's own. The report is one JSON object that is replaced
-atomically: `{"step", "message", "progress", "exit_code"?, "ended_at"?, "steps": [{"step", "started_at", "seconds", "detail"}]}`. Exit code
-and end are those of the user's process, and there as soon as it has ended. Telling never fails a run: a full disk or a closed pipe is
-not the user's mistake.
+atomically: `{"step", "message", "progress", "exit_code"?, "ended_at"?, "steps": [{"step", "started_at", "seconds", "detail"}], "inputs"?}`.
+Exit code and end are those of the user's process, and there as soon as it has ended. Telling never fails a run: a full disk or a closed
+pipe is not the user's mistake.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Journal:
         self._message = ""
         self._progress = 0.0
         self._steps: list[dict[str, object]] = []
+        self._inputs: dict[str, dict[str, object]] = {}
         self._line_at = 0.0
         self._report_at = 0.0
         self._complaint_at: dict[str, float] = {}
@@ -78,6 +79,10 @@ class Journal:
             record["seconds"] = round(time.monotonic() - begun, 3)
             record["detail"] = step.detail
 
+    def record(self, key: str, facts: dict[str, object]) -> None:
+        """Note what an input looks like; it goes into the report as `inputs` with the next step."""
+        self._inputs[key] = facts
+
     def advance(self, message: str, progress: float) -> None:
         """How far the step is, 0 to 1: a line once a second at most, the report twice a second at most."""
         now = time.monotonic()
@@ -109,6 +114,8 @@ class Journal:
         if self._ended_at:
             report["ended_at"] = self._ended_at
         report["steps"] = self._steps
+        if self._inputs:
+            report["inputs"] = self._inputs
         temporary = f"{self._report_path}.{os.getpid()}.new"
         try:
             # O_EXCL is left out on purpose: a run that was killed half-way may have left the file.

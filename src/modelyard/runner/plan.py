@@ -33,6 +33,7 @@ class Fetch(NamedTuple):
             below); empty for the whole container. The object's exact name when `is_file`.
         path: a mounted directory or file to copy from, instead of a container.
         is_required: finding nothing is a failure; otherwise the run starts without it.
+        record: under this key the report says what was listed; empty for not.
     """
 
     target: str
@@ -42,6 +43,14 @@ class Fetch(NamedTuple):
     path: str = ""
     is_file: bool = False
     is_required: bool = True
+    record: str = ""
+
+
+class Look(NamedTuple):
+    """A mounted directory whose listing goes into the report under the key `record`."""
+
+    record: str
+    path: str
 
 
 class Upload(NamedTuple):
@@ -132,6 +141,7 @@ class Plan(NamedTuple):
 
     main: Main
     fetches: tuple[Fetch, ...] = ()
+    looks: tuple[Look, ...] = ()
     must_exist: tuple[Required, ...] = ()
     requirements: str | None = None
     image_digest: str = ""
@@ -170,7 +180,7 @@ def _as_object(plan: Plan) -> dict[str, Any]:
     content["main"] = plan.main._asdict()
     for name, part in (("gang", plan.gang), ("resume", plan.resume)):
         content[name] = None if part is None else part._asdict()
-    for name in ("fetches", "must_exist", "uploads"):
+    for name in ("fetches", "looks", "must_exist", "uploads"):
         content[name] = [item._asdict() for item in content[name]]
     return content
 
@@ -180,6 +190,7 @@ def _plan(fields: _Fields) -> Plan:
     plan = Plan(
         main=main,
         fetches=fields.many("fetches", _fetch),
+        looks=fields.many("looks", _look),
         must_exist=fields.many("must_exist", _required),
         requirements=fields.text("requirements") if fields.has("requirements") else None,
         image_digest=fields.text("image_digest", ""),
@@ -226,12 +237,17 @@ def _fetch(fields: _Fields) -> Fetch:
         path=fields.text("path", ""),
         is_file=fields.flag("is_file", False),
         is_required=fields.flag("is_required", True),
+        record=fields.text("record", ""),
     )
     if bool(fetch.path) == bool(fetch.container_url):
         raise BadPlan(f"{fields.where}: expected either container_url or path")
     if fetch.is_file and fetch.container_url and not fetch.prefix:
         raise BadPlan(f"{fields.where}.prefix: expected the object's name")
     return fetch
+
+
+def _look(fields: _Fields) -> Look:
+    return Look(record=fields.text("record"), path=fields.text("path"))
 
 
 def _upload(fields: _Fields) -> Upload:

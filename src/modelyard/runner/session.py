@@ -89,6 +89,7 @@ class Session:
 
     def _steps(self) -> tuple[int, str]:
         self._fetch()
+        self._look()
         self._check()
         python = self._install()
         if self._plan.replace_process:
@@ -114,6 +115,13 @@ class Session:
 
             step.detail = fetch_all(self._plan, self._journal, self._stop, self._cache())
 
+    def _look(self) -> None:
+        if self._plan.looks:
+            from modelyard.runner.listing import describe_directory
+
+            for look in self._plan.looks:
+                self._journal.record(look.record, describe_directory(look.path))
+
     def _check(self) -> None:
         for required in self._plan.must_exist:
             if os.path.exists(required.path):
@@ -126,6 +134,9 @@ class Session:
         path = self._plan.requirements
         if path is None or not os.path.isfile(path):
             return sys.executable
+        from modelyard.runner.listing import describe_file
+
+        self._journal.record("requirements", describe_file(path))
         with self._journal.step("installing", "installing requirements") as step:
             from modelyard.runner.layer import prepare_layer
 

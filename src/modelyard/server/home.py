@@ -92,6 +92,11 @@ class Home:
         return self.root / "environments"
 
     @property
+    def snapshots(self) -> Path:
+        """The sources that trainings ran with."""
+        return self.root / "snapshots"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files of trainings."""
         return self.root / "tensorboard"

@@ -192,18 +192,19 @@ class Platform:
         self._loop("the observer", observer.run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the log shipper", shipping.run())
-        self._loop("housekeeping", self._keep_house(backends))
+        self._loop("housekeeping", self._keep_house(backends, services))
 
     def _loop(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._loops.append(asyncio.create_task(work, name=name))
 
-    async def _keep_house(self, backends: Backends) -> None:
+    async def _keep_house(self, backends: Backends, services: Services) -> None:
         """What has to be done now and then: drop old log lines, and blobs that nothing names."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             try:
                 await backends.logs.remove_before(utc_now() - timedelta(days=self._settings.logs.retention_days))
                 await backends.objects.sweep()
+                await services.snapshots.sweep()
                 # A certificate that ends soon is renewed; the gateway picks the new files up by itself.
                 await asyncio.to_thread(renew_certificates, self._home, self._settings)
             except Exception:

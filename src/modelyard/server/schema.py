@@ -13,12 +13,26 @@ from modelyard.resources.images import table as images
 from modelyard.resources.models import table as models
 from modelyard.resources.projects import table as projects
 from modelyard.resources.routes import table as routes
+from modelyard.resources.snapshots import table as snapshots
 from modelyard.resources.storages import table as storages
 from modelyard.resources.trainings import table as trainings
 from modelyard.resources.users import table as users
 from modelyard.resources.workloads import table as workloads
 
-_MAPPED = (control, endpoints, experiments, images, models, projects, routes, storages, trainings, users, workloads)
+_MAPPED = (
+    control,
+    endpoints,
+    experiments,
+    images,
+    models,
+    projects,
+    routes,
+    snapshots,
+    storages,
+    trainings,
+    users,
+    workloads,
+)
 """Importing these maps their tables; the name keeps the imports from looking idle."""
 
 

@@ -26,6 +26,7 @@ from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
 from modelyard.resources.routes.reconciler import RouteReconciler
 from modelyard.resources.routes.service import Routes
+from modelyard.resources.snapshots.service import Snapshots, SnapshotSettings
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings.instances import Site
@@ -56,6 +57,7 @@ class Services:
     workloads: Workloads
     routes: Routes
     logs: Logs
+    snapshots: Snapshots
     experiments: Experiments
     trainings: Trainings
     models: Models
@@ -72,11 +74,31 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     workloads = Workloads(database, backends.compute, _admission(settings))
     routes = Routes(backends.gateway)
     experiments = Experiments(database, limit=settings.quotas.experiments)
+    kept = settings.source_snapshots
+    snapshots = Snapshots(
+        database,
+        storages,
+        home.snapshots,
+        SnapshotSettings(kept.is_enabled, int(kept.max_mib * 2**20), kept.max_files),
+    )
     preflight = Preflight(
-        experiments, images, flavors, storages, workloads, deadline_seconds=settings.objectstore.check_seconds
+        experiments,
+        images,
+        flavors,
+        storages,
+        workloads,
+        snapshots,
+        deadline_seconds=settings.objectstore.check_seconds,
     )
     trainings = Trainings(
-        database, experiments, images, flavors, workloads, preflight, active_limit=settings.quotas.active_trainings
+        database,
+        experiments,
+        images,
+        flavors,
+        workloads,
+        preflight,
+        snapshots,
+        active_limit=settings.quotas.active_trainings,
     )
     models = Models(database, trainings, storages)
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
@@ -95,6 +117,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         workloads=workloads,
         routes=routes,
         logs=Logs(backends.logs),
+        snapshots=snapshots,
         experiments=experiments,
         trainings=trainings,
         models=models,
@@ -132,7 +155,7 @@ def make_reconcilers(
         RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, home.tensorboard),
-        TrainingReconciler(*shared, training_settings),
+        TrainingReconciler(*shared, services.snapshots, training_settings),
         StageReconciler(*shared, services.routes, serving),
         EndpointReconciler(database, services.workloads, services.routes, serving),
     ]

@@ -110,6 +110,14 @@ class ObjectStoreGroup(_Group):
     )
 
 
+class SourceSnapshotGroup(_Group):
+    """The very sources that trainings ran with, kept so that they can run again."""
+
+    is_enabled: bool = Field(default=True, description="Keep the source of each training.")
+    max_mib: float = Field(default=100.0, gt=0, description="Larger sources are not kept.")
+    max_files: int = Field(default=10_000, ge=1, description="Sources of more files are not kept.")
+
+
 class LogGroup(_Group):
     """Searchable logs."""
 
@@ -144,6 +152,7 @@ class Settings(BaseSettings):
     gateway: GatewayGroup = GatewayGroup()
     access: AccessGroup = AccessGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()
+    source_snapshots: SourceSnapshotGroup = SourceSnapshotGroup()
     logs: LogGroup = LogGroup()
     quotas: QuotaGroup = QuotaGroup()
 

@@ -27,3 +27,7 @@ class VolumeInUse(Conflict):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the NAS volume '{name}' is not empty; delete its content first")
+
+
+class TreeUnreadable(Exception):
+    """A whole directory can't be read, or is larger than wanted; the message says why."""

@@ -20,10 +20,11 @@ from modelyard.objectstore.paths import BadStoragePath, NasPath, ObsPath, parse_
 from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages import repository
-from modelyard.resources.storages.errors import FileMissing, StoragePathFault, VolumeInUse
+from modelyard.resources.storages.errors import FileMissing, StoragePathFault, TreeUnreadable, VolumeInUse
 from modelyard.resources.storages.model import DOOR, Location, ObjectLocation, VolumeLocation
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.storages.table import VolumeRow
+from modelyard.resources.storages.trees import ObjectTree, VolumeTree
 
 KIND = "nas_volume"
 MOUNT_ROOT = "/mnt/nas"
@@ -56,6 +57,16 @@ class Storages:
             return ObjectLocation(uri, DOOR + self._hosts.door_path(container), path.path)
         except StoreRefused as refusal:
             raise StoragePathFault(str(refusal)) from None
+
+    async def tree(self, project: Project, uri: str) -> ObjectTree | VolumeTree:
+        """All files at a path, to be read as the account that instances act as. Raises `TreeUnreadable`."""
+        try:
+            path = _parse(uri)
+            if isinstance(path, NasPath):
+                return VolumeTree(await self._volume_root(project, path), path.path)
+        except StoragePathFault as fault:
+            raise TreeUnreadable(str(fault)) from None
+        return ObjectTree(self._hosts, path, system_principal(project))
 
     async def check_readable(self, project: Project, uri: str, *, must_contain: str | None = None) -> None:
         """Raise `StoragePathFault` unless something is there that instances may read; `FileMissing` unless the file named is in it."""

@@ -15,6 +15,7 @@ from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.projects.model import Project
 from modelyard.resources.storages.model import Location, ObjectLocation
 from modelyard.resources.trainings.model import TrainingSpec
+from modelyard.resources.trainings.provenance import DATASET, SOURCE
 from modelyard.resources.workloads.model import (
     ATTEMPT,
     INDEX,
@@ -28,10 +29,11 @@ from modelyard.resources.workloads.model import (
 )
 from modelyard.runner.gang import MASTER, WORKER
 from modelyard.runner.outcomes import BEFORE_THE_SCRIPT
-from modelyard.runner.plan import ALWAYS, ON_SUCCESS, PYTHON, Fetch, Gang, Main, Plan, Required, Resume, Upload
+from modelyard.runner.plan import ALWAYS, ON_SUCCESS, PYTHON, Fetch, Gang, Look, Main, Plan, Required, Resume, Upload
 
 TRUST_MOUNT = "/mnt/trust"
 TENSORBOARD_MOUNT = "/mnt/tensorboard"
+SNAPSHOT_MOUNT = "/mnt/source"
 _CHECKPOINT_SYNC_SECONDS = 10.0
 _STORE_SECONDS = 300.0
 
@@ -48,13 +50,14 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the storage paths of a training lead."""
+    """Where the storage paths of a training lead. `snapshot` is the directory of the source that the platform has kept, to be used instead."""
 
-    source: Location
+    source: Location | None
     model: Location
     datasets: dict[str, Location] = field(default_factory=dict[str, Location])
     checkpoint: Location | None = None
     checkpoint_input: Location | None = None
+    snapshot: str | None = None
 
 
 @dataclass(slots=True)
@@ -64,8 +67,19 @@ class _Layout:
     fetches: list[Fetch] = field(default_factory=list[Fetch])
     uploads: list[Upload] = field(default_factory=list[Upload])
     mounts: dict[str, MountSpec] = field(default_factory=dict[str, MountSpec])
+    looks: list[Look] = field(default_factory=list[Look])
 
-    def input(self, location: Location, name: str, *, is_required: bool = True) -> str:
+    def source(self, places: Places, label: str) -> str:
+        """The path inside at which the source is found."""
+        target = f"{WORKSPACE}/source"
+        if places.snapshot is not None:
+            self._mount(places.snapshot, SNAPSHOT_MOUNT, read_only=True)
+            self.fetches.append(Fetch(target=target, label=label, path=ROOT + SNAPSHOT_MOUNT))
+        elif places.source is not None:
+            return self.input(places.source, "source", record=SOURCE)
+        return target
+
+    def input(self, location: Location, name: str, *, record: str = "", is_required: bool = True) -> str:
         """The path inside at which the content of a place is found."""
         if isinstance(location, ObjectLocation):
             target = f"{WORKSPACE}/{name}"
@@ -76,10 +90,13 @@ class _Layout:
                     container_url=location.container_url,
                     prefix=location.prefix,
                     is_required=is_required,
+                    record=record,
                 )
             )
             return target
         self._mount(location.root, location.mount_point, read_only=True)
+        if record:
+            self.looks.append(Look(record, ROOT + location.path))
         return ROOT + location.path
 
     def output(self, location: Location, name: str, *, on: str = ON_SUCCESS, sync_seconds: float | None = None) -> str:
@@ -125,9 +142,11 @@ def training_workload(
 ) -> WorkloadSpec:
     """The workload that runs a training."""
     layout = _Layout()
-    source_dir = layout.input(places.source, "source")
+    source_dir = layout.source(places, spec.source_uri or f"source snapshot {spec.source_snapshot_id}")
     dataset_dirs = {
-        dataset.name: layout.input(places.datasets[dataset.name], f"data/{environment_suffix(dataset.name)}")
+        dataset.name: layout.input(
+            places.datasets[dataset.name], f"data/{environment_suffix(dataset.name)}", record=DATASET + dataset.name
+        )
         for dataset in spec.datasets
     }
     model_dir = layout.output(places.model, "model")
@@ -150,6 +169,7 @@ def training_workload(
     plan = Plan(
         main=Main(argv=_argv(spec, source_dir), env=env, cwd=source_dir),
         fetches=tuple(layout.fetches),
+        looks=tuple(layout.looks),
         must_exist=(
             Required(
                 f"{source_dir}/{spec.entry_point}", f"the entry point '{spec.entry_point}' is not in {spec.source_uri}"

@@ -37,6 +37,7 @@ class TrainingSpec(_Frozen):
     instance_count: int = 1
     data_storage_gib: int | None = None
     source_uri: str
+    source_snapshot_id: str | None = None
     entry_point: str
     parameters: tuple[Parameter, ...] = ()
     datasets: tuple[DataPath, ...] = ()
@@ -50,6 +51,41 @@ class TrainingSpec(_Frozen):
     max_restart_count: int = 0
 
 
+class DataSeen(_Frozen):
+    """What a data set looked like when it was listed. `note`: why it was not."""
+
+    name: str
+    uri: str
+    listing_digest: str | None = None
+    file_count: int | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+
+
+class Provenance(_Frozen):
+    """Where the result comes from; digests are hex.
+
+    Attributes:
+        started_by: who asked for the training.
+        source_digest: of the content, where the platform has kept the source; `source_listing_digest` of its listing otherwise.
+        snapshot_note: why the source was not kept.
+        is_complete: the run's listings are in; nothing is changed any more.
+    """
+
+    started_by: str | None = None
+    image_name: str
+    image_digest: str
+    source_digest: str | None = None
+    source_listing_digest: str | None = None
+    source_snapshot_id: str | None = None
+    source_file_count: int | None = None
+    source_bytes: int | None = None
+    snapshot_note: str | None = None
+    requirements_digest: str | None = None
+    datasets: tuple[DataSeen, ...] = ()
+    is_complete: bool = False
+
+
 class TrainingStatus(_Frozen):
     """What was seen. Times are those of the user's process, not of what was made ready for it.
 
@@ -61,6 +97,7 @@ class TrainingStatus(_Frozen):
     exit_code: int | None = None
     restart_count: int = 0
     last_lines: tuple[str, ...] = ()
+    provenance: Provenance | None = None
 
 
 class Finished(_Frozen):

@@ -20,6 +20,8 @@ from modelyard.resources.images.catalog import CatalogImage
 from modelyard.resources.images.errors import UnknownImage
 from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller, Project
+from modelyard.resources.snapshots.errors import SnapshotFault
+from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.storages.errors import FileMissing, StoragePathFault
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings.launch import torchrun_faults
@@ -57,6 +59,7 @@ class Preflight:
         flavors: Flavors,
         storages: Storages,
         workloads: Workloads,
+        snapshots: Snapshots,
         *,
         deadline_seconds: float,
     ) -> None:
@@ -65,6 +68,7 @@ class Preflight:
         self._flavors = flavors
         self._storages = storages
         self._workloads = workloads
+        self._snapshots = snapshots
         self._deadline_seconds = deadline_seconds
 
     async def look(self, caller: Caller, draft: TrainingDraft) -> Found:
@@ -122,16 +126,22 @@ class Preflight:
         readable, writable = self._storages.check_readable, self._storages.check_writable
         looks: list[Awaitable[Sequence[Fault]]] = []
 
-        def add(field: str, uri: str | None, look: Callable[[str], Awaitable[None]]) -> None:
+        def add(field: str, uri: str | None, look: Callable[[str], Awaitable[object]]) -> None:
             if uri and field not in wrong:
                 looks.append(self._within_deadline(field, look(uri)))
 
         is_entry_point_good = "entryPoint" not in wrong and entry_point_fault(request.entry_point) is None
         must_contain = request.entry_point if is_entry_point_good else None
         if request.algorithm_id is None:
+            find = self._snapshots.find
+            add(
+                "sourceSnapshotId",
+                request.source_snapshot_id,
+                lambda snapshot_id: find(project, snapshot_id, must_contain=must_contain),
+            )
             add(
                 "sourceDirUri",
-                request.source_dir_uri,
+                None if request.source_snapshot_id else request.source_dir_uri,
                 lambda uri: readable(project, uri, must_contain=must_contain),
             )
         for index, dataset in draft.datasets:
@@ -141,13 +151,13 @@ class Preflight:
         add("modelUploadUri", request.model_upload_uri, lambda uri: writable(project, uri))
         return looks
 
-    async def _within_deadline(self, field: str, look: Awaitable[None]) -> Sequence[Fault]:
+    async def _within_deadline(self, field: str, look: Awaitable[object]) -> Sequence[Fault]:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 await look
         except FileMissing as missing:
             return [Fault("entryPoint", missing.message)]
-        except StoragePathFault as fault:
+        except (StoragePathFault, SnapshotFault) as fault:
             return [Fault(field, fault.message)]
         except TimeoutError:
             seconds = f"{self._deadline_seconds:g}"
@@ -178,7 +188,8 @@ def _contradictions(draft: TrainingDraft, image: CatalogImage | None, flavor: Fl
         message = "this platform has no built-in algorithms; give sourceDirUri and entryPoint"
         faults.append(Fault("algorithmId", message))
     else:
-        if not request.source_dir_uri and "sourceDirUri" not in wrong:
+        has_source = request.source_dir_uri or request.source_snapshot_id
+        if not has_source and not wrong & {"sourceDirUri", "sourceSnapshotId"}:
             faults.append(Fault("sourceDirUri", "must not be empty"))
         message = entry_point_fault(request.entry_point)
         if message is not None and "entryPoint" not in wrong:

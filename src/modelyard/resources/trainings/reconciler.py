@@ -12,19 +12,23 @@ from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import CONTROLLER, move
 from modelyard.control.work import Lease, forget
 from modelyard.db.engine import Database
-from modelyard.kit.errors import UserError
+from modelyard.kit.errors import RetryLater, UserError
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage, to_environment
 from modelyard.resources.images.lifecycle import EnvironmentState
 from modelyard.resources.images.service import Images, environment_spec
 from modelyard.resources.projects.model import Project
 from modelyard.resources.projects.service import Projects
+from modelyard.resources.snapshots.errors import NoSnapshot
+from modelyard.resources.snapshots.model import Snapshot
+from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings import repository
 from modelyard.resources.trainings.decision import Verdict, judge
 from modelyard.resources.trainings.instances import Places, Site, training_workload
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
-from modelyard.resources.trainings.model import TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.provenance import begun, with_inputs
 from modelyard.resources.trainings.service import KIND
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
@@ -59,6 +63,7 @@ class TrainingReconciler:
         flavors: Flavors,
         storages: Storages,
         workloads: Workloads,
+        snapshots: Snapshots,
         settings: TrainingSettings,
     ) -> None:
         self._database = database
@@ -67,6 +72,7 @@ class TrainingReconciler:
         self._flavors = flavors
         self._storages = storages
         self._workloads = workloads
+        self._snapshots = snapshots
         self._settings = settings
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
@@ -100,7 +106,10 @@ class TrainingReconciler:
             await self._record(row.id, lease, Verdict(TrainingState.CREATE_FAILED, "UNKNOWN_IMAGE", missing))
             return
         try:
-            wanted = await self._workload(row, spec, project, image)
+            provenance = TrainingStatus.model_validate(row.status).provenance
+            if provenance is None:
+                provenance = await self._provenance(row, spec, project, image)
+            wanted = await self._workload(row, spec, project, image, provenance)
         except UserError as fault:
             await self._record(row.id, lease, Verdict(TrainingState.CREATE_FAILED, "BAD_REQUEST", fault.message))
             return
@@ -109,6 +118,7 @@ class TrainingReconciler:
             current = await repository.by_key(session, row.id)
             if current is None or current.desired != "run":
                 return
+            await self._note(session, current, provenance)
             environment = await self._images.need(session, image, KIND, row.id)
             match environment.state:
                 case EnvironmentState.READY:
@@ -120,13 +130,38 @@ class TrainingReconciler:
                     verdict = Verdict(TrainingState.CREATE_IN_PROGRESS, "IMAGE_BUILD", environment.message)
             _move(session, current, verdict)
 
-    async def _workload(
+    async def _provenance(
         self, row: TrainingRow, spec: TrainingSpec, project: Project, image: CatalogImage
+    ) -> Provenance:
+        """What is known of the training's origin, its source kept. A source that can't be kept is no reason not to train."""
+        try:
+            if spec.source_snapshot_id is not None:
+                kept: Snapshot | str = await self._snapshots.find(project, spec.source_snapshot_id)
+            else:
+                kept = await self._snapshots.take(project, spec.source_uri)
+        except NoSnapshot as reason:
+            kept = f"The source was not kept: {reason}."
+        return begun(spec, row.created_by, to_environment(image).digest, kept)
+
+    async def _note(self, session: AsyncSession, row: TrainingRow, provenance: Provenance) -> None:
+        """Write down where the training comes from, and hold its source. Raises `RetryLater` when that has gone meanwhile."""
+        if TrainingStatus.model_validate(row.status).provenance is not None:
+            return
+        snapshot_id = provenance.source_snapshot_id
+        if snapshot_id is not None and not await self._snapshots.hold(session, row.project_id, snapshot_id, row.id):
+            raise RetryLater(f"The source snapshot '{snapshot_id}' has gone; it is taken again.")
+        status = TrainingStatus.model_validate(row.status).model_copy(update={"provenance": provenance})
+        row.status = status.model_dump(mode="json")
+
+    async def _workload(
+        self, row: TrainingRow, spec: TrainingSpec, project: Project, image: CatalogImage, provenance: Provenance
     ) -> WorkloadSpec:
         flavor = self._flavors.get(spec.flavor_id)
         locate = self._storages.locate
+        snapshot = await self._snapshot(spec, project, provenance)
         places = Places(
-            source=await locate(project, spec.source_uri),
+            source=None if snapshot is not None else await locate(project, spec.source_uri),
+            snapshot=snapshot,
             model=await locate(project, spec.model_uri),
             datasets={dataset.name: await locate(project, dataset.uri) for dataset in spec.datasets},
             checkpoint=await locate(project, spec.checkpoint_uri) if spec.checkpoint_uri else None,
@@ -147,6 +182,13 @@ class TrainingReconciler:
             self._settings.grace_seconds,
         )
 
+    async def _snapshot(self, spec: TrainingSpec, project: Project, provenance: Provenance) -> str | None:
+        """The directory to run the source from; None for where the user has it: volumes are mounted, not copied."""
+        snapshot_id = provenance.source_snapshot_id
+        if snapshot_id is None or (spec.source_snapshot_id is None and not spec.source_uri.startswith("obs://")):
+            return None
+        return (await self._snapshots.find(project, snapshot_id)).directory
+
     async def _follow(self, key: str, workload: Workload, lease: Lease) -> None:
         """Show what is seen of the workload; pass a wish to stop on to it."""
         verdict = judge(workload)
@@ -163,7 +205,9 @@ class TrainingReconciler:
                 if verdict.state is not TrainingState.STOP_IN_PROGRESS:
                     return
             status = TrainingStatus.model_validate(row.status)
-            row.status = _status(status, verdict, workload, last_lines).model_dump(mode="json")
+            seen = _status(status, verdict, workload, last_lines)
+            provenance = with_inputs(status.provenance, workload.report)
+            row.status = seen.model_copy(update={"provenance": provenance}).model_dump(mode="json")
             _move(session, row, verdict)
 
     async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
@@ -186,8 +230,10 @@ class TrainingReconciler:
             row = await repository.by_key(session, key)
             if row is not None:
                 await session.delete(row)
+            unneeded = await self._snapshots.release(session, key)
             await forget_events(session, KIND, key)
             await forget(session, KIND, key)
+        await self._snapshots.discard(unneeded)
 
 
 def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:

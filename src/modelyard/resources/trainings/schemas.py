@@ -92,6 +92,10 @@ class TrainingCreate(Wire):
     instance_count: int = Field(default=1, ge=1, le=MAX_INSTANCES)
     data_storage_size: int | None = Field(default=None, ge=1, le=10000)
     source_dir_uri: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
+    source_snapshot_id: str | None = Field(
+        default=None,
+        description="Run the source that another training of the project ran with, instead of sourceDirUri.",
+    )
     entry_point: str | None = Field(default=None, max_length=MAX_URI_CHARACTERS)
     algorithm_id: str | None = None
     hyperparameter_list: Annotated[list[Hyperparameter], NoneAsEmpty, Field(max_length=MAX_HYPERPARAMETERS)] = []
@@ -212,6 +216,37 @@ class TrainingChange(Wire):
     tag_list: Tags | None = None
 
 
+class DatasetProvenance(Wire):
+    """What an input data set looked like when the run listed it. `note`: why it was not listed."""
+
+    dataset_name: str
+    data_uri: str
+    listing_digest: str | None = None
+    file_count: int | None = None
+    size_bytes: int | None = None
+    note: str | None = None
+
+
+class ProvenanceOut(Wire):
+    """Where a training's result comes from. Digests are SHA-256 in hex.
+
+    `sourceDigest` is of the content that the platform has kept as `sourceSnapshotId`; where it has kept none, `snapshotNote` says why and
+    `sourceListingDigest` is of names, sizes and checksums.
+    """
+
+    started_by: str | None = None
+    image_name: str
+    image_digest: str
+    source_digest: str | None = None
+    source_listing_digest: str | None = None
+    source_snapshot_id: str | None = None
+    source_file_count: int | None = None
+    source_bytes: int | None = None
+    snapshot_note: str | None = None
+    requirements_digest: str | None = None
+    dataset_list: list[DatasetProvenance] = []
+
+
 class TrainingOut(ResourceOut):
     """A training."""
 
@@ -243,6 +278,7 @@ class TrainingOut(ResourceOut):
     finished_datetime: Moment | None = None
     exit_code: int | None = None
     last_log_lines: list[str] = []
+    provenance: ProvenanceOut | None = None
 
 
 class TrainingList(Wire):

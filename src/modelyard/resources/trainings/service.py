@@ -26,6 +26,7 @@ from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
 from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller
+from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.trainings import repository
 from modelyard.resources.trainings.errors import TrainingHasEnded, TrainingQuotaExceeded, TrainingStillRuns
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
@@ -51,6 +52,7 @@ class Trainings:
         flavors: Flavors,
         workloads: Workloads,
         preflight: Preflight,
+        snapshots: Snapshots,
         *,
         active_limit: int | None = None,
         clock: Clock = utc_now,
@@ -61,6 +63,7 @@ class Trainings:
         self._flavors = flavors
         self._workloads = workloads
         self._preflight = preflight
+        self._snapshots = snapshots
         self._active_limit = active_limit
         self._clock = clock
         self.deletion_guards: list[DeletionGuard] = []
@@ -228,8 +231,14 @@ class Trainings:
             )
             experiment_id = experiment.experiment_id
         now = self._clock()
+        training_id = new_id()
+        snapshot_id = spec.source_snapshot_id
+        if snapshot_id is not None and not await self._snapshots.hold(
+            session, caller.project.id, snapshot_id, training_id
+        ):
+            raise Invalid([Fault("sourceSnapshotId", "it was removed just now, with the last training that used it")])
         row = TrainingRow(
-            id=new_id(),
+            id=training_id,
             project_id=caller.project.id,
             name=request.training_name,
             description=request.description,
@@ -279,6 +288,7 @@ def _spec(request: TrainingCreate, image: CatalogImage, flavor: Flavor) -> Train
         instance_count=request.instance_count,
         data_storage_gib=request.data_storage_size,
         source_uri=request.source_dir_uri or "",
+        source_snapshot_id=request.source_snapshot_id or None,
         entry_point=request.entry_point or "",
         parameters=tuple(
             Parameter(name=item.parameter_name, value=item.parameter_value) for item in request.hyperparameter_list

@@ -9,8 +9,8 @@ from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.flavors.service import Flavors, flavor_out
 from modelyard.resources.images.schemas import ImageOut
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
-from modelyard.resources.trainings.model import TrainingSpec, TrainingStatus
-from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
+from modelyard.resources.trainings.schemas import DatasetProvenance, ProvenanceOut, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
 
 
@@ -67,5 +67,14 @@ def training_out(
             "finished_datetime": status.ended_at,
             "exit_code": status.exit_code,
             "last_log_lines": list(status.last_lines),
+            "provenance": None if status.provenance is None else _provenance_out(status.provenance),
         }
     )
+
+
+def _provenance_out(known: Provenance) -> ProvenanceOut:
+    datasets = [
+        DatasetProvenance(dataset_name=each.name, data_uri=each.uri, **each.model_dump(exclude={"name", "uri"}))
+        for each in known.datasets
+    ]
+    return ProvenanceOut(**known.model_dump(exclude={"datasets", "is_complete"}), dataset_list=datasets)

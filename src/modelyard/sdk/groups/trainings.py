@@ -49,9 +49,10 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         *,
         image: str,
         flavor: str,
-        source: str,
         entry_point: str,
         model_upload: str,
+        source: str | None = None,
+        source_snapshot: str | None = None,
         experiment: str | None = None,
         new_experiment: str | None = None,
         hyperparameters: Mapping[str, str | int | float | bool] | None = None,
@@ -72,7 +73,8 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
 
         `image`, `flavor` and `experiment` are names or ids; `new_experiment` creates one in place. Paths are `obs://…`, `nas://…` or, for the
         platform's own store, `container/path`: `source` is the directory with the `entry_point` (and a requirements.txt, which is installed
-        first), `datasets` maps names to inputs (`EM_DATASET_{NAME}`), `model_upload` is where the output goes, `checkpoint_upload` what
+        first); `source_snapshot`, the id of a source that another training ran with (its `provenance.source_snapshot_id`), stands instead of
+        it. `datasets` maps names to inputs (`EM_DATASET_{NAME}`), `model_upload` is where the output goes, `checkpoint_upload` what
         `EM_CHECKPOINT_DIR` is kept in step with, `checkpoint_input` what a run resumes from. `data_storage_size` is in GB.
         `max_restart_count` starts a run that has failed again so often, from what is in `checkpoint_upload`.
         Raises `BadRequest` with a fault for each wrong field.
@@ -88,7 +90,8 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
             "flavorId": await self._flavors.id_of(flavor),
             "instanceCount": instance_count,
             "dataStorageSize": data_storage_size,
-            "sourceDirUri": await uri(source),
+            "sourceDirUri": None if source is None else await uri(source),
+            "sourceSnapshotId": source_snapshot,
             "entryPoint": entry_point,
             "hyperparameterList": [
                 {"parameterName": key, "parameterValue": value} for key, value in (hyperparameters or {}).items()

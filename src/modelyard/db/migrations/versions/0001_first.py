@@ -212,6 +212,23 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_routes_state"), ["state"], unique=False)
 
     op.create_table(
+        "source_snapshots",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("listing_digest", sa.String(length=64), nullable=False),
+        sa.Column("requirements_digest", sa.String(length=64), nullable=True),
+        sa.Column("source_uri", sa.String(length=1024), nullable=False),
+        sa.Column("file_count", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("source_snapshots", schema=None) as batch_op:
+        batch_op.create_index("ix_source_snapshots_digest", ["project_id", "digest"], unique=False)
+        batch_op.create_index("ix_source_snapshots_listing", ["project_id", "listing_digest"], unique=False)
+
+    op.create_table(
         "trainings",
         sa.Column("experiment_id", sa.String(length=36), nullable=True),
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -382,6 +399,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "user_id"),
     )
     op.create_table(
+        "source_snapshot_uses",
+        sa.Column("snapshot_id", sa.String(length=36), nullable=False),
+        sa.Column("key", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(["snapshot_id"], ["source_snapshots.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("snapshot_id", "key"),
+    )
+    with op.batch_alter_table("source_snapshot_uses", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_source_snapshot_uses_key"), ["key"], unique=False)
+
+    op.create_table(
         "endpoint_models",
         sa.Column("endpoint_id", sa.String(length=36), nullable=False),
         sa.Column("stage_id", sa.String(length=36), nullable=False),
@@ -496,6 +523,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_endpoint_models_endpoint_id"))
 
     op.drop_table("endpoint_models")
+    with op.batch_alter_table("source_snapshot_uses", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_source_snapshot_uses_key"))
+
+    op.drop_table("source_snapshot_uses")
     op.drop_table("project_members")
     op.drop_table("environment_waiters")
     with op.batch_alter_table("endpoint_traffic", schema=None) as batch_op:
@@ -531,6 +562,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_trainings_experiment_id"))
 
     op.drop_table("trainings")
+    with op.batch_alter_table("source_snapshots", schema=None) as batch_op:
+        batch_op.drop_index("ix_source_snapshots_listing")
+        batch_op.drop_index("ix_source_snapshots_digest")
+
+    op.drop_table("source_snapshots")
     with op.batch_alter_table("routes", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_routes_state"))
         batch_op.drop_index(batch_op.f("ix_routes_project_id"))

@@ -13,6 +13,7 @@ from modelyard.resources.experiments.router import create_router as experiment_r
 from modelyard.resources.flavors.router import create_router as flavor_router
 from modelyard.resources.images.router import create_router as image_router
 from modelyard.resources.logs.router import create_router as log_router
+from modelyard.resources.metrics.router import create_router as metric_router
 from modelyard.resources.models.router import create_router as model_router
 from modelyard.resources.projects.access import project_access
 from modelyard.resources.storages.router import create_router as storage_router
@@ -54,6 +55,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         log_router(services.logs, access),
         experiment_router(services.experiments, access),
         training_router(services.trainings, access),
+        metric_router(services.metrics, services.trainings, access),
         model_router(services.models, access),
         endpoint_router(services.endpoints, services.traffic, access),
         absent_router(access),

@@ -29,6 +29,7 @@ from modelyard.db.migrate import upgrade
 from modelyard.gateway.port import Route, Rule, Target, Upstream
 from modelyard.kit.clock import utc_now
 from modelyard.resources.logs.shipper import Shipper, ShippingLoop
+from modelyard.resources.metrics.collector import Collector
 from modelyard.resources.routes.observer import RouteObserver
 from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.workloads.observer import WorkloadObserver
@@ -192,6 +193,8 @@ class Platform:
         self._loop("the observer", observer.run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the log shipper", shipping.run())
+        collector = Collector(self._database, services.metrics, services.workloads)
+        self._loop("the collector of metrics", collector.run())
         self._loop("housekeeping", self._keep_house(backends, services))
 
     def _loop(self, name: str, work: Coroutine[Any, Any, None]) -> None:

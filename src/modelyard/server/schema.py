@@ -10,6 +10,7 @@ from modelyard.objectstore.backends.local.tables import metadata as objects
 from modelyard.resources.endpoints import table as endpoints
 from modelyard.resources.experiments import table as experiments
 from modelyard.resources.images import table as images
+from modelyard.resources.metrics import table as metrics
 from modelyard.resources.models import table as models
 from modelyard.resources.projects import table as projects
 from modelyard.resources.routes import table as routes
@@ -24,6 +25,7 @@ _MAPPED = (
     endpoints,
     experiments,
     images,
+    metrics,
     models,
     projects,
     routes,

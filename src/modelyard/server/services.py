@@ -21,6 +21,9 @@ from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.reconciler import EnvironmentReconciler
 from modelyard.resources.images.service import PLATFORM_PROJECT, Images
 from modelyard.resources.logs.service import Logs
+from modelyard.resources.metrics.model import EventFiles
+from modelyard.resources.metrics.model import Limits as MetricLimits
+from modelyard.resources.metrics.service import Metrics
 from modelyard.resources.models.service import Models
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
@@ -58,6 +61,7 @@ class Services:
     routes: Routes
     logs: Logs
     snapshots: Snapshots
+    metrics: Metrics
     experiments: Experiments
     trainings: Trainings
     models: Models
@@ -118,6 +122,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         routes=routes,
         logs=Logs(backends.logs),
         snapshots=snapshots,
+        metrics=Metrics(database, _metric_limits(settings)),
         experiments=experiments,
         trainings=trainings,
         models=models,
@@ -143,7 +148,8 @@ def make_reconcilers(
         services.storages,
         services.workloads,
     )
-    training_settings = TrainingSettings(site, home.tensorboard, settings.compute.training_grace_seconds)
+    event_files = EventFiles(home.tensorboard)
+    training_settings = TrainingSettings(site, event_files, settings.compute.training_grace_seconds)
     return [
         WorkloadReconciler(
             database,
@@ -154,8 +160,8 @@ def make_reconcilers(
         ),
         RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
         EnvironmentReconciler(database, services.workloads),
-        ExperimentReconciler(database, home.tensorboard),
-        TrainingReconciler(*shared, services.snapshots, training_settings),
+        ExperimentReconciler(database, event_files),
+        TrainingReconciler(*shared, services.snapshots, services.metrics, training_settings),
         StageReconciler(*shared, services.routes, serving),
         EndpointReconciler(database, services.workloads, services.routes, serving),
     ]
@@ -166,6 +172,10 @@ def _presence(backends: Backends):
         return backends.environments.is_built(environment)
 
     return _is_present
+
+
+def _metric_limits(settings: Settings) -> MetricLimits:
+    return MetricLimits(settings.metrics.series_per_run, settings.metrics.points_per_series)
 
 
 def _admission(settings: Settings) -> AdmissionSettings:

@@ -135,6 +135,13 @@ class QuotaGroup(_Group):
     experiments: int | None = Field(default=None, ge=0, description="Experiments.")
 
 
+class MetricGroup(_Group):
+    """Numbers that runs report."""
+
+    series_per_run: int = Field(default=1000, ge=1, description="Further metrics of a run are not kept.")
+    points_per_series: int = Field(default=5_000_000, ge=1, description="Further points of a metric are not kept.")
+
+
 class Settings(BaseSettings):
     """All settings."""
 
@@ -155,6 +162,7 @@ class Settings(BaseSettings):
     source_snapshots: SourceSnapshotGroup = SourceSnapshotGroup()
     logs: LogGroup = LogGroup()
     quotas: QuotaGroup = QuotaGroup()
+    metrics: MetricGroup = MetricGroup()
 
     @field_validator("database_url")
     @classmethod

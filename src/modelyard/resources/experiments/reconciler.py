@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import move
@@ -12,6 +11,7 @@ from modelyard.db.engine import Database
 from modelyard.resources.experiments import repository
 from modelyard.resources.experiments.lifecycle import LIFECYCLE, ExperimentState
 from modelyard.resources.experiments.service import KIND
+from modelyard.resources.metrics.model import EventFiles
 
 
 class ExperimentReconciler:
@@ -19,9 +19,9 @@ class ExperimentReconciler:
 
     kind = KIND
 
-    def __init__(self, database: Database, tensorboard_root: Path) -> None:
+    def __init__(self, database: Database, event_files: EventFiles) -> None:
         self._database = database
-        self._tensorboard_root = tensorboard_root
+        self._event_files = event_files
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
         """Make what the experiment stands on."""
@@ -31,9 +31,7 @@ class ExperimentReconciler:
             return Done()
         fault: str | None = None
         try:
-            await asyncio.to_thread(
-                experiment_directory(self._tensorboard_root, key).mkdir, parents=True, exist_ok=True
-            )
+            await asyncio.to_thread(self._event_files.of_experiment(key).mkdir, parents=True, exist_ok=True)
         except OSError as error:
             fault = f"The directory for TensorBoard logs can't be made: {error.strerror or error}."
         async with self._database.write() as session:
@@ -53,8 +51,3 @@ class ExperimentReconciler:
                     message=fault,
                 )
         return Done()
-
-
-def experiment_directory(root: Path, experiment_id: str) -> Path:
-    """Where the TensorBoard logs of an experiment's trainings lie, one directory each."""
-    return root / experiment_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage, to_environment
 from modelyard.resources.images.lifecycle import EnvironmentState
 from modelyard.resources.images.service import Images, environment_spec
+from modelyard.resources.metrics.model import EventFiles
+from modelyard.resources.metrics.service import Metrics
 from modelyard.resources.projects.model import Project
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.snapshots.errors import NoSnapshot
@@ -31,6 +35,7 @@ from modelyard.resources.trainings.model import Provenance, TrainingSpec, Traini
 from modelyard.resources.trainings.provenance import begun, with_inputs
 from modelyard.resources.trainings.service import KIND
 from modelyard.resources.trainings.table import TrainingRow
+from modelyard.resources.trainings.views import metrics_owner
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
 from modelyard.resources.workloads.model import Desired, InstanceSeen, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
@@ -41,12 +46,12 @@ class TrainingSettings:
     """How trainings run.
 
     Attributes:
-        tensorboard_root: where the logs for TensorBoard are kept, `{experiment id}/{training id}` below it.
+        event_files: where what trainings write for TensorBoard is kept.
         grace_seconds: from the request to stop until the script is killed.
     """
 
     site: Site
-    tensorboard_root: Path
+    event_files: EventFiles
     grace_seconds: float = 30.0
 
 
@@ -64,6 +69,7 @@ class TrainingReconciler:
         storages: Storages,
         workloads: Workloads,
         snapshots: Snapshots,
+        metrics: Metrics,
         settings: TrainingSettings,
     ) -> None:
         self._database = database
@@ -73,6 +79,7 @@ class TrainingReconciler:
         self._storages = storages
         self._workloads = workloads
         self._snapshots = snapshots
+        self._metrics = metrics
         self._settings = settings
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
@@ -123,6 +130,9 @@ class TrainingReconciler:
             match environment.state:
                 case EnvironmentState.READY:
                     await self._workloads.ensure(session, row.id, row.project_id, wanted, actor=CONTROLLER)
+                    await self._metrics.open_source(
+                        session, metrics_owner(row), str(self._event_directory(row)), spec.instance_count
+                    )
                     verdict = Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", "The instance is starting.")
                 case EnvironmentState.BUILD_FAILED:
                     verdict = Verdict(TrainingState.CREATE_FAILED, "IMAGE_BUILD_FAILED", environment.message)
@@ -178,7 +188,7 @@ class TrainingReconciler:
             to_environment(image).digest,
             places,
             self._settings.site,
-            str(self._settings.tensorboard_root / (row.experiment_id or "none") / row.id),
+            str(self._event_directory(row)),
             self._settings.grace_seconds,
         )
 
@@ -225,8 +235,13 @@ class TrainingReconciler:
         """Remove the workload first (its removal wakes us), then the training."""
         async with self._database.write() as session:
             await lease.guard(session)
-            if await self._workloads.ask(session, key, Desired.DELETE):
+            row = await repository.by_key(session, key)
+            if row is None or await self._workloads.ask(session, key, Desired.DELETE):
                 return
+        await self._metrics.forget(key)
+        await asyncio.to_thread(shutil.rmtree, self._event_directory(row), ignore_errors=True)
+        async with self._database.write() as session:
+            await lease.guard(session)
             row = await repository.by_key(session, key)
             if row is not None:
                 await session.delete(row)
@@ -234,6 +249,9 @@ class TrainingReconciler:
             await forget_events(session, KIND, key)
             await forget(session, KIND, key)
         await self._snapshots.discard(unneeded)
+
+    def _event_directory(self, row: TrainingRow) -> Path:
+        return self._settings.event_files.of_training(row.experiment_id, row.id)
 
 
 def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:

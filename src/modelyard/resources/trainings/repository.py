@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -59,6 +60,24 @@ async def count_active(session: AsyncSession, project_id: str, limit: int) -> in
         TrainingRow.project_id == project_id, TrainingRow.state.in_(ACTIVE), _IS_THERE
     )
     return await session.scalar(select(func.count()).select_from(active.limit(limit).subquery())) or 0
+
+
+async def run_columns(session: AsyncSession, project_id: str, experiment_id: str, limit: int) -> Sequence[Any]:
+    """Of the trainings of an experiment, newest first, what `views.run_from` takes."""
+    statement = select(
+        TrainingRow.id,
+        TrainingRow.name,
+        TrainingRow.state,
+        TrainingRow.created_at,
+        TrainingRow.experiment_id,
+        TrainingRow.status,
+        TrainingRow.spec["parameters"],
+    ).where(
+        TrainingRow.project_id == project_id,
+        TrainingRow.experiment_id == experiment_id,
+        TrainingRow.desired != "delete",
+    )
+    return (await session.execute(statement.order_by(TrainingRow.id.desc()).limit(limit))).all()
 
 
 async def page(

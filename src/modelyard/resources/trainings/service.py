@@ -25,6 +25,7 @@ from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
 from modelyard.resources.images.service import Images
+from modelyard.resources.metrics.model import Owner, Run
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.trainings import repository
@@ -35,10 +36,11 @@ from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingDraft, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
-from modelyard.resources.trainings.views import training_out
+from modelyard.resources.trainings.views import metrics_owner, run_from, run_of, training_out
 from modelyard.resources.workloads.service import Workloads
 
 KIND = "training"
+_MAX_COMPARED = 10_000
 
 
 class Trainings:
@@ -213,6 +215,22 @@ class Trainings:
         if limit is None or await repository.count_active(session, caller.project.id, limit) < limit:
             return None
         return TrainingQuotaExceeded(limit)
+
+    async def find_run(self, caller: Caller, run_id: str) -> Run:
+        """A training as metrics see it. Raises `NotFound`."""
+        async with self._database.read() as session:
+            return run_of(await _found(session, caller, run_id))
+
+    async def hold_run(self, session: AsyncSession, caller: Caller, run_id: str) -> Owner:
+        """A training as an owner of metrics, kept from being deleted until the transaction ends. Raises `NotFound`."""
+        return metrics_owner(await _found(session, caller, run_id, is_held=True))
+
+    async def runs_of_experiment(self, caller: Caller, experiment_id: str) -> Sequence[Run]:
+        """The newest trainings of an experiment as metrics see them. Raises `NotFound`."""
+        await self._experiments.get(caller, experiment_id)
+        async with self._database.read() as session:
+            rows = await repository.run_columns(session, caller.project.id, experiment_id, _MAX_COMPARED)
+        return [run_from(*row) for row in rows]
 
     async def _add(
         self, session: AsyncSession, caller: Caller, request: TrainingCreate, spec: TrainingSpec

@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.flavors.service import Flavors, flavor_out
 from modelyard.resources.images.schemas import ImageOut
+from modelyard.resources.metrics.model import Owner, Run
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
 from modelyard.resources.trainings.schemas import DatasetProvenance, ProvenanceOut, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
+
+
+def metrics_owner(row: TrainingRow) -> Owner:
+    """A training as an owner of metrics."""
+    return Owner("training", row.id, row.project_id, row.experiment_id)
+
+
+def run_of(row: TrainingRow) -> Run:
+    """A training as metrics see it."""
+    spec = TrainingSpec.model_validate(row.spec)
+    return run_from(
+        row.id,
+        row.name,
+        row.state,
+        row.created_at,
+        row.experiment_id,
+        row.status,
+        [parameter.model_dump() for parameter in spec.parameters],
+    )
+
+
+def run_from(
+    training_id: str,
+    name: str,
+    state: str,
+    created_at: datetime,
+    experiment_id: str | None,
+    status: Mapping[str, Any],
+    parameters: Sequence[Mapping[str, str]],
+) -> Run:
+    """The same from the few columns that are read where there are many."""
+    return Run(
+        id=training_id,
+        name=name,
+        state=state,
+        created_at=created_at,
+        group_id=experiment_id,
+        started_at=_moment(status.get("started_at")),
+        ended_at=_moment(status.get("ended_at")),
+        parameters={item["name"]: item["value"] for item in parameters},
+    )
 
 
 def training_out(
@@ -78,3 +121,7 @@ def _provenance_out(known: Provenance) -> ProvenanceOut:
         for each in known.datasets
     ]
     return ProvenanceOut(**known.model_dump(exclude={"datasets", "is_complete"}), dataset_list=datasets)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

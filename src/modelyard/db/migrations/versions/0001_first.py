@@ -119,6 +119,78 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_idempotency_keys_created_at"), ["created_at"], unique=False)
 
     op.create_table(
+        "metric_blocks",
+        sa.Column("series_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first_time", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("point_count", sa.Integer(), nullable=False),
+        sa.Column("low_step", sa.BigInteger(), nullable=True),
+        sa.Column("low_time", sa.BigInteger(), nullable=True),
+        sa.Column("low_value", sa.Float(precision=53), nullable=True),
+        sa.Column("high_step", sa.BigInteger(), nullable=True),
+        sa.Column("high_time", sa.BigInteger(), nullable=True),
+        sa.Column("high_value", sa.Float(precision=53), nullable=True),
+        sa.Column("odd_step", sa.BigInteger(), nullable=True),
+        sa.Column("odd_time", sa.BigInteger(), nullable=True),
+        sa.Column("odd_value", sa.Float(precision=53), nullable=True),
+        sa.Column("odd_count", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("series_id", "first_step", "first_time"),
+    )
+    op.create_table(
+        "metric_files",
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("path", sa.String(length=400), nullable=False),
+        sa.Column("inode", sa.BigInteger(), nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id", "path"),
+    )
+    op.create_table(
+        "metric_runs",
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("owner_kind", sa.String(length=48), nullable=False),
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("group_id", sa.String(length=36), nullable=True),
+        sa.Column("directory", sa.String(length=4096), nullable=True),
+        sa.Column("instance_count", sa.Integer(), nullable=False),
+        sa.Column("is_open", sa.Boolean(), nullable=False),
+        sa.Column("is_gone", sa.Boolean(), nullable=False),
+        sa.Column("notes", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id"),
+    )
+    with op.batch_alter_table("metric_runs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_metric_runs_is_open"), ["is_open"], unique=False)
+
+    op.create_table(
+        "metric_series",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("group_id", sa.String(length=36), nullable=True),
+        sa.Column("instance", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("directory", sa.String(length=400), nullable=True),
+        sa.Column("point_count", sa.BigInteger(), nullable=False),
+        sa.Column("first_step", sa.BigInteger(), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("last_time", sa.BigInteger(), nullable=False),
+        sa.Column("last_value", sa.Float(precision=53), nullable=True),
+        sa.Column("low_step", sa.BigInteger(), nullable=True),
+        sa.Column("low_value", sa.Float(precision=53), nullable=True),
+        sa.Column("high_step", sa.BigInteger(), nullable=True),
+        sa.Column("high_value", sa.Float(precision=53), nullable=True),
+        sa.Column("odd_count", sa.BigInteger(), nullable=False),
+        sa.Column("packed_count", sa.BigInteger(), nullable=False),
+        sa.Column("tail", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("owner_id", "instance", "name", name="uq_metric_series_name"),
+    )
+    with op.batch_alter_table("metric_series", schema=None) as batch_op:
+        batch_op.create_index("ix_metric_series_group", ["group_id", "name"], unique=False)
+
+    op.create_table(
         "models",
         sa.Column("training_id", sa.String(length=36), nullable=True),
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -587,6 +659,16 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_models_project_id"))
 
     op.drop_table("models")
+    with op.batch_alter_table("metric_series", schema=None) as batch_op:
+        batch_op.drop_index("ix_metric_series_group")
+
+    op.drop_table("metric_series")
+    with op.batch_alter_table("metric_runs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_metric_runs_is_open"))
+
+    op.drop_table("metric_runs")
+    op.drop_table("metric_files")
+    op.drop_table("metric_blocks")
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_keys_created_at"))
 

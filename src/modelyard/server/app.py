@@ -16,20 +16,25 @@ from modelyard.resources.logs.router import create_router as log_router
 from modelyard.resources.metrics.router import create_router as metric_router
 from modelyard.resources.models.router import create_router as model_router
 from modelyard.resources.projects.access import project_access
+from modelyard.resources.sessions.router import create_admin_router as session_router
+from modelyard.resources.sessions.router import create_router as access_code_router
 from modelyard.resources.storages.router import create_router as storage_router
 from modelyard.resources.trainings.router import create_router as training_router
 from modelyard.server.backends import Backends
 from modelyard.server.body_limit import BodyLimit
 from modelyard.server.doors.absent import create_router as absent_router
 from modelyard.server.doors.front_page import create_router as front_page_router
+from modelyard.server.doors.guard import ENTER
 from modelyard.server.doors.log_sender import create_router as log_sender_router
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 from modelyard.server.doors.objects_request import DoorSettings
+from modelyard.server.doors.sign_in import create_router as sign_in_router
 from modelyard.server.doors.tokens import ObjectAccess
 from modelyard.server.doors.tokens import create_router as token_router
 from modelyard.server.problems import add_problem_handlers
 from modelyard.server.services import Services
 from modelyard.server.settings import Settings
+from modelyard.server.workload_hosts import WorkloadHosts
 
 _MAX_BODY_BYTES = 48 * 2**20  # the log sender's 40 MB buffer is the largest JSON that clients send
 
@@ -61,9 +66,12 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         absent_router(access),
     ):
         api.include_router(router)
+    api.include_router(access_code_router(services.visits, backends.origins, access, enter=ENTER))
     app.include_router(api)
+    app.include_router(session_router(services.sessions), prefix="/v1.0")
+    app.include_router(sign_in_router(services.sessions, services.visits, backends.origins))
     app.include_router(front_page_router())
-    app.include_router(token_router(services.projects, services.users, access, object_store_base=settings.http_url))
+    app.include_router(token_router(services.projects, services.sessions, access, object_store_base=settings.http_url))
     app.include_router(log_sender_router(services.projects, services.logs, hears_app_keys=settings.logs.hears_app_keys))
     door = ObjectDoor(
         backends.objects,
@@ -78,5 +86,6 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         """Whether the server answers; tells nothing else, since anybody may ask."""
         return {"header": {"isSuccessful": True, "resultCode": 0, "resultMessage": "SUCCESS"}}
 
+    app.add_middleware(WorkloadHosts, origins=backends.origins)
     app.add_middleware(BodyLimit, max_body_bytes=_MAX_BODY_BYTES, exempt_prefix="/v1/")
     return app

@@ -45,6 +45,7 @@ class Backends:
     hosts: StoreHosts
     logs: TantivyLogs
     certificates: CertificateFiles
+    origins: Origins
     closable: tuple[Closes, ...] = ()
 
 
@@ -128,6 +129,7 @@ def make_backends(
         hosts,
         TantivyLogs(home.log_store, is_reader=is_log_reader),
         certificates,
+        make_origins(settings),
         tuple(remote.store for remote in remotes.values() if isinstance(remote.store, Closes)),
     )
 

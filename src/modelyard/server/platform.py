@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -32,11 +33,13 @@ from modelyard.resources.logs.shipper import Shipper, ShippingLoop
 from modelyard.resources.metrics.collector import Collector
 from modelyard.resources.routes.observer import RouteObserver
 from modelyard.resources.routes.service import KIND as ROUTE_KIND
+from modelyard.resources.sessions.observer import VisitObserver
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
 from modelyard.server.app import create_app
 from modelyard.server.backends import Backends, make_backends, renew_certificates
 from modelyard.server.credentials import ensure_first_project
+from modelyard.server.doors.guard import Guard
 from modelyard.server.home import Home
 from modelyard.server.services import Services, make_reconcilers, make_services
 from modelyard.server.settings import Settings
@@ -80,8 +83,7 @@ class Platform:
         self._backends: Backends | None = None
         self._services: Services | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._http: uvicorn.Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._http: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
         self._preparing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -105,7 +107,7 @@ class Platform:
             await ensure_first_project(self._home, services.users, services.projects)
         await backends.logs.open()
         app = create_app(self._settings, services, backends)
-        await self._serve(app)
+        await self._serve(app, Guard(services.visits, backends.origins))
         if self._seat.is_first:
             await backends.gateway.start()
             await backends.gateway.put_route(_own_route(self._home, self._seat.count))
@@ -115,9 +117,7 @@ class Platform:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, or a loop that must not end has ended."""
         waiting = asyncio.create_task(stop.wait())
-        watched: set[asyncio.Task[Any]] = {waiting, *self._loops}
-        if self._serving is not None:
-            watched.add(self._serving)
+        watched: set[asyncio.Task[Any]] = {waiting, *self._loops, *(serving for _, serving in self._http)}
         done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         for task in done - {waiting}:
@@ -141,9 +141,15 @@ class Platform:
             await self._backends.gateway.stop()
             await self._close(self._backends)
 
-    async def _serve(self, app: FastAPI) -> None:
-        socket = self._home.server_socket(self._seat.index)
-        socket.unlink(missing_ok=True)
+    async def _serve(self, app: FastAPI, guard: Guard) -> None:
+        for application, socket in (
+            (guard, self._home.guard_socket(self._seat.index)),
+            (app, self._home.server_socket(self._seat.index)),
+        ):
+            await self._listen(application, socket)
+
+    async def _listen(self, app: FastAPI | Guard, socket: Path) -> None:
+        _remove(socket)
         config = uvicorn.Config(
             app,
             uds=str(socket),
@@ -158,14 +164,15 @@ class Platform:
             timeout_graceful_shutdown=10,
             proxy_headers=False,
         )
-        self._http = uvicorn.Server(config)
-        self._serving = asyncio.create_task(self._http.serve(), name="the HTTP server")
-        while not self._http.started:
-            if self._serving.done():
-                await self._serving
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(), name=f"the HTTP server on {socket.name}")
+        self._http.append((server, serving))
+        while not server.started:
+            if serving.done():
+                await serving
                 raise RuntimeError("the HTTP server did not start")
             await asyncio.sleep(0.005)
-        socket.chmod(0o600)
+        _keep_private(socket)
 
     async def _resync(self) -> None:
         """Have a look at everything that touches the outside: it may have changed while no server was there."""
@@ -191,6 +198,7 @@ class Platform:
         shipper = Shipper(backends.logs, services.workloads.read_instance)
         shipping = ShippingLoop(shipper, services.workloads, services.projects)
         self._loop("the observer", observer.run())
+        self._loop("the visit observer", VisitObserver(services.visits, services.sessions).run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the log shipper", shipping.run())
         collector = Collector(self._database, services.metrics, services.workloads)
@@ -222,15 +230,24 @@ class Platform:
         await asyncio.gather(*loops, return_exceptions=True)
 
     async def _close(self, backends: Backends) -> None:
-        if self._http is not None and self._serving is not None:
-            self._http.should_exit = True
+        for server, serving in reversed(self._http):  # the guard last: who is on the way is still let pass
+            server.should_exit = True
             with suppress(Exception):
-                await self._serving
+                await serving
         await backends.logs.close()
         for store in backends.closable:
             await store.close()
         backends.compute.close()
         await self._database.close()
+
+
+def _remove(socket: Path) -> None:
+    """What a server that was killed has left."""
+    socket.unlink(missing_ok=True)
+
+
+def _keep_private(socket: Path) -> None:
+    socket.chmod(0o600)
 
 
 async def _prepare_compute(backends: Backends) -> None:

@@ -14,6 +14,7 @@ from modelyard.resources.metrics import table as metrics
 from modelyard.resources.models import table as models
 from modelyard.resources.projects import table as projects
 from modelyard.resources.routes import table as routes
+from modelyard.resources.sessions import table as sessions
 from modelyard.resources.snapshots import table as snapshots
 from modelyard.resources.storages import table as storages
 from modelyard.resources.trainings import table as trainings
@@ -30,6 +31,7 @@ _MAPPED = (
     projects,
     routes,
     snapshots,
+    sessions,
     storages,
     trainings,
     users,

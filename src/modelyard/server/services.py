@@ -29,6 +29,9 @@ from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
 from modelyard.resources.routes.reconciler import RouteReconciler
 from modelyard.resources.routes.service import Routes
+from modelyard.resources.sessions.access import Visits
+from modelyard.resources.sessions.model import SessionLimits
+from modelyard.resources.sessions.service import Sessions
 from modelyard.resources.snapshots.service import Snapshots, SnapshotSettings
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.storages.service import Storages
@@ -59,6 +62,8 @@ class Services:
     storages: Storages
     workloads: Workloads
     routes: Routes
+    sessions: Sessions
+    visits: Visits
     logs: Logs
     snapshots: Snapshots
     metrics: Metrics
@@ -76,7 +81,13 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     images = Images(database, home.images_file, _presence(backends), has_gpu=has_gpu)
     storages = Storages(database, backends.hosts, door_url=settings.http_url, volumes_root=home.volumes)
     workloads = Workloads(database, backends.compute, _admission(settings))
+    users = Users(database)
     routes = Routes(backends.gateway)
+    limits = SessionLimits(
+        idle=timedelta(hours=settings.access.session_idle_hours), whole=timedelta(hours=settings.access.session_hours)
+    )
+    sessions = Sessions(database, users, projects, limits)
+    visits = Visits(database, sessions, projects, routes)
     experiments = Experiments(database, limit=settings.quotas.experiments)
     kept = settings.source_snapshots
     snapshots = Snapshots(
@@ -113,13 +124,15 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     trainings.deletion_guards.append(models.guard_training)
     models.deletion_guards.append(endpoints.guard_model)
     return Services(
-        users=Users(database),
+        users=users,
         projects=projects,
         flavors=flavors,
         images=images,
         storages=storages,
         workloads=workloads,
         routes=routes,
+        sessions=sessions,
+        visits=visits,
         logs=Logs(backends.logs),
         snapshots=snapshots,
         metrics=Metrics(database, _metric_limits(settings)),

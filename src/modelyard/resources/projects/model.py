@@ -37,10 +37,17 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and on which project. `actor` is what events record."""
+    """Who calls, and on which project. `actor` is what events record.
+
+    Attributes:
+        credential: the digest of the access token or secret key that opened the door; None for a workload's token.
+        user_id: whose it is; None for the project's own credentials.
+    """
 
     project: Project
     actor: str
     kind: TokenKind
     workload_id: str | None = None
     idempotency_key: IdempotencyKey | None = None
+    credential: str | None = None
+    user_id: str | None = None

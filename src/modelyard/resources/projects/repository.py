@@ -46,6 +46,16 @@ async def projects_of(session: AsyncSession, user_id: str) -> Sequence[ProjectRo
     return (await session.scalars(statement.where(MemberRow.user_id == user_id))).all()
 
 
+async def member(session: AsyncSession, project_id: str, user_id: str) -> MemberRow | None:
+    """The membership."""
+    return await session.get(MemberRow, (project_id, user_id))
+
+
+async def user_tokens(session: AsyncSession, user_id: str) -> Sequence[TokenRow]:
+    """The access tokens of a user."""
+    return (await session.scalars(select(TokenRow).where(TokenRow.user_id == user_id))).all()
+
+
 async def is_member(session: AsyncSession, project_id: str, user_id: str) -> bool:
     """Whether the user may use the project."""
     return await session.get(MemberRow, (project_id, user_id)) is not None

@@ -194,6 +194,45 @@ class Projects:
             )
         return token, expires_at
 
+    async def user_of_token(self, token: str) -> str | None:
+        """The id of the user whose access token this is; None for any other credential."""
+        async with self._database.read() as session:
+            found = await repository.token(session, _digest(token), self._clock())
+        return None if found is None else found.user_id
+
+    async def actor_of(self, credential: str, project_id: str) -> str | None:
+        """Who acts by an access token or secret key of this digest, if it is still good and opens the project. Read anew each time."""
+        async with self._database.read() as session:
+            found = await repository.token(session, credential, self._clock())
+            row = None if found is None else await repository.by_id(session, project_id)
+            if found is None or row is None or not await self._opens(session, found, row):
+                return None
+        return _actor(found)
+
+    async def is_member(self, project_id: str, user_id: str) -> bool:
+        """Whether the user is a member of the project. Read anew each time."""
+        async with self._database.read() as session:
+            return await repository.is_member(session, project_id, user_id)
+
+    async def add_member(self, project_id: str, user_id: str) -> None:
+        """Make a user a member; being one already is fine."""
+        async with self._database.write() as session:
+            if await repository.member(session, project_id, user_id) is None:
+                session.add(MemberRow(project_id=project_id, user_id=user_id))
+
+    async def remove_member(self, project_id: str, user_id: str) -> None:
+        """Make a user a member no more; not being one is fine. What they have open in browsers ends within seconds."""
+        async with self._database.write() as session:
+            row = await repository.member(session, project_id, user_id)
+            if row is not None:
+                await session.delete(row)
+
+    async def revoke_user_tokens(self, user_id: str) -> None:
+        """End all access tokens of a user. What was remembered of them works for some seconds more."""
+        async with self._database.write() as session:
+            for row in await repository.user_tokens(session, user_id):
+                await session.delete(row)
+
     async def _token_caller(self, app_key: str, digest: str) -> Caller | None:
         """Who calls by an access token or secret key; None for one that is unknown or has expired. Raises `NotYourProject`."""
         async with self._database.read() as session:
@@ -203,8 +242,7 @@ class Projects:
             row = await repository.by_app_key(session, app_key)
             if row is None or not await self._opens(session, found, row):
                 raise NotYourProject(app_key)
-        actor = f"user:{found.user_id}" if found.user_id else f"{found.kind}:{found.hash[:8]}"
-        return Caller(_project(row), actor, TokenKind(found.kind))
+        return Caller(_project(row), _actor(found), TokenKind(found.kind), credential=found.hash, user_id=found.user_id)
 
     async def _remembered(self, key: tuple[str, ...], read: Callable[[], Awaitable[T | None]]) -> T | None:
         """What was read a moment ago, or is read now. That there is nothing is not remembered: it may come any moment."""
@@ -249,6 +287,10 @@ class Projects:
         for kind, token in ((TokenKind.ACCESS, keys.access_token), (TokenKind.SECRET, keys.secret_key)):
             session.add(TokenRow(hash=_digest(token), kind=kind.value, project_id=row.id, created_at=now))
         return row
+
+
+def _actor(token: TokenRow) -> str:
+    return f"user:{token.user_id}" if token.user_id else f"{token.kind}:{token.hash[:8]}"
 
 
 def _digest(secret: str) -> str:

@@ -84,6 +84,10 @@ class Origins:
                 return (kind, id, path) if _ID.fullmatch(id) else (kind, "", path)
         return None
 
+    def patterns(self, scheme: Scheme | None = None) -> tuple[str, ...]:
+        """The origins of all things, as sources of a content security policy."""
+        return () if self.is_by_path else tuple(self.url(kind, "*", "", scheme) for kind in LABELS)
+
     @property
     def certificate_names(self) -> tuple[str, ...]:
         """The patterns that the front door's certificate has to speak for."""

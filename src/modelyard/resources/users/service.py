@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from modelyard.db.engine import Database
-from modelyard.kit.clock import utc_now
+from modelyard.kit.clock import Clock, utc_now
+from modelyard.kit.errors import NotFound
 from modelyard.kit.ids import new_id
 from modelyard.resources.users import repository
 from modelyard.resources.users.model import User
@@ -18,8 +20,9 @@ from modelyard.resources.users.table import UserRow
 class Users:
     """People and their passwords."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database
+        self._clock = clock
         # 19 MiB, 2 passes, 1 lane: OWASP's first choice for Argon2id (Password Storage Cheat Sheet).
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
         self._nobody_hash = self._hasher.hash("nobody")
@@ -33,9 +36,38 @@ class Users:
             async with self._database.write() as session:
                 row = await repository.by_name(session, name)
                 if row is None:
-                    row = UserRow(id=new_id(), name=name, password_hash=digest, is_admin=is_admin, created_at=utc_now())
+                    now = self._clock()
+                    row = UserRow(
+                        id=new_id(),
+                        name=name,
+                        password_hash=digest,
+                        is_admin=is_admin,
+                        created_at=now,
+                        password_changed_at=now,
+                    )
                     session.add(row)
         return _user(row)
+
+    async def get(self, user_id: str) -> User | None:
+        """One user."""
+        async with self._database.read() as session:
+            row = await repository.by_id(session, user_id)
+        return None if row is None else _user(row)
+
+    async def get_many(self, user_ids: Sequence[str]) -> dict[str, User]:
+        """Several users, by their ids."""
+        async with self._database.read() as session:
+            return {row.id: _user(row) for row in await repository.by_ids(session, user_ids)}
+
+    async def change_password(self, user_id: str, password: str) -> None:
+        """Give a user another password. Every sign-in of theirs from before is over with this."""
+        digest = await asyncio.to_thread(self._hasher.hash, password)
+        async with self._database.write() as session:
+            row = await repository.by_id(session, user_id)
+            if row is None:
+                raise NotFound("user", user_id)
+            row.password_hash = digest
+            row.password_changed_at = self._clock()
 
     async def verify(self, name: str, password: str) -> User | None:
         """The user, if the password is theirs. Takes as long for an unknown name as for a wrong password."""
@@ -50,4 +82,4 @@ class Users:
 
 
 def _user(row: UserRow) -> User:
-    return User(row.id, row.name, row.is_admin)
+    return User(row.id, row.name, row.is_admin, row.password_changed_at)

@@ -20,3 +20,4 @@ class UserRow(Table):
     password_hash: Mapped[str] = mapped_column(String(255))
     is_admin: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(Utc)
+    password_changed_at: Mapped[datetime] = mapped_column(Utc)

@@ -18,13 +18,15 @@ from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.errors import BadCredential, NoCredential
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.projects.service import Projects
-from modelyard.resources.users.service import Users
+from modelyard.resources.sessions.errors import SignInFailed
+from modelyard.resources.sessions.service import Sessions
+from modelyard.server.doors.sign_in import client_address
 from modelyard.wire import Empty, Header
 
 _STORE_TOKEN_LIFETIME = timedelta(hours=12)
 
 
-def create_router(projects: Projects, users: Users, access: Access, *, object_store_base: str) -> APIRouter:
+def create_router(projects: Projects, sessions: Sessions, access: Access, *, object_store_base: str) -> APIRouter:
     """Routes at the root. Those that hand out tokens check a password or a token themselves; the probe tells nothing."""
     router = APIRouter(tags=["doors"])
 
@@ -70,9 +72,10 @@ def create_router(projects: Projects, users: Users, access: Access, *, object_st
         form = parse_qs((await request.body()).decode(errors="replace"))
         if form.get("grant_type", ["client_credentials"]) != ["client_credentials"]:
             raise Invalid([Fault("grant_type", "only client_credentials is known")])
-        user = await users.verify(name, password)
-        if user is None:
-            raise BadCredential
+        try:
+            user = await sessions.check_password(name, password, client_address(request))
+        except SignInFailed:
+            raise BadCredential from None
         lifetime = timedelta(days=1)
         token, _ = await projects.issue_user_token(user.id, lifetime)
         return JSONResponse(

@@ -39,6 +39,9 @@ def test_names_and_ids_are_unique_and_ids_follow_from_names() -> None:
         ("Ubuntu 22.04 CPU TensorFlow 2.21 Training", "TENSORFLOW", "2.21.0", "3.11"),
         ("Ubuntu 22.04 CPU PyTorch Training", "PYTORCH", "2.13.0", "3.11"),
         ("Ubuntu 22.04 CPU Python Training", "PYTHON", "3.11", "3.11"),
+        ("Ubuntu 22.04 CPU TensorFlow Notebook", "TENSORFLOW", "2.15.1", "3.11"),
+        ("Ubuntu 22.04 CPU PyTorch 2.13 Notebook", "PYTORCH", "2.13.0", "3.11"),
+        ("Ubuntu 22.04 CPU Python Notebook", "PYTHON", "3.11", "3.11"),
         ("Ubuntu 22.04 CPU ONNX Serving", "ONNX", "1.31.1", "3.11"),
         ("Ubuntu 22.04 CPU scikit-learn Serving", "SKLEARN", "1.9.1", "3.11"),
         ("Ubuntu 22.04 CPU scikit-learn 1.5 Serving", "SKLEARN", "1.5.2", "3.11"),
@@ -48,7 +51,7 @@ def test_what_a_machine_without_gpu_offers(name: str, framework: str, version: s
     image = by_name(CPU, name)
     assert (image.framework, image.framework_version, image.python_version) == (framework, version, python)
     assert image.core_type == "CPU"
-    assert image.groups == ("SERVING" if name.endswith("Serving") else "TRAINING",)
+    assert image.groups == (name.rpartition(" ")[2].upper(),)
     assert not image.is_deprecated
     assert image.description
 
@@ -61,7 +64,13 @@ def test_gpu_images_and_other_pythons_appear_only_where_they_can_work() -> None:
 
 
 def test_one_default_for_each_framework_and_core_type() -> None:
-    defaults = [(image.framework, image.core_type) for image in ALL if image.is_default]
+    notebooks = [(image.framework, image.core_type) for image in ALL if image.is_default and "NOTEBOOK" in image.groups]
+    assert sorted(notebooks) == [
+        ("PYTHON", "CPU"), ("PYTORCH", "CPU"), ("PYTORCH", "GPU"), ("TENSORFLOW", "CPU"), ("TENSORFLOW", "GPU"),
+    ]  # fmt: skip
+    defaults = [
+        (image.framework, image.core_type) for image in ALL if image.is_default and "NOTEBOOK" not in image.groups
+    ]
     assert sorted(defaults) == [
         ("ONNX", "CPU"), ("PYTHON", "CPU"), ("PYTORCH", "CPU"), ("PYTORCH", "GPU"), ("SKLEARN", "CPU"),
         ("TENSORFLOW", "CPU"), ("TENSORFLOW", "GPU"),
@@ -220,3 +229,12 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(CatalogInvalid) as caught:
         load_catalog(path)
     assert len(caught.value.faults) == 3
+
+
+def test_images_for_notebooks_alone_serve_nothing() -> None:
+    for framework in ("TENSORFLOW", "PYTORCH", "PYTHON"):
+        only = [image for image in CPU if image.groups == ("NOTEBOOK",)]
+        assert choose_image(only, framework) is None
+        chosen = choose_image(CPU, framework)
+        assert chosen is not None
+        assert chosen.groups == ("TRAINING",)

@@ -78,6 +78,21 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """Storage that outlives instances: made when it is missing, kept until `remove_volume`. One instance at a time may use it.
+
+    Attributes:
+        id: chosen by the caller, `[a-z0-9.-]`.
+        target: where the instance sees it.
+        size_bytes: what fits; fixed when it is made. Where the machine can, the file system itself holds to it ("no space left").
+    """
+
+    id: str
+    target: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """Run this inside the sandbox.
 
@@ -118,6 +133,12 @@ class Instance:
         sockets: names of Unix sockets that the instance serves at `/run/modelyard/{name}.sock`; `Observation.sockets` tells where they are outside.
         grace_seconds: from the request to stop (SIGTERM to the main process) until the whole tree is killed.
         timeout_seconds: run time after which the instance is stopped in the same way, with cause TIME_LIMIT.
+        volumes: storage that outlives it.
+        boot_bytes: the whole root of its file system is its own, writable, empty at the start and of this size.
+        has_own_network: nothing of the host's network is there; loopback is its own. What it may reach outside it reaches through
+            `/run/modelyard/relay.sock` (see `modelyard.notebook.network`), and what listens on `doors` at the addresses it knows.
+        doors: `host:port` of the platform's own front door, reachable from an own network.
+        account: who it runs as; instances of one account find each other's files their own. None: an account for its workload.
     """
 
     id: str
@@ -134,6 +155,11 @@ class Instance:
     ports: tuple[str, ...] = ()
     grace_seconds: float = 30.0
     timeout_seconds: float | None = None
+    volumes: tuple[Volume, ...] = ()
+    boot_bytes: int | None = None
+    has_own_network: bool = False
+    doors: tuple[str, ...] = ()
+    account: str | None = None
 
 
 class Phase(StrEnum):
@@ -320,4 +346,17 @@ class HoldsEnvironments(Protocol):
 
     async def has_environment(self, environment: Environment) -> bool:
         """Whether it is built and usable."""
+        ...
+
+
+@runtime_checkable
+class KeepsVolumes(Protocol):
+    """A backend whose instances can have volumes."""
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """Delete it with all that is in it; one that is not there is fine. Raises `RetryLater` while an instance uses it."""
+        ...
+
+    async def has_volume(self, volume_id: str) -> bool:
+        """Whether it is there."""
         ...

@@ -15,6 +15,7 @@ from modelyard.resources.images.router import create_router as image_router
 from modelyard.resources.logs.router import create_router as log_router
 from modelyard.resources.metrics.router import create_router as metric_router
 from modelyard.resources.models.router import create_router as model_router
+from modelyard.resources.notebooks.router import create_router as notebook_router
 from modelyard.resources.projects.access import project_access
 from modelyard.resources.sessions.router import create_admin_router as session_router
 from modelyard.resources.sessions.router import create_router as access_code_router
@@ -61,6 +62,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         experiment_router(services.experiments, access),
         training_router(services.trainings, access),
         metric_router(services.metrics, services.trainings, access),
+        notebook_router(services.notebooks, access),
         model_router(services.models, access),
         endpoint_router(services.endpoints, services.traffic, access),
         absent_router(access),

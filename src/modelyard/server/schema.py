@@ -12,6 +12,7 @@ from modelyard.resources.experiments import table as experiments
 from modelyard.resources.images import table as images
 from modelyard.resources.metrics import table as metrics
 from modelyard.resources.models import table as models
+from modelyard.resources.notebooks import table as notebooks
 from modelyard.resources.projects import table as projects
 from modelyard.resources.routes import table as routes
 from modelyard.resources.sessions import table as sessions
@@ -28,6 +29,7 @@ _MAPPED = (
     images,
     metrics,
     models,
+    notebooks,
     projects,
     routes,
     snapshots,

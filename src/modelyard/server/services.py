@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from modelyard.compute.port import Environment
 from modelyard.control.reconciler import Reconciler
@@ -25,6 +26,9 @@ from modelyard.resources.metrics.model import EventFiles
 from modelyard.resources.metrics.model import Limits as MetricLimits
 from modelyard.resources.metrics.service import Metrics
 from modelyard.resources.models.service import Models
+from modelyard.resources.notebooks.instances import NotebookSite
+from modelyard.resources.notebooks.reconciler import NotebookReconciler
+from modelyard.resources.notebooks.service import Notebooks
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
 from modelyard.resources.routes.reconciler import RouteReconciler
@@ -44,7 +48,8 @@ from modelyard.resources.workloads.admission import AdmissionSettings
 from modelyard.resources.workloads.model import Workload
 from modelyard.resources.workloads.reconciler import WorkloadReconciler
 from modelyard.resources.workloads.service import Workloads
-from modelyard.server.backends import Backends
+from modelyard.resources.workloads.volumes import VolumeReconciler
+from modelyard.server.backends import Backends, make_origins
 from modelyard.server.home import Home, secret_key
 from modelyard.server.settings import Settings
 
@@ -69,6 +74,7 @@ class Services:
     metrics: Metrics
     experiments: Experiments
     trainings: Trainings
+    notebooks: Notebooks
     models: Models
     endpoints: Endpoints
     traffic: Traffic
@@ -138,6 +144,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         metrics=Metrics(database, _metric_limits(settings)),
         experiments=experiments,
         trainings=trainings,
+        notebooks=Notebooks(database, images, flavors, storages, workloads, make_origins(settings)),
         models=models,
         endpoints=endpoints,
         traffic=Traffic(database, routes),
@@ -170,14 +177,25 @@ def make_reconcilers(
             _token_source(services.projects),
             _admission(settings),
             door_url=settings.http_url,
+            doors=(urlsplit(settings.http_url).netloc, urlsplit(settings.https_url).netloc),
         ),
+        VolumeReconciler(backends.compute),
         RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, event_files),
         TrainingReconciler(*shared, services.snapshots, services.metrics, training_settings),
+        NotebookReconciler(
+            *shared, services.routes, NotebookSite(settings.region, make_origins(settings), _authority(backends))
+        ),
         StageReconciler(*shared, services.routes, serving),
         EndpointReconciler(database, services.workloads, services.routes, serving),
     ]
+
+
+def _authority(backends: Backends) -> str:
+    """What clients inside have to trust beside the world's authorities."""
+    authority = backends.certificates.authority
+    return "" if authority is None else authority.read_text(encoding="ascii")
 
 
 def _presence(backends: Backends):

@@ -62,7 +62,7 @@ class _Running:
 
 
 class FakeCompute:
-    """Runs instances in memory (`Compute` and `HasCapacity` of the port).
+    """Runs instances in memory (`Compute`, `HasCapacity` and `KeepsVolumes` of the port).
 
     Attributes:
         scripts: by instance id; what is not here starts at once and runs until it is told otherwise.
@@ -86,6 +86,7 @@ class FakeCompute:
         self.peers: dict[str, Sequence[Peer]] = {}
         self.insisted: dict[str, float | None] = {}
         self._watchers: set[asyncio.Queue[str]] = set()
+        self.volumes: set[str] = set()
 
     async def launch(self, instance: Instance) -> None:
         """See the port."""
@@ -147,6 +148,18 @@ class FakeCompute:
             raise RetryLater(f"{instance_id} still runs")
         self._running.pop(instance_id, None)
         await self.after("remove", instance_id)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """See the port."""
+        await self._enter("remove_volume", volume_id)
+        if any(volume_id == used.id for each in self.alive_ids for used in self.instance(each).volumes):
+            raise RetryLater(f"{volume_id} is in use")
+        self.volumes.discard(volume_id)
+        await self.after("remove_volume", volume_id)
+
+    async def has_volume(self, volume_id: str) -> bool:
+        """See the port."""
+        return volume_id in self.volumes
 
     async def read_logs(self, instance_id: str, offset: int, limit_bytes: int) -> LogChunk:
         """See the port. An unknown instance's output is empty and at its end."""
@@ -232,6 +245,7 @@ class FakeCompute:
 
     def _start(self, instance: Instance, script: Script) -> None:
         self.starts[instance.id] += 1
+        self.volumes.update(volume.id for volume in instance.volumes)
         sockets = {name: f"/nowhere/{instance.id}/{name}.sock" for name in instance.sockets}
         numbers = {name: 20_000 + self.starts.total() * 10 + place for place, name in enumerate(instance.ports)}
         network = Network(f"{instance.id}.test", numbers) if instance.ports else None

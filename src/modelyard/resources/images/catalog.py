@@ -117,9 +117,14 @@ def choose_image(
     """The image that fits a framework and the version that a model was made with, best first:
 
     the same version, the same major and minor version, the next newer of the same major version (frameworks read what older
-    releases wrote), the newest of the same major version, the default. None where the framework has no image at all.
+    releases wrote), the newest of the same major version, the default. None where the framework has no image at all. Images that are for
+    notebooks alone hold no model server and don't count.
     """
-    fitting = [image for image in images if image.framework == framework and image.core_type == core_type]
+    fitting = [
+        image
+        for image in images
+        if image.framework == framework and image.core_type == core_type and image.groups != ("NOTEBOOK",)
+    ]
     ranked = sorted(fitting, key=lambda image: (image.is_deprecated, not image.is_default))
     if not ranked:
         return None

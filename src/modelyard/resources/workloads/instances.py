@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Mount, Network, Peer
+from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Mount, Network, Peer, Volume
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.workloads.model import ATTEMPT, INDEX, TOKEN, InstanceSeen, Workload
 
 
-def instance_of(workload: Workload, item: InstanceSeen, token: str, door_url: str) -> Instance:
+def instance_of(
+    workload: Workload, item: InstanceSeen, token: str, door_url: str, doors: tuple[str, ...] = ()
+) -> Instance:
     """The instance to launch, with all that is known only now filled in."""
     spec = workload.spec
     environment = None
@@ -40,6 +42,11 @@ def instance_of(workload: Workload, item: InstanceSeen, token: str, door_url: st
         ports=spec.ports,
         grace_seconds=spec.grace_seconds,
         timeout_seconds=_seconds_left(workload),
+        volumes=tuple(Volume(volume.id, volume.target, volume.size_bytes) for volume in spec.volumes),
+        boot_bytes=spec.boot_bytes,
+        has_own_network=spec.has_own_network,
+        doors=doors,
+        account=spec.account,
     )
 
 

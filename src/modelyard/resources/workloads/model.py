@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +56,14 @@ class MountSpec(_Frozen):
     read_only: bool = False
 
 
+class VolumeSpec(_Frozen):
+    """Storage that outlives the workload (see `modelyard.compute.port.Volume`)."""
+
+    id: str
+    target: str
+    size_bytes: int
+
+
 TOKEN = "⟦modelyard:token⟧"  # noqa: S105  # a mark that stands for a token
 INDEX = "⟦modelyard:index⟧"
 ATTEMPT = "⟦modelyard:attempt⟧"
@@ -93,6 +100,7 @@ class WorkloadSpec(_Frozen):
         fatal_codes: exit codes after which another attempt would end in the same way.
         ports: TCP ports of each instance. With them, the instances start together: each reports the step `waiting` when it could begin, and
             when all of them do, they are introduced to each other.
+        volumes, boot_bytes, has_own_network, account: see `modelyard.compute.port.Instance`. Volumes stay when the workload goes.
     """
 
     owner_kind: str
@@ -115,6 +123,17 @@ class WorkloadSpec(_Frozen):
     fatal_codes: tuple[int, ...] = ()
     ports: tuple[str, ...] = ()
     log: LogSpec | None = None
+    volumes: tuple[VolumeSpec, ...] = ()
+    boot_bytes: int | None = None
+    has_own_network: bool = False
+    account: str | None = None
+
+
+class Usage(_Frozen):
+    """What a running workload takes now, all instances together. `cpu_seconds` counts from its start."""
+
+    memory_bytes: int
+    cpu_seconds: float
 
 
 class ExitSeen(_Frozen):
@@ -282,7 +301,9 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, int):
         return value if abs(value) < _MAX_INTEGER else None
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return (
+            value if abs(value) < _MAX_INTEGER else None
+        )  # neither NaN nor infinity; jsonb keeps larger ones as integers
     if depth == 0:
         return None
     if isinstance(value, Mapping):

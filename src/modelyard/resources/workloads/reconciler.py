@@ -61,8 +61,10 @@ class WorkloadReconciler:
         clock: Clock = utc_now,
         *,
         door_url: str = "",
+        doors: tuple[str, ...] = (),
     ) -> None:
         self._database = database
+        self._doors = doors
         self._door_url = door_url
         self._compute = compute
         self._token_source = token_source
@@ -208,7 +210,7 @@ class WorkloadReconciler:
     async def _launch(self, workload: Workload, item: InstanceSeen, token: str) -> InstanceSeen:
         """Start one instance; how it is seen then. Raises `RetryLater`."""
         try:
-            await self._compute.launch(instance_of(workload, item, token, self._door_url))
+            await self._compute.launch(instance_of(workload, item, token, self._door_url, self._doors))
         except LaunchRefused as refusal:
             refused = ExitSeen(cause="LAUNCH_FAILED", message=str(refusal))
             return item.model_copy(update={"is_launched": True, "phase": Phase.EXITED.value, "exit": refused})

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.compute.port import Capacity, Compute, HasCapacity, LogChunk
+from modelyard.compute.port import Capacity, Compute, HasCapacity, KeepsVolumes, LogChunk, Phase
 from modelyard.control.transitions import born
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
@@ -19,6 +19,7 @@ from modelyard.resources.workloads.model import (
     Desired,
     Held,
     InstanceSeen,
+    Usage,
     Workload,
     WorkloadSpec,
     WorkloadStatus,
@@ -27,6 +28,7 @@ from modelyard.resources.workloads.model import (
 from modelyard.resources.workloads.table import WorkloadRow
 
 KIND = "workload"
+VOLUME_KIND = "volume"
 _BEYOND_ANY_END = 2**62
 _TAIL_BYTES = 64 * 1024
 _TAIL_LINES = 20
@@ -135,6 +137,25 @@ class Workloads:
             is_over = workload.state in (WorkloadState.STOPPED, WorkloadState.FAILED)
             return LogChunk(offset, b"", offset, is_end=is_over)
         return await self._compute.read_logs(instance.id, offset, limit_bytes)
+
+    async def usage(self, workload: Workload) -> Usage | None:
+        """What it takes now; None while nothing of it runs."""
+        seen = await self._compute.observe([item.id for item in workload.status.instances])
+        running = [each for each in seen if each.phase is Phase.RUNNING]
+        if not running:
+            return None
+        return Usage(
+            memory_bytes=sum(each.memory_bytes or 0 for each in running),
+            cpu_seconds=sum(each.cpu_seconds or 0.0 for each in running),
+        )
+
+    async def has_volume(self, volume_id: str) -> bool:
+        """Whether the backend keeps a volume of this id."""
+        return isinstance(self._compute, KeepsVolumes) and await self._compute.has_volume(volume_id)
+
+    async def discard_volume(self, session: AsyncSession, volume_id: str) -> None:
+        """Have a volume deleted with all that is in it, once no instance uses it; part of the caller's transaction."""
+        await enqueue(session, VOLUME_KIND, volume_id)
 
     def _status(self, row: WorkloadRow) -> WorkloadStatus:
         known = self._statuses.get(row.id)

@@ -20,6 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from modelyard.compute.backends.local import (
     capacity,
+    checks,
     introductions,
     launching,
     observing,
@@ -35,8 +36,9 @@ from modelyard.compute.backends.local.identities import Identities
 from modelyard.compute.backends.local.isolation import PROBE_PREFIX, find_isolation
 from modelyard.compute.backends.local.limits import GroupBases, find_bases, find_hierarchies, group_name, remove_bases
 from modelyard.compute.backends.local.package_access import find_package_access
-from modelyard.compute.backends.local.planning import Machine
+from modelyard.compute.backends.local.planning import Machine, Storages
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
+from modelyard.compute.backends.local.volumes import VolumeStore, can_mount_images
 from modelyard.compute.port import (
     Build,
     Capacity,
@@ -90,6 +92,7 @@ class LocalCompute:
         )
         self._machine_lock = threading.Lock()
         self._machine: Machine | None = None
+        self._volumes: VolumeStore | None = None
         self._notes: tuple[str, ...] = ()
         self._gpu_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
@@ -134,6 +137,14 @@ class LocalCompute:
     async def has_environment(self, environment: Environment) -> bool:
         """See the port."""
         return await self._run(self._environments.is_built, environment)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """See the port. The account of the same name is given back with it."""
+        await self._run(self._remove_volume, volume_id)
+
+    async def has_volume(self, volume_id: str) -> bool:
+        """See the port."""
+        return await self._run(self._has_volume, volume_id)
 
     async def list_instances(self) -> Sequence[LocalInstance]:
         """See the port."""
@@ -223,7 +234,7 @@ class LocalCompute:
 
     def _launch(self, instance: Instance) -> None:
         machine = self._found_machine()
-        planning.check(instance, machine, len(capacity.gpu_devices()))
+        checks.check(instance, machine, len(capacity.gpu_devices()))
         directory = self._directory(instance.id)
         with launching.launch_lock(directory):
             if not launching.is_launched(directory):
@@ -232,10 +243,12 @@ class LocalCompute:
     def _start(self, instance: Instance, machine: Machine, directory: Path) -> None:
         uid = gid = None
         if machine.isolation is Isolation.WORKLOAD_USER and not isinstance(instance.task, Build):
-            uid, gid = self._users.claim(instance.workload_id), self._projects.claim(instance.project_id)
+            uid = self._users.claim(instance.account or instance.workload_id)
+            gid = self._projects.claim(instance.project_id)
+        storages = self._open_storages(instance, directory, uid, gid)
         with self._gpu_lock:
             gpu_devices = self._free_gpus(instance.limits.gpus)
-            plan = planning.make_plan(instance, machine, uid, gid, gpu_devices)
+            plan = planning.make_plan(instance, machine, uid, gid, gpu_devices, storages)
             facts = observing.InstanceFacts(
                 id=instance.id,
                 workload_id=instance.workload_id,
@@ -248,10 +261,41 @@ class LocalCompute:
                 cgroup_v2=plan["cgroup_v2"],
                 cgroup_v2_controllers=plan["cgroup_v2_controllers"],
                 gpu_devices=tuple(gpu_devices),
+                account=instance.account or "",
             )
             if gpu_devices:
                 launching.write_facts(directory, facts)
         launching.start(directory, facts, plan)
+
+    def _open_storages(self, instance: Instance, directory: Path, uid: int | None, gid: int | None) -> Storages:
+        if instance.boot_bytes is None and not instance.volumes:
+            return Storages()
+        store = self._volume_store()
+        volumes = {
+            volume.target: store.open(volume.id, volume.size_bytes, uid, gid)
+            for volume in sorted(instance.volumes, key=lambda volume: volume.target)
+        }
+        boot = None if instance.boot_bytes is None else store.boot(directory, instance.boot_bytes, uid, gid)
+        return Storages(boot, volumes)
+
+    def _volume_store(self) -> VolumeStore:
+        """Found out once: whether storage has a file system of its own that holds to its size."""
+        machine = self._found_machine()
+        with self._machine_lock:
+            if self._volumes is None:
+                is_root = machine.isolation is Isolation.WORKLOAD_USER
+                fault = can_mount_images(self._root) if is_root else "workloads have no user of their own"
+                self._volumes = VolumeStore(self._root / "volumes", has_images=fault is None)
+                if fault is not None:
+                    self._notes = (*self._notes, f"Storage sizes are looked at now and then, not enforced: {fault}.")
+            return self._volumes
+
+    def _remove_volume(self, volume_id: str) -> None:
+        self._volume_store().remove(volume_id, self._root / "trash")
+        self._users.release(volume_id)  # the account of the same name has nothing left
+
+    def _has_volume(self, volume_id: str) -> bool:
+        return self._volume_store().exists(volume_id)
 
     def _free_gpus(self, count: int) -> list[str]:
         if not count:
@@ -266,7 +310,7 @@ class LocalCompute:
         return free[:count]
 
     def _observe(self, instance_id: str) -> Observation:
-        if not planning.is_instance_id(instance_id):
+        if not checks.is_instance_id(instance_id):
             return Observation(instance_id, Phase.ABSENT)
         directory = self._directory(instance_id)
         if (ended := self._ended.get(instance_id)) is not None and directory.exists():
@@ -281,7 +325,7 @@ class LocalCompute:
     def _give_back(self, directory: Path) -> None:
         """Delete the working files of an instance that has ended; its output and its record stay."""
         trash = self._root / "trash"
-        for name in (planning.WORKSPACE_DIRECTORY, planning.HOME_DIRECTORY, planning.TEMPORARY_DIRECTORY):
+        for name in planning.WORKING_FILES:
             with suppress(OSError):  # what can't be moved now goes with `remove`
                 removal.put_aside(directory / name, trash)
         removal.empty(trash)
@@ -321,7 +365,7 @@ class LocalCompute:
             removal.put_aside(directory, trash)
         self._ended.pop(instance_id, None)
         removal.empty(trash)
-        if facts is not None and not self._has_instances(facts.workload_id):
+        if facts is not None and not facts.account and not self._has_instances(facts.workload_id):
             self._users.release(facts.workload_id)
 
     def _has_instances(self, workload_id: str) -> bool:
@@ -363,6 +407,6 @@ class LocalCompute:
         return sorted(instances.iterdir()) if instances.is_dir() else []
 
     def _directory(self, instance_id: str) -> Path:
-        if not planning.is_instance_id(instance_id):
+        if not checks.is_instance_id(instance_id):
             raise ValueError(f"'{instance_id}' can't be an instance's id")
         return self._root / "instances" / instance_id

@@ -14,7 +14,7 @@ import os
 import resource
 import select
 
-from modelyard.compute.backends.local import kernel, processes, trusted_paths
+from modelyard.compute.backends.local import kernel, loops, processes, trusted_paths
 
 TYPE_CHECKING = False  # for type checkers; the module `typing` costs more than the rest of the start
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 STATUS_DESCRIPTOR, ARGUMENTS_DESCRIPTOR = 3, 4
 """Fixed descriptors of the program: bubblewrap's status, and its arguments (so that no other user sees them in a process list)."""
 
-STAGED, STAGED_OPTIONAL, STAGED_SHARED = "", "optional", "shared"
-"""A source of the platform's; one that is left out where it is missing; one in which tenants may have left links."""
+STAGED, STAGED_OPTIONAL, STAGED_SHARED, STAGED_IMAGE = "", "optional", "shared", "image"
+"""A source of the platform's; one that is left out where it is missing; one in which tenants may have left links; a file with a file
+system in it, of which the directory `IMAGE_FILES` is the instance's."""
+
+IMAGE_FILES = "files"
 
 _OPEN_FILES = 65_536
 _OUT_OF_MEMORY_SCORE = "500"
@@ -57,6 +60,26 @@ def spawn(plan: Plan, cgroups: Cgroups, output: int, status: int, failure: int) 
     except BaseException as error:
         _tell(failure, error)
     os._exit(127)
+
+
+def spawn_relay(program: list[str], cgroups: Cgroups) -> int:
+    """Fork and execute the relay of an instance with a network of its own, in the instance's groups; answers its pid."""
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        kernel.unblock_signals()
+        cgroups.join()
+        kernel.forbid_new_privileges()
+        nothing = os.open("/dev/null", os.O_RDWR)
+        for target in (0, 1, 2):
+            os.dup2(nothing, target, inheritable=True)
+        if os.getppid() == supervisor:
+            os.execve(program[0], program, {"LANG": "C.UTF-8"})  # noqa: S606 - no shell is wanted
+    finally:
+        os._exit(127)
 
 
 def _guard(plan: Plan, cgroups: Cgroups, supervisor: int, output: int, status: int, failure: int) -> NoReturn:
@@ -95,7 +118,7 @@ def _execute(plan: Plan, cgroups: Cgroups, parent: int, output: int, status: int
     cgroups.join()
     _set_process_limits(plan, cgroups)
     if plan["stage"]:
-        _stage(plan["stage"], plan["stage_at"])
+        _stage(plan["stage"], plan["stage_at"], plan["uid"], plan["gid"])
     arguments = _argument_file(plan["sandbox_arguments"]) if plan["sandbox_arguments"] else -1
     if plan["uid"] is not None and plan["gid"] is not None:
         os.setgroups([])
@@ -136,22 +159,38 @@ def _set_process_limits(plan: Plan, cgroups: Cgroups) -> None:
         pass
 
 
-def _stage(sources: list[tuple[str, str]], stage_at: str) -> None:
+def _stage(sources: list[tuple[str, str]], stage_at: str, uid: int | None, gid: int | None) -> None:
     """Show sources that only root can reach at a place that everybody can, in a mount namespace of this process."""
     kernel.unshare_mounts()
     # All are opened before the stage covers what lies at its place.
-    descriptors = [_open_source(source, trust) for source, trust in sources]
+    opened = [
+        loops.attach(source) if trust == STAGED_IMAGE else _open_source(source, trust) for source, trust in sources
+    ]
     kernel.mount("modelyard", stage_at, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
-    for number, descriptor in enumerate(descriptors):
+    for number, source in enumerate(opened):
         target = f"{stage_at}/{number}"
-        if descriptor is None:
+        if source is None:
             continue
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+        if isinstance(source, tuple):
+            os.mkdir(target, 0o755)
+            loops.mount_device(*source, target)
+            _own_files(f"{target}/{IMAGE_FILES}", uid, gid)
+            continue
+        if os.path.isdir(f"/proc/self/fd/{source}"):
             os.mkdir(target, 0o755)
         else:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-        kernel.mount(f"/proc/self/fd/{descriptor}", target, None, kernel.MS_BIND | kernel.MS_REC)
-        os.close(descriptor)
+        kernel.mount(f"/proc/self/fd/{source}", target, None, kernel.MS_BIND | kernel.MS_REC)
+        os.close(source)
+
+
+def _own_files(directory: str, uid: int | None, gid: int | None) -> None:
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    if uid is not None and gid is not None:
+        os.chown(directory, uid, gid)
 
 
 def _open_source(source: str, trust: str) -> int | None:

@@ -31,6 +31,7 @@ class InstanceFacts:
     Attributes:
         cgroups_v1, cgroup_v2, cgroup_v2_controllers: as `Cgroups` takes them.
         gpu_devices: device files that it has to itself.
+        account: whose user it runs as.
     """
 
     id: str
@@ -44,6 +45,7 @@ class InstanceFacts:
     cgroup_v2: str | None
     cgroup_v2_controllers: tuple[str, ...]
     gpu_devices: tuple[str, ...]
+    account: str = ""
 
     @property
     def cgroups(self) -> Cgroups:

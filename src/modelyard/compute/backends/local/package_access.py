@@ -48,6 +48,13 @@ class PackageAccess:
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     paths: tuple[str, ...] = ()
 
+    def local_hosts(self) -> list[str]:
+        """`host:port` of every index or proxy that the configuration names."""
+        words = [word for value in self.variables.values() for word in re.split(r"[\s,]+", value)]
+        parts = [urlsplit(word) for word in words if re.match(r"https?://", word)]
+        ports = {"http": 80, "https": 443}
+        return sorted({f"{part.hostname}:{part.port or ports[part.scheme]}" for part in parts if part.hostname})
+
 
 def find_package_access() -> PackageAccess:
     """Ask pip for its configuration (about half a second, once a process)."""

@@ -8,11 +8,9 @@ the port's marks (`WORKSPACE`, `RUN` …) in arguments, environment and files st
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -27,39 +25,24 @@ from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.runtime import Runtime
 from modelyard.compute.backends.local.sandbox import Bind
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
+from modelyard.compute.backends.local.volumes import Storage
 from modelyard.compute.port import CACHE, DATA, LIBRARY, ROOT, RUN, WORKSPACE, Build, Command, Instance, LaunchRefused
 from modelyard.kit.errors import RetryLater
 
 if TYPE_CHECKING:
-    from modelyard.compute.backends.local.records import Plan
+    from modelyard.compute.backends.local.records import Plan, RelayPlan
 
-_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
-_SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_VARIABLE = re.compile(r"[^=\0]+")
-_RESERVED_TARGETS = (
-    "/proc",
-    "/dev",
-    "/sys",
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/etc",
-    "/opt/environment",
-    "/opt/modelyard",
-    "/run/modelyard",
-    "/var/cache/modelyard-data",
-)
-_MAX_ADDRESS_BYTES = 107
 _PATH = "/opt/environment/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_BOOT_DIRECTORIES = ("--perms", "0700", "--dir", "/root", "--perms", "1777", "--dir", "/tmp", "--dir", "/workspace")  # noqa: S108 - the instance's own
 _SHARED_MODE, _CACHE_MODE, _OWN_MODE, _TEMPORARY_MODE = 0o2770, 0o3770, 0o2770, 0o1777
 
 
 WORKSPACE_DIRECTORY = "workspace"
 HOME_DIRECTORY = "home"
 TEMPORARY_DIRECTORY = "tmp"
+WORKING_FILES = (WORKSPACE_DIRECTORY, HOME_DIRECTORY, TEMPORARY_DIRECTORY, "boot", "boot.image")
+"""What an instance leaves in its directory that nobody needs once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,46 +108,30 @@ class Machine:
         return {name: f"{run}/{name}.sock" for name in instance.sockets}
 
 
-def is_instance_id(text: str) -> bool:
-    """Whether this has the form of an instance's id; only then it can be part of a path."""
-    return _ID.fullmatch(text) is not None
+@dataclass(frozen=True, slots=True)
+class Storages:
+    """What an instance has beside its own directories: the root of its file system, and volumes by where it sees them."""
+
+    boot: Storage | None = None
+    volumes: Mapping[str, Storage] = field(default_factory=dict[str, Storage])
+
+    @property
+    def directories(self) -> list[str]:
+        """What has to be measured, because no file system holds to its size."""
+        every = [*self.volumes.values(), *([self.boot] if self.boot else [])]
+        return [str(storage.path) for storage in every if not storage.is_image]
 
 
-def check(instance: Instance, machine: Machine, gpu_count: int) -> None:
-    """Raise `LaunchRefused` for what can never run, with all that is wrong about it."""
-    faults: list[str] = []
-    for name, value in (
-        ("id", instance.id),
-        ("workload_id", instance.workload_id),
-        ("project_id", instance.project_id),
-    ):
-        if not _ID.fullmatch(value):
-            faults.append(f"{name} '{value}' must have 1 to 100 characters of a-z, 0-9, '.' and '-'")
-    limits = instance.limits
-    if limits.cpus <= 0 or limits.memory_bytes <= 0 or limits.pids <= 0:
-        faults.append("limits must be greater than zero")
-    if limits.gpus > gpu_count:
-        faults.append(f"it asks for {limits.gpus} GPUs and this machine has {gpu_count}")
-    faults += [f"'{name}' can't be a socket's name" for name in instance.sockets if not _SOCKET.fullmatch(name)]
-    faults += [f"'{name}' can't be a port's name" for name in instance.ports if not _SOCKET.fullmatch(name)]
-    faults += [
-        f"the socket's path {path} is longer than {_MAX_ADDRESS_BYTES} bytes: choose a shorter home directory"
-        for path in machine.sockets(instance).values()
-        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES
-    ]
-    faults += [fault for mount in instance.mounts if (fault := _mount_fault(mount.source, mount.target))]
-    if isinstance(instance.task, Command):
-        faults += _command_faults(instance.task, instance)
-    elif instance.environment is None:
-        faults.append("a build needs an environment")
-    if machine.settings.needs_isolation and machine.isolation is Isolation.NONE and isinstance(instance.task, Command):
-        faults.append("this machine can't isolate workloads and the settings forbid to run them without")
-    if faults:
-        raise LaunchRefused("; ".join(faults).capitalize() + ".")
-
-
-def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | None, gpu_devices: list[str]) -> Plan:
+def make_plan(
+    instance: Instance,
+    machine: Machine,
+    uid: int | None,
+    gid: int | None,
+    gpu_devices: list[str],
+    storages: Storages | None = None,
+) -> Plan:
     """The plan. Raises `RetryLater` while the environment is not built."""
+    storages = storages or Storages()
     place = machine.place(instance.id, instance.project_id)
     settings = machine.settings
     groups = machine.groups.of(instance.id)
@@ -191,8 +158,11 @@ def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | 
         "cpus": instance.limits.cpus,
         "memory_bytes": instance.limits.memory_bytes,
         "pids": instance.limits.pids,
-        "storage_bytes": instance.limits.storage_bytes,
-        "storage_directories": [str(path) for path in (place.workspace, place.home, place.temporary, place.run)],
+        "storage_bytes": _measured_bytes(instance),
+        "storage_directories": [
+            *storages.directories,
+            *(str(path) for path in (place.workspace, place.home, place.temporary, place.run)),
+        ],
         "storage_interval_seconds": settings.storage_interval_seconds,
         "run_directory": str(place.run),
         "ports": list(instance.ports),
@@ -212,10 +182,27 @@ def make_plan(instance: Instance, machine: Machine, uid: int | None, gid: int | 
     if isinstance(instance.task, Build):
         _plan_build(plan, instance, machine, place)
     elif is_plain:
-        _plan_plain(plan, instance, instance.task, machine, place)
+        _plan_plain(plan, instance, instance.task, machine, place, storages)
     else:
-        _plan_sandbox(plan, instance, instance.task, machine, place, gpu_devices)
+        _plan_sandbox(plan, instance, instance.task, machine, place, gpu_devices, storages)
+        if instance.has_own_network:
+            plan["relay"] = _relay(instance, machine, place)
     return plan
+
+
+def _measured_bytes(instance: Instance) -> int | None:
+    """What all that is measured may take together. Storage whose file system holds to its size takes none of it."""
+    if instance.boot_bytes is None:
+        return instance.limits.storage_bytes
+    return instance.boot_bytes + sum(volume.size_bytes for volume in instance.volumes)
+
+
+def _relay(instance: Instance, machine: Machine, place: Place) -> RelayPlan:
+    return {
+        "socket": f"{place.run}/relay.sock",
+        "doors": list(instance.doors),
+        "allowed": machine.packages.local_hosts(),
+    }
 
 
 def _plan_build(plan: Plan, instance: Instance, machine: Machine, place: Place) -> None:
@@ -239,7 +226,9 @@ def _plan_build(plan: Plan, instance: Instance, machine: Machine, place: Place) 
     }
 
 
-def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place) -> None:
+def _plan_plain(
+    plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place, storages: Storages
+) -> None:
     environment = _built_environment(instance, command, machine)
     real = {
         WORKSPACE: str(place.workspace),
@@ -264,13 +253,20 @@ def _plan_plain(plan: Plan, instance: Instance, command: Command, machine: Machi
         "tmp": str(place.temporary),
         "opt/modelyard/lib": str(machine.runtime.package_root),
         **({"opt/environment": str(environment)} if environment else {}),
+        **{target.lstrip("/"): str(storage.path) for target, storage in storages.volumes.items()},
         **{mount.target.lstrip("/"): mount.source for mount in instance.mounts},
     }
     plan["links"] = [(f"{place.links}/{name}", target) for name, target in links.items()]
 
 
 def _plan_sandbox(
-    plan: Plan, instance: Instance, command: Command, machine: Machine, place: Place, gpu_devices: list[str]
+    plan: Plan,
+    instance: Instance,
+    command: Command,
+    machine: Machine,
+    place: Place,
+    gpu_devices: list[str],
+    storages: Storages,
 ) -> None:
     environment = _built_environment(instance, command, machine)
     inside = {
@@ -284,8 +280,10 @@ def _plan_sandbox(
     variables = _variables(command, machine, "/opt/modelyard/lib", _PATH, "/root", "/tmp")  # noqa: S108 - the instance's own
     _fill(plan, command, variables, "/opt/environment/bin/python", inside, place)
     stage_at = sandbox.stage_directory() if machine.isolation is Isolation.WORKLOAD_USER else None
-    binds = _binds(instance, machine, place, environment, gpu_devices)
+    root = [_storage_bind(storages.boot, "/")] if storages.boot else []
+    binds = [*root, *_binds(instance, machine, place, environment, gpu_devices, storages)]
     bind_arguments, staged = sandbox.bind_arguments(binds, stage_at)
+    root_arguments, bind_arguments = bind_arguments[: 3 * len(root)], bind_arguments[3 * len(root) :]
     bwrap = str(machine.runtime.bwrap)
     if stage_at is not None and machine.runtime.bwrap_root is not None:
         bwrap = bwrap.replace(str(machine.runtime.bwrap_root), f"{stage_at}/{len(staged)}", 1)
@@ -293,8 +291,10 @@ def _plan_sandbox(
     plan["stage"] = staged
     plan["stage_at"] = stage_at or ""
     plan["sandbox_arguments"] = [
-        *sandbox.namespace_arguments(),
+        *sandbox.namespace_arguments(has_own_network=instance.has_own_network),
+        *root_arguments,
         *sandbox.system_arguments(machine.settings.system_directories),
+        *(_BOOT_DIRECTORIES if storages.boot else ()),
         *bind_arguments,
         *("--chdir", "/workspace"),
         *sandbox.environment_arguments(plan["env"]),
@@ -302,17 +302,30 @@ def _plan_sandbox(
     plan["argv"] = sandbox.command_line(bwrap, plan["argv"])
 
 
+def _storage_bind(storage: Storage, target: str) -> Bind:
+    return Bind(str(storage.path), target, is_writable=True, is_image=storage.is_image)
+
+
 def _binds(
-    instance: Instance, machine: Machine, place: Place, environment: Path | None, gpu_devices: list[str]
+    instance: Instance,
+    machine: Machine,
+    place: Place,
+    environment: Path | None,
+    gpu_devices: list[str],
+    storages: Storages,
 ) -> list[Bind]:
     # The instance's own first: what is shown below /root or /tmp must not be hidden by them.
-    binds = [
+    own = [
         Bind(str(place.home), "/root", is_writable=True),
         Bind(str(place.workspace), "/workspace", is_writable=True),
-        Bind(str(place.run), "/run/modelyard", is_writable=True),
         Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
         Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
         Bind(str(place.entries), "/var/cache/modelyard-data"),
+    ]
+    binds = [
+        # What has a root of its own shares nothing with the rest of its project either.
+        *(own if storages.boot is None else ()),
+        Bind(str(place.run), "/run/modelyard", is_writable=True),
         Bind(str(machine.runtime.etc / "passwd"), "/etc/passwd"),
         Bind(str(machine.runtime.etc / "group"), "/etc/group"),
         Bind(str(machine.runtime.package_root), "/opt/modelyard/lib"),
@@ -322,6 +335,7 @@ def _binds(
         more = (facts.base_prefix, *facts.library_directories) if facts else ()
         binds += sandbox.interpreter_binds(environment / "bin" / "python", more)
         binds.append(Bind(str(environment), "/opt/environment"))
+    binds += [_storage_bind(storage, target) for target, storage in storages.volumes.items()]
     binds += [Bind(path, path, is_optional=True) for path in machine.packages.paths if not sandbox.is_seen(path)]
     mounts = sorted(instance.mounts, key=lambda mount: mount.target)
     binds += [Bind(mount.source, mount.target, is_writable=not mount.read_only, is_shared=True) for mount in mounts]
@@ -383,33 +397,3 @@ def _directories(machine: Machine, place: Place, uid: int | None, gid: int | Non
         (str(place.run), 0o770, user, group),
         (str(place.temporary), _TEMPORARY_MODE, user, group),
     ]
-
-
-def _mount_fault(source: str, target: str) -> str | None:
-    if not _is_plain_path(source) or source == "/":
-        return f"'{source}' can't be mounted: it must be an absolute path without '..'"
-    if not _is_plain_path(target) or target in {"/", "/opt", "/run", "/var", "/root", "/workspace"}:
-        return f"nothing can be mounted at '{target}'"
-    if any(target == reserved or target.startswith(f"{reserved}/") for reserved in _RESERVED_TARGETS):
-        return f"nothing can be mounted at '{target}': that is the system's"
-    return None
-
-
-def _is_plain_path(path: str) -> bool:
-    return path.startswith("/") and "\0" not in path and os.path.normpath(path) == path
-
-
-def _command_faults(command: Command, instance: Instance) -> list[str]:
-    faults: list[str] = []
-    if not command.argv:
-        faults.append("the command is empty")
-    elif command.argv[0] == "{python}" and instance.environment is None:
-        faults.append("{python} needs an environment")
-    if any("\0" in text for text in (*command.argv, *command.env.values())):
-        faults.append("arguments and variables must not contain NUL")
-    faults += [f"'{name}' can't be a variable's name" for name in command.env if not _VARIABLE.fullmatch(name)]
-    for name in command.files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name or name in {".", ""}:
-            faults.append(f"'{name}' can't be a file's name")
-    return faults

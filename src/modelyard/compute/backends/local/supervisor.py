@@ -16,6 +16,7 @@ import fcntl
 import os
 import resource
 import select
+import sys
 import time
 
 from modelyard.compute.backends.local import (
@@ -45,6 +46,7 @@ _QUIET_SECONDS = 0.05
 _DRAIN_SECONDS = 10.0
 _END_SECONDS = 30.0
 _RECORD_SECONDS = 3600.0
+_RELAY_PAUSE_SECONDS = 1.0
 
 
 def main(directory: str) -> int:
@@ -90,6 +92,8 @@ class Supervisor:
         self._child = 0
         self._init = 0
         self._wait_status: int | None = None
+        self._relay = 0
+        self._relay_at: float | None = None
 
     def run(self) -> None:
         """From the record of this supervisor to the record of the exit."""
@@ -161,6 +165,7 @@ class Supervisor:
         os.set_blocking(self._status, False)
         self._started_at = time.time()
         self._began = time.monotonic()
+        self._start_relay()
         self._child = child.spawn(self._plan, self._cgroups, write_end, status_end, failure_end)
         for descriptor in (write_end, status_end, failure_end):
             os.close(descriptor)
@@ -171,6 +176,23 @@ class Supervisor:
         if self._data_door is not None:
             self._poll.register(self._data_door.fileno(), select.POLLIN)
         self._open_watch()
+
+    def _start_relay(self) -> None:
+        """Again and again, should it be killed: without it the instance would be cut off from the world."""
+        self._relay_at = None
+        relay = self._plan.get("relay")
+        if relay is None or self._ending.is_begun:
+            return
+        user = [str(self._plan[name]) if self._plan[name] is not None else "-" for name in ("uid", "gid")]
+        program = [
+            sys.executable,
+            "-I",
+            "-S",
+            f"{os.path.dirname(__file__)}/relay.py",
+            records.relay_json(relay),
+            *user,
+        ]
+        self._relay = child.spawn_relay(program, self._cgroups)
 
     def _open_watch(self) -> None:
         try:
@@ -217,7 +239,8 @@ class Supervisor:
             moments.append(self._kill_at)
         if self._plan["timeout_seconds"] is not None and not self._ending.is_begun:
             moments.append(self._began + self._plan["timeout_seconds"])
-        moments += [moment for moment in (self._quiet_until, self._gauge.due_at, self._insist_at) if moment is not None]
+        waits = (self._quiet_until, self._gauge.due_at, self._insist_at, self._relay_at)
+        moments += [moment for moment in waits if moment is not None]
         return max(int((min(moments) - now) * 1000) + 1, 0)
 
     def _look(self) -> None:
@@ -227,6 +250,8 @@ class Supervisor:
         if self._quiet_until is not None and now >= self._quiet_until:
             self._quiet_until = None
             self._poll.register(self._watch, select.POLLIN)
+        if self._relay_at is not None and now >= self._relay_at:
+            self._start_relay()
         self._look_for_request()
         if plan["timeout_seconds"] is not None and now - self._began >= plan["timeout_seconds"]:
             self._begin_end("TIME_LIMIT", plan["grace_seconds"], limit=verdict.duration(plan["timeout_seconds"]))
@@ -336,6 +361,8 @@ class Supervisor:
         for pid, status in processes.reap():
             if pid == self._child:
                 self._wait_status = status
+            elif pid == self._relay:
+                self._relay, self._relay_at = 0, time.monotonic() + _RELAY_PAUSE_SECONDS
         if any(number in (kernel.SIGTERM, kernel.SIGINT) for number in numbers):
             self._begin_end("STOPPED", self._plan["grace_seconds"])
 

@@ -240,6 +240,31 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_nas_volumes_state"), ["state"], unique=False)
 
     op.create_table(
+        "notebooks",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("description", sa.String(length=512), nullable=True),
+        sa.Column("tags", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("spec", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("status", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("desired", sa.String(length=16), nullable=False),
+        sa.Column("state", sa.String(length=48), nullable=False),
+        sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("created_by", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("notebooks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_notebooks_project_id"), ["project_id"], unique=False)
+        batch_op.create_index("ix_notebooks_project_name", ["project_id", "name"], unique=False)
+        batch_op.create_index("ix_notebooks_project_newest", ["project_id", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_notebooks_state"), ["state"], unique=False)
+
+    op.create_table(
         "projects",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -716,6 +741,13 @@ def downgrade() -> None:
 
     op.drop_table("routes")
     op.drop_table("projects")
+    with op.batch_alter_table("notebooks", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_notebooks_state"))
+        batch_op.drop_index("ix_notebooks_project_newest")
+        batch_op.drop_index("ix_notebooks_project_name")
+        batch_op.drop_index(batch_op.f("ix_notebooks_project_id"))
+
+    op.drop_table("notebooks")
     with op.batch_alter_table("nas_volumes", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_nas_volumes_state"))
         batch_op.drop_index(batch_op.f("ix_nas_volumes_project_id"))

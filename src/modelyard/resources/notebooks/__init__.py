@@ -1,0 +1,1 @@
+"""Notebooks: a JupyterLab of one's own, with storage that stays."""

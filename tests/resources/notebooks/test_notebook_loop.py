@@ -1,0 +1,316 @@
+"""Notebooks on a control loop that is stepped by hand, with compute and gateway that misbehave on demand; on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.compute.port import Cause, Environment
+from modelyard.control.reconciler import Again, Reconciler
+from modelyard.control.work import Finished, Lease, WorkQueue
+from modelyard.db.engine import Database
+from modelyard.db.migrate import upgrade
+from modelyard.kit.errors import RetryLater
+from modelyard.kit.paging import PageRequest
+from modelyard.objectstore.hosts import StoreHosts
+from modelyard.resources.flavors.service import Flavors
+from modelyard.resources.images.service import Images
+from modelyard.resources.notebooks.instances import NotebookSite
+from modelyard.resources.notebooks.reconciler import NotebookReconciler
+from modelyard.resources.notebooks.repository import NotebookFilter
+from modelyard.resources.notebooks.schemas import NotebookCreate, NotebookOut
+from modelyard.resources.notebooks.service import Notebooks
+from modelyard.resources.projects.model import Caller, TokenKind
+from modelyard.resources.projects.service import Projects, new_project_keys
+from modelyard.resources.projects.tokens import TokenSigner
+from modelyard.resources.routes.reconciler import RouteReconciler
+from modelyard.resources.routes.service import Routes
+from modelyard.resources.sessions.origins import Origins
+from modelyard.resources.storages.service import Storages
+from modelyard.resources.workloads import probe
+from modelyard.resources.workloads.observer import WorkloadObserver
+from modelyard.resources.workloads.reconciler import WorkloadReconciler
+from modelyard.resources.workloads.service import Workloads
+from modelyard.resources.workloads.volumes import VolumeReconciler
+from modelyard.server import schema
+from modelyard.testing.clock import ShiftedClock
+from modelyard.testing.compute import FakeCompute, Script
+from modelyard.testing.gateway import FakeGateway
+
+HTTP, HTTPS = "http://127.0.0.1:1", "https://127.0.0.1:2"
+
+
+class Rig:
+    """Notebooks over fakes. `answers` says whether Jupyter does."""
+
+    def __init__(self, database: Database, directory: Path) -> None:
+        self.clock = ShiftedClock()
+        self.compute = FakeCompute(clock=self.clock)
+        self.gateway = FakeGateway()
+        self.database = database
+        self.answers: Callable[[], bool] = lambda: True
+        self.has_image = True
+        origins = Origins(HTTP, HTTPS)
+        self.projects = Projects(database, TokenSigner(b"k" * 32))
+        images = Images(database, directory / "none.yaml", self._is_present)
+        flavors = Flavors(directory / "none-flavors.yaml")
+        storages = Storages(database, StoreHosts(None, frozenset(), {}), door_url=HTTP, volumes_root=directory)  # type: ignore[arg-type]
+        self.workloads = Workloads(database, self.compute)
+        routes = Routes()
+        self.notebooks = Notebooks(database, images, flavors, storages, self.workloads, origins, self.clock)
+        reconcilers: list[Reconciler] = [
+            WorkloadReconciler(database, self.compute, self._token, clock=self.clock),
+            VolumeReconciler(self.compute),
+            RouteReconciler(database, self.gateway),
+            NotebookReconciler(
+                database, self.projects, images, flavors, storages, self.workloads, routes,
+                NotebookSite("kr1", origins), self.clock,
+            ),
+        ]  # fmt: skip
+        self.reconcilers = {each.kind: each for each in reconcilers}
+        self.queue = WorkQueue(database, "test", clock=self.clock)
+        self.observer = WorkloadObserver(database, self.compute, self.workloads)
+        self.caller: Caller
+
+    async def make(self, **changes: Any) -> str:
+        """A notebook; its id."""
+        request = {
+            "notebookName": "first", "imageId": "Ubuntu 22.04 CPU Python Notebook", "flavorId": "m2.c1m2",
+            "bootStorageSize": 10, "dataStorageSize": 20,
+        } | changes  # fmt: skip
+        return (await self.notebooks.create(self.caller, NotebookCreate.model_validate(request))).notebook_id
+
+    async def get(self, notebook_id: str) -> NotebookOut:
+        return await self.notebooks.get(self.caller, notebook_id)
+
+    async def state(self, notebook_id: str) -> str:
+        return (await self.get(notebook_id)).notebook_status_code
+
+    async def count(self) -> int:
+        return (await self.notebooks.list(self.caller, NotebookFilter(), PageRequest(1, None))).total_count
+
+    async def settle(self) -> None:
+        """Do all that is due now."""
+        for _ in range(300):
+            with suppress(RetryLater):
+                await self.observer.look(await self.workloads.live())
+            items = await self.queue.claim(list(self.reconcilers), 20)
+            if not items:
+                return
+            for item in items:
+                await self.queue.claim((), 0, finished=[await self._reconcile(item)])
+        raise AssertionError("the loop does not settle")
+
+    async def until(self, notebook_id: str, state: str) -> None:
+        """Let time pass until it is in this state."""
+        for _ in range(60):
+            await self.settle()
+            if await self.state(notebook_id) == state:
+                return
+            self.clock.advance(1.0)
+        raise AssertionError(f"{await self.get(notebook_id)}")
+
+    async def _reconcile(self, item: Any) -> Finished:
+        try:
+            outcome = await self.reconcilers[item.kind].reconcile(item.key, Lease(item))
+        except RetryLater as later:
+            return Finished(item, 0.5, str(later))
+        return Finished(item, outcome.after_seconds if isinstance(outcome, Again) else None)
+
+    def _is_present(self, _environment: Environment) -> bool:
+        return self.has_image
+
+    async def _token(self, _workload: Any) -> str:
+        return "token"
+
+
+@asynccontextmanager
+async def rig_on(database_url: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    schema.all_metadata()
+    database = Database(database_url)
+    await upgrade(database)
+    made = Rig(database, directory)
+    project = await made.projects.ensure("default", new_project_keys())
+    made.caller = Caller(project, "user:test", TokenKind.ACCESS)
+
+    async def is_ready(_socket: str, path: str, **_: Any) -> bool:
+        assert path == "/api"
+        return made.answers()
+
+    monkeypatch.setattr(probe, "is_ready", is_ready)
+    try:
+        yield made
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def rig(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    async with rig_on(database_url, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+async def small_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    """On SQLite, for what the database has no part in."""
+    async with rig_on(f"sqlite:///{tmp_path / 'test.db'}", tmp_path, monkeypatch) as made:
+        yield made
+
+
+async def test_created_opened_stopped_started_deleted(rig: Rig) -> None:
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    (running,) = rig.compute.alive_ids
+    launched = rig.compute.instance(running)
+    assert launched.boot_bytes == 10 * 2**30
+    assert [(volume.id, volume.target, volume.size_bytes) for volume in launched.volumes] == [
+        (notebook, "/root/easymaker", 20 * 2**30)
+    ]
+    assert launched.has_own_network
+    (route,) = await rig.gateway.list_routes()
+    assert route.id == notebook
+    shown = await rig.get(notebook)
+    assert shown.url == f"http://127.0.0.1:1/open/notebook/{notebook}?path=/lab"
+    await rig.notebooks.stop(rig.caller, notebook)
+    await rig.until(notebook, "STOPPED")
+    assert rig.compute.alive_ids == []
+    assert await rig.gateway.list_routes() == []
+    assert rig.compute.volumes == {notebook}
+    await rig.notebooks.start(rig.caller, notebook)
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    (again,) = rig.compute.alive_ids
+    assert again.split(".")[0] != running.split(".")[0], "each start has boot storage of its own"
+    await rig.notebooks.delete(rig.caller, notebook)
+    for _ in range(30):
+        await rig.settle()
+        rig.clock.advance(1.0)
+    assert await rig.count() == 0
+    assert (rig.compute.alive_ids, rig.compute.volumes) == ([], set())
+    assert await rig.workloads.live() == []
+
+
+async def test_health_changes_by_itself(small_rig: Rig) -> None:
+    rig = small_rig
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    rig.answers = lambda: False
+    await rig.until(notebook, "ACTIVE_UNHEALTHY")
+    assert (await rig.get(notebook)).status_reason == "NOT_ANSWERING"
+    rig.answers = lambda: True
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    (running,) = rig.compute.alive_ids
+    rig.answers = lambda: False
+    rig.compute.kill(running, Cause.SIGNAL, "it was killed")
+    await rig.until(notebook, "ACTIVE_UNHEALTHY")
+    rig.answers = lambda: True
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    assert rig.compute.alive_ids != [running]
+
+
+async def test_a_creation_that_fails_leaves_nothing(rig: Rig) -> None:
+    rig.answers = lambda: False
+    notebook = await rig.make()
+    await rig.settle()
+    (running,) = rig.compute.alive_ids
+    rig.compute.print(running, "no space\n")
+    rig.compute.finish(running, 1)
+    await rig.until(notebook, "CREATE_FAILED")
+    assert (await rig.get(notebook)).last_log_lines == ["no space"]
+    for _ in range(10):
+        await rig.settle()
+        rig.clock.advance(1.0)
+    assert rig.compute.volumes == set()
+    with pytest.raises(Exception, match="create a new one"):
+        await rig.notebooks.start(rig.caller, notebook)
+
+
+async def test_a_start_that_fails_keeps_the_data(small_rig: Rig) -> None:
+    rig = small_rig
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    await rig.notebooks.stop(rig.caller, notebook)
+    await rig.until(notebook, "STOPPED")
+    rig.answers = lambda: False
+    await rig.notebooks.start(rig.caller, notebook)
+    await rig.settle()
+    rig.compute.finish(rig.compute.alive_ids[0], 3)
+    await rig.until(notebook, "START_FAILED")
+    assert rig.compute.volumes == {notebook}
+    rig.answers = lambda: True
+    await rig.notebooks.start(rig.caller, notebook)
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8])
+async def test_stop_and_delete_win_at_any_step(small_rig: Rig, steps: int) -> None:
+    """Some of what is due is done, then the wish comes."""
+    rig = small_rig
+    for wish in ("stop", "delete"):
+        notebook = await rig.make(notebookName=wish)
+        for _ in range(steps):
+            items = await rig.queue.claim(list(rig.reconcilers), 1)
+            for item in items:
+                await rig.queue.claim((), 0, finished=[await rig._reconcile(item)])
+        if wish == "stop":
+            await rig.notebooks.stop(rig.caller, notebook)
+            await rig.until(notebook, "STOPPED")
+            assert rig.compute.alive_ids == []
+        await rig.notebooks.delete(rig.caller, notebook)
+        for _ in range(30):
+            await rig.settle()
+            rig.clock.advance(1.0)
+        assert (await rig.count(), rig.compute.alive_ids, rig.compute.volumes) == (0, [], set())
+
+
+async def test_what_does_not_end_is_told_and_ends_after_all(small_rig: Rig) -> None:
+    rig = small_rig
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    (running,) = rig.compute.alive_ids
+    rig.compute.scripts[running] = Script(exit_on_stop=None)
+    await rig.notebooks.stop(rig.caller, notebook)
+    await rig.settle()
+    rig.clock.advance(400.0)
+    await rig.until(notebook, "STOP_FAILED")
+    assert "do not end" in ((await rig.get(notebook)).status_message or "")
+    await rig.notebooks.stop(rig.caller, notebook)
+    assert await rig.state(notebook) == "STOP_IN_PROGRESS"
+    rig.compute.finish(running)
+    await rig.until(notebook, "STOPPED")
+
+
+async def test_nobody_at_work_stops_it_where_that_was_asked_for(small_rig: Rig) -> None:
+    rig = small_rig
+    lasting, idle = await rig.make(notebookName="lasting"), await rig.make(notebookName="idle", idleStopMinutes=1)
+    await rig.until(idle, "ACTIVE_HEALTHY")
+    await rig.until(lasting, "ACTIVE_HEALTHY")
+    for running in rig.compute.alive_ids:
+        rig.compute.report(running, {"step": "idle", "message": "", "last_activity": 1_800_000_000})
+    await rig.until(idle, "STOPPED")
+    assert (await rig.get(idle)).status_reason == "IDLE"
+    assert await rig.state(lasting) == "ACTIVE_HEALTHY"
+    assert (await rig.get(lasting)).last_activity_datetime is not None
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"step": 5, "message": ["x"], "steps": "many", "disk": [1], "last_activity": "now"},
+        {
+            "step": "running",
+            "steps": [1, {"step": 7}, {"step": "x", "seconds": "long"}],
+            "disk": {"boot": ["a", 1], "data": 5},
+        },
+        {"step": "x" * 5000, "message": "y" * 5000, "last_activity": 1e300, "kept": "no", "reset": [1]},
+    ],
+)
+async def test_a_senseless_report_harms_nothing(rig: Rig, report: dict[str, Any]) -> None:
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    rig.compute.report(rig.compute.alive_ids[0], report)
+    await rig.settle()
+    assert await rig.state(notebook) == "ACTIVE_HEALTHY"

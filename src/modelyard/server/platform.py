@@ -36,12 +36,13 @@ from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.sessions.observer import VisitObserver
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
+from modelyard.resources.workloads.sweeper import OrphanSweeper
 from modelyard.server.app import create_app
 from modelyard.server.backends import Backends, make_backends, renew_certificates
 from modelyard.server.credentials import ensure_first_project
 from modelyard.server.doors.guard import Guard
 from modelyard.server.home import Home
-from modelyard.server.services import Services, make_reconcilers, make_services
+from modelyard.server.services import Services, is_project_of, make_reconcilers, make_services
 from modelyard.server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,8 @@ class Platform:
         shipping = ShippingLoop(shipper, services.workloads, services.projects)
         self._loop("the observer", observer.run())
         self._loop("the visit observer", VisitObserver(services.visits, services.sessions).run())
+        sweeper = OrphanSweeper(self._database, backends.compute, is_project_of(services.projects))
+        self._loop("the search for orphans", sweeper.run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the log shipper", shipping.run())
         collector = Collector(self._database, services.metrics, services.workloads)

@@ -48,6 +48,7 @@ from modelyard.resources.workloads.admission import AdmissionSettings
 from modelyard.resources.workloads.model import Workload
 from modelyard.resources.workloads.reconciler import WorkloadReconciler
 from modelyard.resources.workloads.service import Workloads
+from modelyard.resources.workloads.sweeper import IsProject
 from modelyard.resources.workloads.volumes import VolumeReconciler
 from modelyard.server.backends import Backends, make_origins
 from modelyard.server.home import Home, secret_key
@@ -211,6 +212,15 @@ def _metric_limits(settings: Settings) -> MetricLimits:
 
 def _admission(settings: Settings) -> AdmissionSettings:
     return AdmissionSettings(settings.compute.cpu_overcommit, settings.compute.memory_overcommit)
+
+
+def is_project_of(projects: Projects) -> IsProject:
+    """Whether a workload's project is there; the platform's own workloads have a project without a row."""
+
+    async def _is_project(project_id: str) -> bool:
+        return project_id == PLATFORM_PROJECT or await projects.get(project_id) is not None
+
+    return _is_project
 
 
 def _token_source(projects: Projects):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +27,7 @@ class Flavor(BaseModel):
     @property
     def id(self) -> str:
         """Stable: made from the name."""
-        return str(uuid.uuid5(_NAMESPACE, self.name))
+        return _id_of(self.name)
 
     @property
     def memory_bytes(self) -> int:
@@ -37,3 +38,8 @@ class Flavor(BaseModel):
     def core_type(self) -> str:
         """`GPU` or `CPU`."""
         return "GPU" if self.gpus else "CPU"
+
+
+@cache
+def _id_of(name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, name))

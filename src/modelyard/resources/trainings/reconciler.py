@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -95,7 +96,7 @@ class TrainingReconciler:
         if LIFECYCLE.is_final(TrainingState(row.state)):
             return Done()
         if workload is not None:
-            await self._follow(key, workload, lease)
+            await self._follow(row, workload, lease)
             return Done()
         if row.desired == "stop":
             await self._record(key, lease, Verdict(TrainingState.STOPPED, "STOPPED", "Stopped before it began."))
@@ -199,25 +200,24 @@ class TrainingReconciler:
             return None
         return (await self._snapshots.find(project, snapshot_id)).directory
 
-    async def _follow(self, key: str, workload: Workload, lease: Lease) -> None:
+    async def _follow(self, known: TrainingRow, workload: Workload, lease: Lease) -> None:
         """Show what is seen of the workload; pass a wish to stop on to it."""
         verdict = judge(workload)
         last_lines: tuple[str, ...] = ()
         if verdict.state in (TrainingState.FAIL_TRAIN, TrainingState.CREATE_FAILED):
             last_lines = await self._workloads.last_lines(workload)
+        if known.desired == "run" and _is_shown(known, verdict, workload, last_lines):
+            return
         async with self._database.write() as session:
             await lease.guard(session)
-            row = await repository.by_key(session, key)
+            row = await repository.by_key(session, known.id)
             if row is None:
                 return
             if row.desired == "stop" and not WORKLOAD_LIFECYCLE.is_final(workload.state):
-                await self._workloads.ask(session, key, Desired.STOP)
+                await self._workloads.ask(session, row.id, Desired.STOP)
                 if verdict.state is not TrainingState.STOP_IN_PROGRESS:
                     return
-            status = TrainingStatus.model_validate(row.status)
-            seen = _status(status, verdict, workload, last_lines)
-            provenance = with_inputs(status.provenance, workload.report)
-            row.status = seen.model_copy(update={"provenance": provenance}).model_dump(mode="json")
+            row.status = _status(row, verdict, workload, last_lines)
             _move(session, row, verdict)
 
     async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
@@ -262,17 +262,24 @@ def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:
     move(session, LIFECYCLE, row, verdict.state, reason=verdict.reason, message=verdict.message)
 
 
-def _status(
-    status: TrainingStatus, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]
-) -> TrainingStatus:
+def _is_shown(row: TrainingRow, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]) -> bool:
+    is_told = (row.state, row.reason, row.message) == (verdict.state.value, verdict.reason, verdict.message)
+    return is_told and row.status == _status(row, verdict, workload, last_lines)
+
+
+def _status(row: TrainingRow, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]) -> dict[str, Any]:
+    status = TrainingStatus.model_validate(row.status)
     blamed = workload.failed or next((seen for seen in workload.status.instances if seen.exit is not None), None)
-    return TrainingStatus(
-        started_at=status.started_at or workload.started_at,
-        ended_at=workload.ended_at if LIFECYCLE.is_final(verdict.state) else None,
-        exit_code=_exit_code(blamed),
-        restart_count=workload.status.failure_count,
-        last_lines=last_lines or status.last_lines,
-    )
+    return status.model_copy(
+        update={
+            "started_at": status.started_at or workload.started_at,
+            "ended_at": workload.ended_at if LIFECYCLE.is_final(verdict.state) else None,
+            "exit_code": _exit_code(blamed),
+            "restart_count": workload.status.failure_count,
+            "last_lines": last_lines or status.last_lines,
+            "provenance": with_inputs(status.provenance, workload.report),
+        }
+    ).model_dump(mode="json")
 
 
 def _exit_code(seen: InstanceSeen | None) -> int | None:

@@ -39,8 +39,7 @@ TokenSource = Callable[[Workload], Awaitable[str]]
 
 _FIRST_POLL_SECONDS = 15.0
 _QUEUED_POLL_SECONDS = 60.0
-_LINE = 200
-_QUEUE_HEAD = 10
+_LINE = 50
 _SHIPPING_SECONDS = 30.0
 _LAUNCH_AGAIN_SECONDS = 1.0
 _WAITING = "WAITING_FOR_ROOM"
@@ -94,7 +93,8 @@ class WorkloadReconciler:
         decision = decide(workload, observations, ready, self._clock())
         decision = await self._act(workload, decision, lease)
         decision = await self._tidy(row, workload, decision)
-        await self._apply(workload, decision, lease)
+        if not _is_as_recorded(workload, decision):
+            await self._apply(workload, decision, lease)
         return Done() if decision.again_after_seconds is None else Again(decision.again_after_seconds)
 
     async def _admit(self, workload: Workload, lease: Lease) -> Workload | Again:
@@ -124,11 +124,13 @@ class WorkloadReconciler:
         obstacle: str | None = None
         if row.state == WorkloadState.PENDING.value and _wanted(row) == NOTHING:
             move(session, LIFECYCLE, row, WorkloadState.STARTING)
-        if row.state == WorkloadState.PENDING.value:
+        first = await repository.first_waiting(session)
+        # Behind one that was found not to fit nobody is admitted; that one is woken by all that gives room.
+        if row.state == WorkloadState.PENDING.value and not (first and first.id != row.id and first.reason == _WAITING):
             obstacle = await self._walk_the_line(session, row, capacity)
+            first = await repository.first_waiting(session)
         if row.state != WorkloadState.PENDING.value:  # maybe since another one walked the line
             return workload_of(row)
-        first = await repository.first_waiting(session)
         is_first = first is None or first.id == row.id
         message = obstacle if is_first or first is None else _behind(first)
         if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=_WAITING, message=message):
@@ -226,9 +228,9 @@ class WorkloadReconciler:
     async def _tidy(self, row: WorkloadRow, workload: Workload, decision: Decision) -> Decision:
         """Remove what former attempts have left, once their output had time to come to the log store.
 
-        Of what runs to its end the attempts are few, and people ask why they failed: their output is kept until the workload is removed.
+        What is tried again after a failure has few attempts, and people ask why they failed: all output is kept until the workload is removed.
         """
-        if workload.spec.restart == "never":
+        if workload.spec.failure_restarts:
             return decision
         now = self._clock()
         kept: list[Retired] = []
@@ -317,13 +319,26 @@ async def probe_ready(workload: Workload, observations: Sequence[Observation]) -
     return {seen.id: answer for seen, answer in zip(observations, answers, strict=True)}
 
 
+def _is_as_recorded(workload: Workload, decision: Decision) -> bool:
+    """Whether there is nothing to write down: many hints tell what is known."""
+    return (decision.state, decision.reason, decision.message, decision.status) == (
+        workload.state,
+        workload.reason,
+        workload.message,
+        workload.status,
+    )
+
+
 async def _wake_owner(session: AsyncSession, row: WorkloadRow) -> None:
     await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
 
 
 async def _wake_waiting(session: AsyncSession) -> None:
-    """Something has changed about the room or the line: the first may be admitted, those behind it learn whom they wait for."""
-    for workload_id in sorted(await repository.waiting_ids(session, _QUEUE_HEAD)):
+    """Something has changed about the room or the line: the first may be admitted, and others with it.
+
+    Those behind it learn when they next ask whom they wait for by then: to tell all of them each time would be most of the work of a long line.
+    """
+    for workload_id in await repository.waiting_ids(session, 1):
         await enqueue(session, KIND, workload_id)
 
 

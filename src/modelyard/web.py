@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.routing import APIRoute
+from pydantic import AwareDatetime, BeforeValidator
 
-from modelyard.kit.errors import Fault
-from modelyard.kit.paging import MAX_LIMIT, Page, PageRequest
-from modelyard.wire import Paging
+from modelyard.control.deletions import Deleted
+from modelyard.kit.errors import Fault, Invalid
+from modelyard.kit.paging import MAX_LIMIT, Mark, Page, PageRequest, Sort
+from modelyard.wire import DeletionList, DeletionOut, Header, Paging, blockers_out
 
 T = TypeVar("T")
+
+DEFAULT_LIMIT = 100
+"""Rows after a cursor, where no limit is given."""
 
 
 class WireRoute(APIRoute):
@@ -31,9 +37,72 @@ def page_request(
     return PageRequest(page, limit)
 
 
+def sorted_page_request(*fields: str) -> Callable[..., PageRequest]:
+    """Like `page_request`, for a list that can be sorted by these fields and takes cursors."""
+
+    def _request(
+        request: PageRequest = Depends(page_request),
+        sort: str | None = Query(
+            default=None,
+            description=f"One of {', '.join(fields)}; with a '-' before it descending. Newest first when absent.",
+        ),
+        cursor: str | None = Query(
+            default=None,
+            max_length=2000,
+            description="`paging.nextCursor` of the page before, instead of a page number.",
+        ),
+    ) -> PageRequest:
+        chosen = Sort.parse(sort, fields)
+        if cursor is None:
+            return PageRequest(request.page, request.limit, chosen)
+        if request.page != 1:
+            raise Invalid([Fault("cursor", "takes the place of a page number; give one of them")])
+        return PageRequest(1, request.limit or DEFAULT_LIMIT, chosen, Mark.of_cursor(cursor, chosen))
+
+    return _request
+
+
+def _plus_restored(value: Any) -> Any:
+    # In a query a '+' means a space; who writes +09:00 there means the plus.
+    return _SPACE_FOR_PLUS.sub(r"+\1", value) if isinstance(value, str) else value
+
+
+_SPACE_FOR_PLUS = re.compile(r" (\d\d:?\d\d)$")
+QueryMoment = Annotated[AwareDatetime, BeforeValidator(_plus_restored)]
+"""A moment in a query: ISO 8601 with its offset."""
+
+
 def paging_of(page: Page[T]) -> Paging:
     """The wire form of where a page stands."""
-    return Paging(total_count=page.total_count, page=page.request.page, limit=page.request.limit)
+    return Paging(
+        total_count=page.total_count,
+        is_total_count_exact=page.is_total_exact,
+        page=page.request.page,
+        limit=page.request.limit,
+        next_cursor=page.next_cursor,
+    )
+
+
+def deletions_out(found: Sequence[Deleted]) -> DeletionList:
+    """The wire form of what became of several that were to be deleted."""
+    failed = sum(item.code != 0 for item in found)
+    header = (
+        Header(result_code=1, result_message=f"{failed} of {len(found)} could not be deleted") if failed else Header()
+    )
+    return DeletionList(
+        header=header,
+        result_list=[
+            DeletionOut(
+                id=item.id,
+                is_successful=item.code == 0,
+                result_code=item.code,
+                result_message=item.message,
+                blocker_list=blockers_out(item.blockers),
+                has_more_blockers=item.has_more_blockers,
+            )
+            for item in found
+        ],
+    )
 
 
 def whole(count: int) -> Paging:
@@ -46,6 +115,8 @@ def listed(request: Request, name: str) -> list[str]:
     values = request.query_params.getlist(name)
     if len(values) == 1 and "," in values[0]:
         values = values[0].split(",")
+    if any("\0" in value for value in values):
+        raise Invalid([Fault(name, "must not contain a NUL character")])
     return [value for value in values if value]
 
 

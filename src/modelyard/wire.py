@@ -6,16 +6,18 @@ moments as ISO 8601 with an offset.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from modelyard.kit.errors import UserError
+from modelyard.kit.errors import Blocker, UserError
 from modelyard.kit.names import MAX_DESCRIPTION_CHARACTERS, name_fault, text_fault
 
 MAX_TAGS = 10
+MAX_DELETIONS = 100
 
 
 class Wire(BaseModel):
@@ -56,18 +58,44 @@ class BlockedBy(Wire):
 
 def blocked_by(error: UserError) -> BlockedBy:
     """The wire form of what stands in the way."""
-    return BlockedBy(
-        blocker_list=[BlockerOut(resource_type=item.kind, id=item.id, name=item.name) for item in error.blockers],
-        has_more_blockers=error.has_more_blockers,
-    )
+    return BlockedBy(blocker_list=blockers_out(error.blockers), has_more_blockers=error.has_more_blockers)
+
+
+def blockers_out(blockers: Sequence[Blocker]) -> list[BlockerOut]:
+    """The wire form of things that stand in the way."""
+    return [BlockerOut(resource_type=item.kind, id=item.id, name=item.name) for item in blockers]
+
+
+class DeletionOut(Wire):
+    """What became of one of several that were to be deleted. A `resultCode` above 0 says that it was not, and `resultMessage` why."""
+
+    id: str
+    is_successful: bool
+    result_code: int
+    result_message: str
+    blocker_list: list[BlockerOut] = []
+    has_more_blockers: bool = False
+
+
+class DeletionList(Wire):
+    """What became of each. A head with the `resultCode` 1 means that some were not deleted."""
+
+    header: Header = Header()
+    result_list: list[DeletionOut]
 
 
 class Paging(Wire):
-    """Which part of a list this is. `limit` is null when the whole list was asked for."""
+    """Which part of a list this is. `limit` is absent when the whole list was asked for.
+
+    Long lists are not counted to their end: where `isTotalCountExact` is false there are more than `totalCount`. `nextCursor` gives the
+    page after this one, and is absent on the last one.
+    """
 
     total_count: int
+    is_total_count_exact: bool = True
     page: int
     limit: int | None = None
+    next_cursor: str | None = None
 
 
 class Empty(Wire):

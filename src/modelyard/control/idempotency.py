@@ -7,6 +7,8 @@ Source: the IETF draft "The Idempotency-Key HTTP Header Field".
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.tables import IdempotencyRow
@@ -46,8 +48,22 @@ async def claim(session: AsyncSession, project_id: str, kind: str, key: Idempote
     return await recall(session, project_id, kind, key)
 
 
-def remember(session: AsyncSession, project_id: str, kind: str, key: IdempotencyKey | None, resource_id: str) -> None:
-    """Write down what the key has created, in the same transaction."""
+async def recall_answer(session: AsyncSession, project_id: str, key: IdempotencyKey | None) -> Any:
+    """The answer that was written down with the key."""
+    row = None if key is None else await session.get(IdempotencyRow, (project_id, key.value))
+    return None if row is None else row.answer
+
+
+def remember(
+    session: AsyncSession,
+    project_id: str,
+    kind: str,
+    key: IdempotencyKey | None,
+    resource_id: str,
+    *,
+    answer: Any = None,
+) -> None:
+    """Write down what the key has created, in the same transaction; with the answer, where it can't be made again."""
     if key is not None:
         session.add(
             IdempotencyRow(
@@ -56,6 +72,7 @@ def remember(session: AsyncSession, project_id: str, kind: str, key: Idempotency
                 kind=kind,
                 request_digest=key.request_digest,
                 resource_id=resource_id,
+                answer=answer,
                 created_at=utc_now(),
             )
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from modelyard.db.columns import Table, Utc
+from modelyard.db.columns import Json, Table, Utc
 
 
 class WorkItemRow(Table):
@@ -56,7 +57,7 @@ class EventRow(Table):
 
 
 class IdempotencyRow(Table):
-    """What a client's `Idempotency-Key` has created."""
+    """What a client's `Idempotency-Key` has created, and the answer where it could not be given again from what is there."""
 
     __tablename__ = "idempotency_keys"
 
@@ -65,4 +66,5 @@ class IdempotencyRow(Table):
     kind: Mapped[str] = mapped_column(String(48))
     request_digest: Mapped[str] = mapped_column(String(64))
     resource_id: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[Any | None] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)

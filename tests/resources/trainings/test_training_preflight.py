@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from api_platform import ApiPlatform, api_platform, faults_of, good_training
 
-from modelyard.resources.experiments.reconciler import experiment_directory
+from modelyard.resources.metrics.model import EventFiles
 
 WRONG_IN_FORM_AND_PLACE: dict[str, Any] = {
     "trainingName": "x" * 51,
@@ -122,7 +122,7 @@ async def test_two_that_add_one_experiment_at_once_share_it(api: ApiPlatform) ->
 
 async def test_a_failed_experiment_takes_no_trainings(small_api: ApiPlatform) -> None:
     made = (await small_api.ask("POST", "/experiments", {"experimentName": "broken"}))["experiment"]
-    place = experiment_directory(small_api.home.tensorboard, made["experimentId"])
+    place = EventFiles(small_api.home.tensorboard).of_experiment(made["experimentId"])
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("a file where the directory should be")
     await small_api.reconcile("experiment")

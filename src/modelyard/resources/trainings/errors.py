@@ -35,6 +35,18 @@ class TrainingQuotaExceeded(Conflict):
         super().__init__(sentence, faults=[Fault("project", sentence)])
 
 
+class SourceNotKept(Conflict):
+    """The platform has no copy of the source that a training ran with."""
+
+    code = 409054
+
+    def __init__(self, name: str, note: str | None) -> None:
+        why = note or "it has not read its source yet"
+        super().__init__(
+            f"the source that the training '{name}' ran with is not kept ({why}); copy it without sameSource"
+        )
+
+
 class TrainingHasModels(Blocked):
     """Models made from it stand in the way of a deletion."""
 

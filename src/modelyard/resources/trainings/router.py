@@ -8,17 +8,30 @@ from typing import Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from modelyard.kit.errors import Invalid
+from modelyard.kit.errors import Fault, Invalid
+from modelyard.kit.ids import is_id
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
 from modelyard.resources.projects.access import Access
 from modelyard.resources.projects.model import Caller
+from modelyard.resources.trainings.lifecycle import TrainingState
 from modelyard.resources.trainings.repository import TrainingFilter
-from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingList, TrainingOne
+from modelyard.resources.trainings.schemas import (
+    TRAINING_SORTS,
+    TrainingChange,
+    TrainingCopy,
+    TrainingCreate,
+    TrainingDeletion,
+    TrainingList,
+    TrainingOne,
+)
 from modelyard.resources.trainings.service import Trainings
-from modelyard.web import WireRoute, form_faults, listed, page_request, paging_of
-from modelyard.wire import Empty
+from modelyard.resources.trainings.terms import words
+from modelyard.web import QueryMoment, WireRoute, deletions_out, form_faults, listed, paging_of, sorted_page_request
+from modelyard.wire import DeletionList, Empty, Id, Line
+
+_page_request = sorted_page_request(*TRAINING_SORTS)
 
 
 def create_router(trainings: Trainings, access: Access) -> APIRouter:
@@ -43,18 +56,11 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
 
     @router.get("/trainings")
     async def list_trainings(
-        request: Request,
-        experiment_id: str | None = Query(default=None, alias="experimentId"),
+        wanted: TrainingFilter = Depends(training_filter),
         caller: Caller = Depends(access),
-        page: PageRequest = Depends(page_request),
+        page: PageRequest = Depends(_page_request),
     ) -> TrainingList:
-        """Trainings, newest first; ids, names, states (`…List`) and `experimentId` choose."""
-        wanted = TrainingFilter(
-            ids=listed(request, "trainingIdList"),
-            names=listed(request, "trainingNameList"),
-            states=listed(request, "trainingStatusCodeList"),
-            experiment_id=experiment_id,
-        )
+        """Trainings, newest first. Filters that are given all apply; of several values of one, any will do (of tags, all)."""
         found = await trainings.list(caller, wanted, page)
         return TrainingList(training_list=list(found.items), paging=paging_of(found))
 
@@ -68,6 +74,23 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
     async def get_training(training_id: str, caller: Caller = Depends(access)) -> TrainingOne:
         """One training."""
         return TrainingOne(training=await trainings.get(caller, training_id))
+
+    @router.post("/trainings/bulk-delete")
+    async def delete_trainings(body: TrainingDeletion, caller: Caller = Depends(access)) -> DeletionList:
+        """Delete those of several that can be deleted, and say of each what became of it."""
+        return deletions_out(await trainings.delete_many(caller, body.training_id_list))
+
+    @router.get("/trainings/{training_id}/copy")
+    async def copy_training(
+        training_id: str,
+        same_source: bool = Query(
+            default=False, alias="sameSource", description="The source that it ran with, also if its path has changed."
+        ),
+        caller: Caller = Depends(access),
+    ) -> TrainingCopy:
+        """The settings of a training as a request that creates it again."""
+        request = await trainings.copy(caller, training_id, has_same_source=same_source)
+        return TrainingCopy(training_request=request)
 
     @router.put("/trainings/{training_id}")
     async def change_training(training_id: str, body: TrainingChange, caller: Caller = Depends(access)) -> TrainingOne:
@@ -106,3 +129,46 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
         return EventList(event_list=events_out(await trainings.events(caller, training_id)))
 
     return router
+
+
+def training_filter(
+    request: Request,
+    experiment_id: Id | None = Query(default=None, alias="experimentId"),
+    training_id_list: list[str] | None = Query(default=None, alias="trainingIdList"),
+    training_name_list: list[str] | None = Query(default=None, alias="trainingNameList", description="Exact names."),
+    training_status_code_list: list[str] | None = Query(default=None, alias="trainingStatusCodeList"),
+    experiment_id_list: list[str] | None = Query(default=None, alias="experimentIdList"),
+    image_id_list: list[str] | None = Query(default=None, alias="imageIdList"),
+    flavor_id_list: list[str] | None = Query(default=None, alias="flavorIdList"),
+    tag: list[Line] | None = Query(default=None, description="`key` or `key=value`; may be repeated."),
+    name_contains: Line | None = Query(default=None, alias="nameContains", max_length=50),
+    search: Line | None = Query(
+        default=None, max_length=200, description="Beginnings of words of name, description and tags; or an id."
+    ),
+    created_from: QueryMoment | None = Query(default=None, alias="createdFrom"),
+    created_to: QueryMoment | None = Query(default=None, alias="createdTo", description="Not itself in."),
+) -> TrainingFilter:
+    """Which trainings are wanted. Raises `Invalid` with all that is wrong."""
+    states = listed(request, "trainingStatusCodeList")
+    found_words = () if search is None or is_id(search) else words(search)
+    faults: list[Fault] = []
+    if unknown := [state for state in states if state not in set(TrainingState)]:
+        known = ", ".join(TrainingState)
+        faults.append(Fault("trainingStatusCodeList", f"'{unknown[0]}' is no state of a training; they are {known}"))
+    if search is not None and not is_id(search) and not found_words:
+        faults.append(Fault("search", "must have a letter or a digit"))
+    if faults:
+        raise Invalid(faults)
+    return TrainingFilter(
+        ids=[*listed(request, "trainingIdList"), *([search] if search is not None and is_id(search) else ())],
+        names=listed(request, "trainingNameList"),
+        states=states,
+        experiment_ids=[*([experiment_id] if experiment_id is not None else ()), *listed(request, "experimentIdList")],
+        image_ids=listed(request, "imageIdList"),
+        flavor_ids=listed(request, "flavorIdList"),
+        tags=[(key, value if sign else None) for key, sign, value in (item.partition("=") for item in tag or ())],
+        words=found_words,
+        name_part=name_contains,
+        created_from=created_from,
+        created_to=created_to,
+    )

@@ -15,6 +15,7 @@ from modelyard.resources.experiments.schemas import ExperimentOut
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.images.schemas import ImageOut
 from modelyard.wire import (
+    MAX_DELETIONS,
     Description,
     Header,
     Id,
@@ -29,6 +30,7 @@ from modelyard.wire import (
     fields_of,
 )
 
+TRAINING_SORTS = ("createdDatetime", "updatedDatetime", "trainingName", "trainingStatusCode")
 MAX_HYPERPARAMETERS = 100
 MAX_DATASETS = 10
 MAX_INSTANCES = 10
@@ -245,6 +247,19 @@ class ProvenanceOut(Wire):
     snapshot_note: str | None = None
     requirements_digest: str | None = None
     dataset_list: list[DatasetProvenance] = []
+
+
+class TrainingDeletion(Wire):
+    """`POST /trainings/bulk-delete`."""
+
+    training_id_list: list[Id] = Field(min_length=1, max_length=MAX_DELETIONS)
+
+
+class TrainingCopy(Wire):
+    """`GET /trainings/{id}/copy`: `trainingRequest` is the body that creates the same training again."""
+
+    header: Header = Header()
+    training_request: TrainingCreate
 
 
 class TrainingOut(ResourceOut):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.compute.port import LogChunk
+from modelyard.control.deletions import Deleted, delete_each
 from modelyard.control.events import Event, events_of
 from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, recall, remember
@@ -29,14 +30,20 @@ from modelyard.resources.metrics.model import Owner, Run
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.trainings import repository
-from modelyard.resources.trainings.errors import TrainingHasEnded, TrainingQuotaExceeded, TrainingStillRuns
+from modelyard.resources.trainings.errors import (
+    SourceNotKept,
+    TrainingHasEnded,
+    TrainingQuotaExceeded,
+    TrainingStillRuns,
+)
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import DataPath, Finished, Parameter, TrainingSpec, TrainingStatus
 from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingDraft, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
-from modelyard.resources.trainings.views import metrics_owner, run_from, run_of, training_out
+from modelyard.resources.trainings.terms import terms_of
+from modelyard.resources.trainings.views import metrics_owner, request_of, run_from, run_of, training_out
 from modelyard.resources.workloads.service import Workloads
 
 KIND = "training"
@@ -103,16 +110,32 @@ class Trainings:
         return [*known, *found.faults, *(() if quota_fault is None else quota_fault.faults)]
 
     async def list(self, caller: Caller, wanted: TrainingFilter, request: PageRequest) -> Page[TrainingOut]:
-        """Trainings of the project, newest first."""
+        """Trainings of the project, without their last log lines."""
         async with self._database.read() as session:
             page = await repository.page(session, caller.project.id, wanted, request)
-        return Page(await self._out(caller, page.items), page.total_count, request)
+        shown = [item.model_copy(update={"last_log_lines": []}) for item in await self._out(caller, page.items)]
+        return page.showing(shown)
 
     async def get(self, caller: Caller, training_id: str) -> TrainingOut:
         """One training."""
         async with self._database.read() as session:
             row = await _found(session, caller, training_id)
         return (await self._out(caller, [row]))[0]
+
+    async def copy(self, caller: Caller, training_id: str, *, has_same_source: bool = False) -> TrainingCreate:
+        """A request that would create the same training again.
+
+        It reads the source from its path as it is now; with `has_same_source` what the training ran with, or raises `SourceNotKept`.
+        """
+        async with self._database.read() as session:
+            row = await _found(session, caller, training_id)
+        request = request_of(row)
+        if not has_same_source or request.source_snapshot_id is not None:
+            return request
+        known = TrainingStatus.model_validate(row.status).provenance
+        if known is None or known.source_snapshot_id is None:
+            raise SourceNotKept(row.name, None if known is None else known.snapshot_note)
+        return request.model_copy(update={"source_snapshot_id": known.source_snapshot_id})
 
     async def change(self, caller: Caller, training_id: str, change: TrainingChange) -> TrainingOut:
         """Change name, description or tags."""
@@ -124,6 +147,7 @@ class Trainings:
                 row.description = change.description
             if change.tag_list is not None:
                 row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
+            await _index(session, row)
             row.updated_at = self._clock()
         return (await self._out(caller, [row]))[0]
 
@@ -151,16 +175,16 @@ class Trainings:
         return (await self._out(caller, [row]))[0]
 
     async def delete(self, caller: Caller, training_id: str) -> None:
-        """Delete one that has ended. Raises `TrainingStillRuns`, or `Conflict` while a model was made from it."""
+        """Delete one that has ended. Raises `TrainingStillRuns`, or `Blocked` while a model was made from it."""
         async with self._database.write() as session:
-            row = await _found(session, caller, training_id, is_held=True)
-            if not LIFECYCLE.is_final(TrainingState(row.state)):
-                raise TrainingStillRuns(row.name, row.state)
-            for guard in self.deletion_guards:
-                await guard(session, row.id)
-            row.desired = "delete"
-            row.generation += 1
-            await enqueue(session, KIND, row.id)
+            await self._delete(session, caller, training_id)
+
+    async def delete_many(self, caller: Caller, training_ids: Sequence[str]) -> Sequence[Deleted]:
+        """Delete those that can be deleted; what became of each, in the order of the request."""
+        async with self._database.write() as session:
+            return await delete_each(
+                session, caller.project.id, KIND, caller.idempotency_key, training_ids, self._deleter(caller)
+            )
 
     async def hold(self, session: AsyncSession, caller: Caller, training_id: str) -> None:
         """Keep a training from being deleted until the caller's transaction ends. Raises `NotFound`."""
@@ -203,6 +227,22 @@ class Trainings:
         trainings = await repository.in_experiment(session, experiment_id, MAX_BLOCKERS + 1)
         if trainings:
             raise ExperimentInUse(trainings)
+
+    def _deleter(self, caller: Caller) -> Callable[[AsyncSession, str], Awaitable[None]]:
+        async def _one(session: AsyncSession, training_id: str) -> None:
+            await self._delete(session, caller, training_id)
+
+        return _one
+
+    async def _delete(self, session: AsyncSession, caller: Caller, training_id: str) -> None:
+        row = await _found(session, caller, training_id, is_held=True)
+        if not LIFECYCLE.is_final(TrainingState(row.state)):
+            raise TrainingStillRuns(row.name, row.state)
+        for guard in self.deletion_guards:
+            await guard(session, row.id)
+        row.desired = "delete"
+        row.generation += 1
+        await enqueue(session, KIND, row.id)
 
     async def _quota_fault(self, caller: Caller) -> TrainingQuotaExceeded | None:
         if self._active_limit is None:
@@ -249,7 +289,7 @@ class Trainings:
             )
             experiment_id = experiment.experiment_id
         now = self._clock()
-        training_id = new_id()
+        training_id = new_id(now)
         snapshot_id = spec.source_snapshot_id
         if snapshot_id is not None and not await self._snapshots.hold(
             session, caller.project.id, snapshot_id, training_id
@@ -269,9 +309,12 @@ class Trainings:
             created_at=now,
             updated_at=now,
             experiment_id=experiment_id,
+            image_id=spec.image_id,
+            flavor_id=spec.flavor_id,
         )
         born(session, LIFECYCLE, row, actor=caller.actor)
         session.add(row)
+        await _index(session, row)
         await enqueue(session, KIND, row.id)
         return row
 
@@ -285,6 +328,11 @@ class Trainings:
         images = {image.image_id: image for image in await self._images.show(known)}
         now = self._clock()
         return [training_out(row, app_key, experiments, images, self._flavors, now) for row in rows]
+
+
+async def _index(session: AsyncSession, row: TrainingRow) -> None:
+    tags = [(tag["tagKey"], tag["tagValue"]) for tag in row.tags]
+    await repository.set_terms(session, row, terms_of(row.name, row.description, tags))
 
 
 async def _found(session: AsyncSession, caller: Caller, training_id: str, *, is_held: bool = False) -> TrainingRow:

@@ -12,7 +12,7 @@ from modelyard.resources.images.schemas import ImageOut
 from modelyard.resources.metrics.model import Owner, Run
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
-from modelyard.resources.trainings.schemas import DatasetProvenance, ProvenanceOut, TrainingOut
+from modelyard.resources.trainings.schemas import DatasetProvenance, ProvenanceOut, TrainingCreate, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
 
 
@@ -97,10 +97,8 @@ def training_out(
             "check_point_upload_uri": spec.checkpoint_uri,
             "timeout_minutes": spec.timeout_minutes,
             "elapsed_time_seconds": max(0, round(elapsed_seconds)),
-            "hyperparameter_list": [
-                {"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters
-            ],
-            "dataset_list": [{"datasetName": item.name, "dataUri": item.uri} for item in spec.datasets],
+            "hyperparameter_list": _parameters(spec),
+            "dataset_list": _datasets(spec),
             "data_storage_list": [{"storageSize": spec.data_storage_gib}] if spec.data_storage_gib else [],
             "use_log": spec.use_log,
             "use_torchrun": spec.use_torchrun,
@@ -125,3 +123,41 @@ def _provenance_out(known: Provenance) -> ProvenanceOut:
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
+
+
+def request_of(row: TrainingRow) -> TrainingCreate:
+    """The request that would create this training again."""
+    spec = TrainingSpec.model_validate(row.spec)
+    return TrainingCreate.model_validate(
+        {
+            "training_name": row.name,
+            "description": row.description,
+            "tag_list": row.tags,
+            "experiment_id": row.experiment_id,
+            "image_id": spec.image_id,
+            "flavor_id": spec.flavor_id,
+            "instance_count": spec.instance_count,
+            "data_storage_size": spec.data_storage_gib,
+            "source_dir_uri": spec.source_uri or None,
+            "source_snapshot_id": spec.source_snapshot_id,
+            "entry_point": spec.entry_point,
+            "hyperparameter_list": _parameters(spec),
+            "dataset_list": _datasets(spec),
+            "check_point_input_uri": spec.checkpoint_input_uri,
+            "check_point_upload_uri": spec.checkpoint_uri,
+            "model_upload_uri": spec.model_uri,
+            "timeout_minutes": spec.timeout_minutes,
+            "use_log": spec.use_log,
+            "use_torchrun": spec.use_torchrun,
+            "nproc_per_node": spec.nproc_per_node,
+            "max_restart_count": spec.max_restart_count,
+        }
+    )
+
+
+def _parameters(spec: TrainingSpec) -> list[dict[str, str]]:
+    return [{"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters]
+
+
+def _datasets(spec: TrainingSpec) -> list[dict[str, str]]:
+    return [{"datasetName": item.name, "dataUri": item.uri} for item in spec.datasets]

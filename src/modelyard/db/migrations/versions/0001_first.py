@@ -112,6 +112,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=48), nullable=False),
         sa.Column("request_digest", sa.String(length=64), nullable=False),
         sa.Column("resource_id", sa.String(length=64), nullable=False),
+        sa.Column("answer", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("project_id", "key"),
     )
@@ -353,16 +354,18 @@ def upgrade() -> None:
 
     op.create_table(
         "trainings",
-        sa.Column("experiment_id", sa.String(length=36), nullable=True),
-        sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("state", sa.String(length=48), nullable=False),
+        sa.Column("experiment_id", sa.String(length=36), nullable=True),
+        sa.Column("image_id", sa.String(length=64), nullable=False),
+        sa.Column("flavor_id", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("description", sa.String(length=512), nullable=True),
         sa.Column("tags", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("spec", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("status", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("desired", sa.String(length=16), nullable=False),
-        sa.Column("state", sa.String(length=48), nullable=False),
         sa.Column("reason", sa.String(length=64), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("generation", sa.Integer(), nullable=False),
@@ -372,11 +375,55 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("trainings", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_trainings_experiment_id"), ["experiment_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_trainings_project_id"), ["project_id"], unique=False)
-        batch_op.create_index("ix_trainings_project_name", ["project_id", "name"], unique=False)
-        batch_op.create_index("ix_trainings_project_newest", ["project_id", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_trainings_state"), ["state"], unique=False)
+        batch_op.create_index(
+            "ix_trainings_experiment",
+            ["experiment_id", "project_id", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_flavor",
+            ["project_id", "flavor_id", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_image",
+            ["project_id", "image_id", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_name",
+            ["project_id", "name", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_newest",
+            ["project_id", "id", "name"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_state",
+            ["project_id", "state", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.create_index(
+            "ix_trainings_updated",
+            ["project_id", "updated_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
 
     op.create_table(
         "users",
@@ -562,6 +609,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_source_snapshot_uses_key"), ["key"], unique=False)
 
     op.create_table(
+        "training_terms",
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column(
+            "term",
+            sa.String(length=330).with_variant(sa.String(length=330, collation="C"), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("training_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(["training_id"], ["trainings.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("project_id", "term", "training_id"),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("training_terms", schema=None) as batch_op:
+        batch_op.create_index("ix_training_terms_training", ["training_id", "term"], unique=False)
+
+    op.create_table(
         "endpoint_models",
         sa.Column("endpoint_id", sa.String(length=36), nullable=False),
         sa.Column("stage_id", sa.String(length=36), nullable=False),
@@ -676,6 +739,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_endpoint_models_endpoint_id"))
 
     op.drop_table("endpoint_models")
+    with op.batch_alter_table("training_terms", schema=None) as batch_op:
+        batch_op.drop_index("ix_training_terms_training")
+
+    op.drop_table("training_terms")
     with op.batch_alter_table("source_snapshot_uses", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_source_snapshot_uses_key"))
 
@@ -713,11 +780,41 @@ def downgrade() -> None:
     op.drop_table("visit_codes")
     op.drop_table("users")
     with op.batch_alter_table("trainings", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_trainings_state"))
-        batch_op.drop_index("ix_trainings_project_newest")
-        batch_op.drop_index("ix_trainings_project_name")
-        batch_op.drop_index(batch_op.f("ix_trainings_project_id"))
-        batch_op.drop_index(batch_op.f("ix_trainings_experiment_id"))
+        batch_op.drop_index(
+            "ix_trainings_updated",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_state",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_newest",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_name",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_image",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_flavor",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
+        batch_op.drop_index(
+            "ix_trainings_experiment",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
 
     op.drop_table("trainings")
     with op.batch_alter_table("source_snapshots", schema=None) as batch_op:

@@ -54,6 +54,7 @@ class SwiftServer:
         self.containers: dict[str, dict[str, Entry]] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.knows_copy = True
         self.knows_slo = True
         self.lock = threading.Lock()
         self.port = 0
@@ -199,6 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
             etag = hashlib.md5("".join(piece.etag for piece in pieces).encode()).hexdigest()
             headers["X-Static-Large-Object"] = "True"
             entries[name] = Entry(b"".join(piece.content for piece in pieces), etag, headers)
+        elif self.headers["X-Copy-From"]:
+            _, source_container, source = unquote(self.headers["X-Copy-From"]).split("/", 2)
+            copied = self.store.containers[source_container].get(source)
+            if copied is None or not self.store.knows_copy:
+                self._answer(404 if copied is None else 400)
+                return
+            etag = copied.etag
+            entries[name] = Entry(copied.content, copied.etag, headers)
         else:
             etag = hashlib.md5(body).hexdigest()
             if self.headers["ETag"] and self.headers["ETag"] != etag:

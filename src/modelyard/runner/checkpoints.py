@@ -1,8 +1,12 @@
-"""Keeping a directory in step with its destination while the user's process writes to it.
+"""Keeping a directory of checkpoints in step with its destination while the user's process writes to it.
 
-A file is taken only when it is at rest: it looks the same as at the look before, and no process has it open for writing. So a
-checkpoint never arrives half-written, without any help from the script. Files go up in the order in which they were written, the newest
-alone at the end, because frameworks write the file that points at a checkpoint after the checkpoint. What disappears here stays there.
+A *unit* is what is written together: all files at the top, or all below one directory at the top. It is taken only when it is at rest: all of
+it looks the same as at the look before, and no process has any of it open for writing. What is taken goes up file by file, each whole or
+not at all, and a manifest after it (see `manifest`): whoever resumes finds the newest checkpoint that was complete, however a run has
+ended. A unit that is in motion stays, at the destination, what it was.
+
+When the process has ended by itself, all that it left is taken. When it was killed, only what was at rest a moment before: what was being
+written then is half of something.
 """
 
 from __future__ import annotations
@@ -10,21 +14,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modelyard.runner.crew import work_through
 from modelyard.runner.figures import format_bytes, format_count
 from modelyard.runner.journal import Journal
+from modelyard.runner.manifest import MANIFEST, STAGED, Member, from_text, is_own, staged_name, to_text
 from modelyard.runner.outcomes import Damaged, StepFailed, Stopped
 from modelyard.runner.outputs import store_file
 from modelyard.runner.stop import Stop
 from modelyard.runner.tally import Tally
-from modelyard.runner.tree import LocalFile, look, scan
+from modelyard.runner.tree import Found, LocalFile, look, scan
 from modelyard.runner.upload import Destination
 
 _PARTING_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_REST_FACTOR = 20.0
+_PATIENCE_SECONDS = 120.0
 
 Mark = tuple[int, int, int, int]
+Unit = dict[str, LocalFile]
 
 
 class CheckpointSync:
@@ -37,25 +46,33 @@ class CheckpointSync:
         self._stop = Stop()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
-        self._last_look: dict[str, Mark] = {}
+        self._seen: dict[str, dict[str, Mark]] = {}
+        self._resting: dict[str, dict[str, Mark]] = {}
+        self._moving_since: dict[str, float] = {}
         self._kept: dict[str, Mark] = {}
+        self._members: dict[str, Member] = {}
         self._there: dict[str, str] | None = None
         self._told: set[str] = set()
 
     def start(self) -> None:
-        """Begin to look every interval."""
+        """Begin to look. What is there now was there before the process: it is whole."""
+        units = _units(scan(self._destination.upload.source))
+        self._seen = self._resting = {name: _marks(unit) for name, unit in units.items()}
         self._thread.start()
 
-    def finish(self, stop: Stop) -> str:
-        """End the looking and keep everything that is there now; a line of figures. Raises `StepFailed`."""
+    def finish(self, stop: Stop, *, was_killed: bool = False) -> str:
+        """End the looking and keep everything that is there now, or, of a process that was killed, everything that was at rest; a line of
+        figures. Raises `StepFailed`."""
         self._stop.request()
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(_PARTING_SECONDS)
         found = scan(self._destination.upload.source)
         self._tell(found.skipped + found.unstorable)
-        due = [file for file in found.files if self._kept.get(file.name) != file.mark]
-        count, size = self._keep(due, stop)
+        units = _units(found)
+        if was_killed:
+            self._leave_out(units)
+        count, size = self._keep(units, found, stop)
         work_through(found.empty_directories, self._destination.mark_directory, stop)
         if not found.files:
             return "no checkpoints"
@@ -64,10 +81,30 @@ class CheckpointSync:
             self._journal.say(f"checkpoints kept at the end in {self._destination.upload.label}: {figures}")
         return figures
 
+    def _leave_out(self, units: dict[str, Unit]) -> None:
+        for name, unit in list(units.items()):
+            is_kept = all(self._kept.get(file.name) == file.mark for file in unit.values())
+            if is_kept or self._resting.get(name) == _marks(unit):
+                continue
+            newest = max(unit.values(), key=lambda file: file.modified_at_ns)
+            self._journal.warn(
+                f"'{newest.name}' was being written when the process was killed: it is not kept, and what was kept before it stays "
+                f"in {self._destination.upload.label}"
+            )
+            del units[name]
+
     def _run(self) -> None:
-        while not self._ended.wait(self._interval_seconds):
+        due_at = time.monotonic() + self._interval_seconds
+        pause = min(_LOOK_SECONDS, self._interval_seconds)
+        while not self._ended.wait(pause):
+            begun = time.monotonic()
             try:
-                self._pass()
+                found = scan(self._destination.upload.source)
+                units = self._look(found, begun)
+                pause = max(pause, (time.monotonic() - begun) * _REST_FACTOR)
+                if begun >= due_at:
+                    due_at = begun + self._interval_seconds
+                    self._pass(units, found)
             except Stopped:
                 return
             except StepFailed as failure:
@@ -77,59 +114,132 @@ class CheckpointSync:
             except Exception as failure:  # the training must not suffer from its copies
                 self._journal.complain("checkpoints", f"Checkpoints are not in step: {failure!r}")
 
-    def _pass(self) -> None:
-        begun = time.monotonic()
-        found = scan(self._destination.upload.source)
+    def _look(self, found: Found, now: float) -> dict[str, Unit]:
+        """The units that are at rest."""
         self._tell(found.skipped + found.unstorable)
-        resting = [
-            file
-            for file in found.files
-            if self._last_look.get(file.name) == file.mark and self._kept.get(file.name) != file.mark
-        ]
-        self._last_look = {file.name: file.mark for file in found.files}
-        if resting:
+        units = _units(found)
+        still = {name: unit for name, unit in units.items() if self._seen.get(name) == _marks(unit)}
+        self._seen = {name: _marks(unit) for name, unit in units.items()}
+        if any(self._is_due(unit) for unit in still.values()):
             busy = files_open_for_writing()
-            resting = [file for file in resting if (file.mark[3], file.mark[2]) not in busy]
-        count, size = self._keep(resting, self._stop)
+            still = {name: rest for name, unit in still.items() if (rest := self._without_busy(unit, busy, now))}
+        self._resting = {name: _marks(unit) for name, unit in still.items()}
+        return still
+
+    def _is_due(self, unit: Unit) -> bool:
+        return any(self._kept.get(file.name) != file.mark for file in unit.values())
+
+    def _without_busy(self, unit: Unit, busy: set[tuple[int, int]], now: float) -> Unit:
+        """The unit, or nothing while a file of it is open for writing. One that is open all the time (a log) does not hold up the others."""
+        rest: Unit = {}
+        is_at_rest = True
+        for name, file in unit.items():
+            if (file.mark[3], file.mark[2]) not in busy:
+                self._moving_since.pop(name, None)
+                rest[name] = file
+            elif now - self._moving_since.setdefault(name, now) < _PATIENCE_SECONDS:
+                is_at_rest = False
+        return rest if is_at_rest else {}
+
+    def _pass(self, units: Mapping[str, Unit], found: Found) -> None:
+        begun = time.monotonic()
+        if not any(self._is_due(unit) for unit in units.values()):
+            return
+        count, size = self._keep(units, found, self._stop)
         if count:
             self._journal.say(
                 f"checkpoints kept in {self._destination.upload.label}: {format_count(count, 'file')}, {format_bytes(size)} "
                 f"in {time.monotonic() - begun:.1f} s"
             )
 
-    def _keep(self, files: Sequence[LocalFile], stop: Stop) -> tuple[int, int]:
-        """Send the files; how many and how many bytes."""
-        if not files:
+    def _keep(self, units: Mapping[str, Unit], found: Found, stop: Stop) -> tuple[int, int]:
+        """Take these units: their files, then the manifest, then what had to wait for it; how many files and bytes were new."""
+        due = [
+            file
+            for unit in units.values()
+            for file in unit.values()
+            if self._kept.get(file.name) != file.mark or file.name not in self._members
+        ]
+        if not due:
             return 0, 0
-        if self._there is None:
-            self._there = self._destination.known_checksums(stop)
-        there = self._there
-        ordered = sorted(files, key=lambda file: (file.modified_at_ns, file.name))
+        there = self._known(stop)
+        ordered = sorted(due, key=lambda file: (file.modified_at_ns, file.name))
         tally = Tally(len(ordered), sum(file.size for file in ordered))
+        taken: dict[str, tuple[LocalFile, Member]] = {}
 
         def send(file: LocalFile, cancel: Stop) -> None:
-            now = look(file.name, file.path)
-            if now is None or (now.mark != file.mark and not self._ended.is_set()):
-                return
-            try:
-                kept, checksum = self._send(now, cancel, tally)
-            except Damaged:
-                if self._ended.is_set():
-                    raise
-                return  # somebody has begun to write it again: the next look takes it
-            there[file.name] = checksum
-            self._kept[file.name] = kept.mark
-            tally.add_file()
+            kept = self._send(file, there, cancel, tally)
+            if kept is not None:
+                taken[file.name] = kept
+                tally.add_file()
 
+        # The newest alone at the end: frameworks write the file that points at a checkpoint after the checkpoint.
         work_through(ordered[:-1], send, stop)
         work_through(ordered[-1:], send, stop)
+        self._settle(units, taken, found, stop)
         return tally.files_count, tally.bytes_count
 
-    def _send(self, file: LocalFile, stop: Stop, tally: Tally) -> tuple[LocalFile, str]:
-        known = (self._there or {}).get(file.name, "")
-        if self._ended.is_set():
-            return store_file(self._destination, file, stop, tally, known)
-        return file, self._destination.store(file, stop, tally.add_bytes, known)
+    def _send(
+        self, file: LocalFile, there: Mapping[str, str], stop: Stop, tally: Tally
+    ) -> tuple[LocalFile, Member] | None:
+        """Bring one file there, under its own name or, where another content has that, to wait for the manifest. None: it is in motion."""
+        is_last = self._ended.is_set()
+        now = look(file.name, file.path)
+        if now is None or (now.mark != file.mark and not is_last):
+            return None
+        try:
+            kept, token = store_file(
+                self._destination,
+                now,
+                stop,
+                tally,
+                there.get(file.name, ""),
+                waits_below=STAGED if file.name in there else "",
+                may_follow=is_last,
+            )
+        except Damaged:
+            if is_last:
+                raise
+            return None  # somebody has begun to write it again: a later look takes it
+        return kept, Member(kept.size, token, self._destination.is_large(kept))
+
+    def _settle(
+        self, units: Mapping[str, Unit], taken: Mapping[str, tuple[LocalFile, Member]], found: Found, stop: Stop
+    ) -> None:
+        there = self._known(stop)
+        whole: dict[str, Member] = {}
+        names = set(_units(found))
+        for name, unit in units.items():
+            members = {file: taken[file][1] if file in taken else self._members.get(file) for file in unit}
+            if None not in members.values():
+                whole.update({file: member for file, member in members.items() if member is not None})
+                names.discard(name)
+        # Units in motion stay what they were; units that are gone, and files that left a unit, are gone.
+        before = {file: member for file, member in self._members.items() if _unit_name(file) in names}
+        self._members = {**before, **whole}
+        written_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._destination.write(MANIFEST, to_text(self._members, written_at).encode(), stop)
+        for name, (file, member) in taken.items():
+            if name not in whole:
+                continue
+            if name in there and there[name] != member.token and not member.is_large:
+                staged = staged_name(member)
+                self._destination.publish(staged, name, file, stop)
+                there[staged] = member.token
+            there[name] = member.token
+            self._kept[name] = file.mark
+        needed = {staged_name(member) for name, member in self._members.items() if there.get(name) != member.token}
+        for name in [name for name in there if name.startswith(STAGED) and name not in needed]:
+            self._destination.remove(name, stop)
+            del there[name]
+
+    def _known(self, stop: Stop) -> dict[str, str]:
+        """What lies at the destination, by name, from the first time that it is needed; with it the checkpoint before this run's."""
+        if self._there is None:
+            self._there = self._destination.known_checksums(stop)
+            if MANIFEST in self._there:
+                self._members = from_text(self._destination.read(MANIFEST, stop)) or {}
+        return self._there
 
     def _tell(self, reasons: Sequence[str]) -> None:
         for reason in reasons:
@@ -157,3 +267,19 @@ def files_open_for_writing() -> set[tuple[int, int]]:
             except OSError:
                 continue
     return found
+
+
+def _units(found: Found) -> dict[str, Unit]:
+    units: dict[str, Unit] = {}
+    for file in found.files:
+        if not is_own(file.name):
+            units.setdefault(_unit_name(file.name), {})[file.name] = file
+    return units
+
+
+def _unit_name(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def _marks(unit: Unit) -> dict[str, Mark]:
+    return {name: file.mark for name, file in unit.items()}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
@@ -18,13 +18,17 @@ from modelyard.runner.download import download
 from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
 from modelyard.runner.listing import describe
+from modelyard.runner.manifest import MANIFEST, Member, chosen, from_text, is_own
 from modelyard.runner.names import UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
 from modelyard.runner.plan import Fetch, Plan
 from modelyard.runner.stop import Stop
 from modelyard.runner.swift import Container, Stored, seconds_of
 from modelyard.runner.tally import Tally
-from modelyard.runner.tree import scan
+from modelyard.runner.tree import LocalFile, scan
+from modelyard.runner.upload import path_token
+
+_Place = TypeVar("_Place")
 
 SEGMENTS_PREFIX = ".segments/"
 """Where the pieces of large objects lie in a container; no data of their own."""
@@ -135,7 +139,7 @@ def _survey_container(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) ->
         if fetch.is_file:
             return _survey_object(container, fetch.prefix, fetch.target, stop)
         prefix = fetch.prefix if not fetch.prefix or fetch.prefix.endswith("/") else fetch.prefix + "/"
-        arrivals, has_entries = _survey_directory(container, prefix, fetch, stop)
+        arrivals, has_entries = _survey_directory(container, prefix, fetch, journal, stop)
         if not has_entries and fetch.prefix.strip("/"):
             # The path names one object, not a directory: it arrives under its own name.
             name = fetch.prefix.rstrip("/")
@@ -156,7 +160,9 @@ def _survey_object(container: Container, name: str, target: str, stop: Stop) -> 
     return [_Arrival(target, size, container, stored)]
 
 
-def _survey_directory(container: Container, prefix: str, fetch: Fetch, stop: Stop) -> tuple[list[_Arrival], bool]:
+def _survey_directory(
+    container: Container, prefix: str, fetch: Fetch, journal: Journal, stop: Stop
+) -> tuple[list[_Arrival], bool]:
     layout = _Layout(fetch.label)
     has_entries = False
     for stored in container.list(prefix, stop):
@@ -164,7 +170,13 @@ def _survey_directory(container: Container, prefix: str, fetch: Fetch, stop: Sto
         if not prefix and stored.name.startswith(SEGMENTS_PREFIX):
             continue
         has_entries = True
-        layout.add(stored.name[len(prefix) :], stored)
+        relative = stored.name[len(prefix) :]
+        if fetch.is_checkpoint or not is_own(relative):
+            layout.add(relative, stored)
+    if fetch.is_checkpoint and MANIFEST in layout.files:
+        members = from_text(container.read(layout.files[MANIFEST].name, stop))
+        _choose(members, layout.files, _has_content, fetch.label, journal)
+        layout.directories = {name for name in layout.directories if not is_own(name + "/")}
     for clash in layout.clashes():
         layout.drop_segments(clash, container, stop)
     _make_directories(fetch.target, layout.directories)
@@ -230,8 +242,41 @@ def _survey_path(fetch: Fetch, journal: Journal) -> list[_Arrival]:
     found = scan(fetch.path)
     for reason in found.skipped + found.unstorable:
         journal.warn(f"{fetch.label}: {reason}; it is left out")
-    _make_directories(fetch.target, found.empty_directories)
-    return [_Arrival(_join(fetch.target, file.name, fetch.label), file.size, path=file.path) for file in found.files]
+    files = {file.name: file for file in found.files if fetch.is_checkpoint or not is_own(file.name)}
+    if fetch.is_checkpoint and MANIFEST in files:
+        with open(files[MANIFEST].path, "rb") as manifest:
+            members = from_text(manifest.read())
+        _choose(members, files, _is_file_of, fetch.label, journal)
+    _make_directories(fetch.target, [name for name in found.empty_directories if not is_own(name + "/")])
+    return [_Arrival(_join(fetch.target, name, fetch.label), file.size, path=file.path) for name, file in files.items()]
+
+
+def _choose(
+    members: dict[str, Member] | None,
+    there: dict[str, _Place],
+    is_content: Callable[[_Place, Member], bool],
+    label: str,
+    journal: Journal,
+) -> None:
+    """Leave of what is there what makes up the newest complete checkpoint, each file under its own name."""
+    found = None if members is None else chosen(members, there, is_content)
+    if found is None:
+        journal.warn(
+            f"{label} was changed by somebody else since its last complete checkpoint: all that is there is taken"
+        )
+        found = {name: place for name, place in there.items() if not is_own(name)}
+    elif others := sum(1 for name in there if not is_own(name) and name not in found):
+        journal.say(f"{label}: {format_count(others, 'file')} beside the newest complete checkpoint are left there")
+    there.clear()
+    there.update(found)
+
+
+def _has_content(stored: Stored, member: Member) -> bool:
+    return stored.size == member.size and (member.is_large or stored.etag == member.token)
+
+
+def _is_file_of(file: LocalFile, member: Member) -> bool:
+    return path_token(file.size, file.modified_at_ns) == member.token
 
 
 def _make_directories(target: str, relatives: Iterable[str]) -> None:

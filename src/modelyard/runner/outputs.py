@@ -35,8 +35,10 @@ def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str
     def tick() -> None:
         journal.advance(f"uploading: {tally.so_far()}", tally.fraction)
 
+    there = destination.known_checksums(stop)
+
     def send(file: LocalFile, cancel: Stop) -> None:
-        store_file(destination, file, cancel, tally)
+        store_file(destination, file, cancel, tally, there.get(file.name, ""))
         tally.add_file()
 
     work_through(found.files, send, stop, tick)
@@ -48,13 +50,20 @@ def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str
 
 
 def store_file(
-    destination: Destination, file: LocalFile, stop: Stop, tally: Tally, known_checksum: str = ""
+    destination: Destination,
+    file: LocalFile,
+    stop: Stop,
+    tally: Tally,
+    known_checksum: str = "",
+    *,
+    waits_below: str = "",
+    may_follow: bool = True,
 ) -> tuple[LocalFile, str]:
-    """Keep one file, once more when it has changed meanwhile; the file as it was kept, and its checksum."""
+    """Keep one file; the file as it was kept, and its checksum. `may_follow`: once more when it has changed meanwhile."""
     try:
-        return file, destination.store(file, stop, tally.add_bytes, known_checksum)
+        return file, destination.store(file, stop, tally.add_bytes, known_checksum, waits_below)
     except Damaged:
         again = look(file.name, file.path)
-        if again is None or again.mark == file.mark:
+        if not may_follow or again is None or again.mark == file.mark:
             raise
-        return again, destination.store(again, stop, tally.add_bytes, known_checksum)
+        return again, destination.store(again, stop, tally.add_bytes, known_checksum, waits_below)

@@ -33,6 +33,7 @@ class Fetch(NamedTuple):
             below); empty for the whole container. The object's exact name when `is_file`.
         path: a mounted directory or file to copy from, instead of a container.
         is_required: finding nothing is a failure; otherwise the run starts without it.
+        is_checkpoint: take the newest complete checkpoint that is there, where a manifest says what that is.
         record: under this key the report says what was listed; empty for not.
     """
 
@@ -43,6 +44,7 @@ class Fetch(NamedTuple):
     path: str = ""
     is_file: bool = False
     is_required: bool = True
+    is_checkpoint: bool = False
     record: str = ""
 
 
@@ -237,6 +239,7 @@ def _fetch(fields: _Fields) -> Fetch:
         path=fields.text("path", ""),
         is_file=fields.flag("is_file", False),
         is_required=fields.flag("is_required", True),
+        is_checkpoint=fields.flag("is_checkpoint", False),
         record=fields.text("record", ""),
     )
     if bool(fetch.path) == bool(fetch.container_url):

@@ -61,6 +61,7 @@ class Session:
         self._uploads = plan.uploads if gang is None or gang.node == "0" else ()
         self._syncs: dict[Upload, CheckpointSync] = {}
         self._data_cache: DataCache | None = None
+        self._was_killed = False
 
     def run(self) -> int:
         """Everything; the exit code. What is printed and reported last says how it ended."""
@@ -174,6 +175,7 @@ class Session:
             for directory in (*self._plan.directories, *(upload.source for upload in self._plan.uploads), *shared):
                 _make_directory(directory)
             code = run_main(main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
+            self._was_killed = code < 0
             self._journal.note_end(code if code >= 0 else 128 - code)
             message = _ending(code, self._stop)
             step.detail = message
@@ -219,7 +221,7 @@ class Session:
             try:
                 sync = self._syncs.get(upload)
                 if sync is not None:
-                    step.detail = sync.finish(stop)
+                    step.detail = sync.finish(stop, was_killed=self._was_killed)
                 else:
                     destination = Destination(upload, self._plan.token, self._journal, self._plan.retry_seconds)
                     step.detail = upload_output(destination, self._journal, stop)

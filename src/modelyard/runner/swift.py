@@ -105,6 +105,10 @@ class Container:
             self._fail(response, name)
         return response
 
+    def read(self, name: str, stop: Stop) -> bytes:
+        """The whole content of a small object. Raises `NotInStore`."""
+        return self._patiently(f"read {name}", stop, lambda _: self._once("GET", name)[1])
+
     def put(
         self,
         name: str,

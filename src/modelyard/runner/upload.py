@@ -9,6 +9,7 @@ Source: https://docs.openstack.org/swift/latest/overview_large_objects.html
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,14 +18,14 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
-from modelyard.runner.copying import copy_file
+from modelyard.runner.copying import copy_file, part_path
 from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
 from modelyard.runner.stop import Stop
 from modelyard.runner.swift import Container
-from modelyard.runner.tree import LocalFile, look
+from modelyard.runner.tree import LocalFile, look, scan
 
 _BLOCK_BYTES = 1 << 20
 
@@ -68,9 +69,12 @@ class Destination:
             )
 
     def known_checksums(self, stop: Stop) -> dict[str, str]:
-        """Relative name → md5 of what is there already; empty where that can't be told (write permission alone is enough)."""
+        """Relative name → checksum of what is there already; empty where that can't be told (write permission alone is enough).
+
+        A checksum is an md5, or, on a mounted directory, size and time of writing (`path_token`).
+        """
         if self._container is None:
-            return {}
+            return {file.name: path_token(file.size, file.modified_at_ns) for file in scan(self.upload.path).files}
         try:
             return {
                 stored.name[len(self._prefix) :]: stored.etag for stored in self._container.list(self._prefix, stop)
@@ -79,14 +83,80 @@ class Destination:
             stop.check()
             return {}
 
-    def store(self, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None], known_checksum: str = "") -> str:
-        """Keep one file; its checksum. Sends nothing when its content is known to be there. Raises `StepFailed`."""
+    def is_large(self, file: LocalFile) -> bool:
+        """Whether the file goes up in segments, so that no listing shows its checksum."""
+        return self._container is not None and file.size >= self._sizes.large
+
+    def store(
+        self,
+        file: LocalFile,
+        stop: Stop,
+        on_bytes: Callable[[int], None],
+        known_checksum: str = "",
+        waits_below: str = "",
+    ) -> str:
+        """Keep one file; its checksum. Sends nothing when its content is known to be there. Raises `StepFailed`.
+
+        With `waits_below` the file does not take its own name yet, but `{waits_below}{checksum}`; large ones do.
+        """
         if self._container is None:
-            self._copy(file, stop, on_bytes)
-            return ""
-        if file.size >= self._sizes.large:
+            return self._copy(file, stop, on_bytes, known_checksum, waits_below)
+        if self.is_large(file):
             return self._store_in_segments(self._container, file, stop, on_bytes)
-        return self._store_whole(self._container, file, stop, on_bytes, known_checksum)
+        return self._store_whole(self._container, file, stop, on_bytes, known_checksum, waits_below)
+
+    def publish(self, staged: str, name: str, file: LocalFile, stop: Stop) -> None:
+        """Let content that waits take its name, by a copy inside of the store where it can do that. Raises `StepFailed`."""
+        if self._container is None:
+            source, target = os.path.join(self.upload.path, staged), os.path.join(self.upload.path, name)
+            try:
+                os.replace(source, target)
+            except OSError as error:
+                raise StepFailed(f"{self.upload.label} can't be written: {error.strerror}.", NO_SPACE) from error
+            return
+        source = quote(f"/{self._container.name}/{self._prefix}{staged}", safe="/")
+        try:
+            self._container.put(self._prefix + name, None, {"X-Copy-From": source}, stop)
+        except StepFailed as failure:
+            if failure.exit_code in (NO_PERMISSION, NO_SPACE):
+                raise
+            self._store_whole(self._container, file, stop, lambda _: None, "", "")
+
+    def write(self, name: str, content: bytes, stop: Stop) -> None:
+        """Keep a small text of the platform's, in one step. Raises `StepFailed`."""
+        if self._container is not None:
+            self._container.put(self._prefix + name, _Text(content), {"Content-Type": "application/json"}, stop)
+            return
+        target = os.path.join(self.upload.path, name)
+        part = part_path(target)
+        try:
+            with open(part, "wb") as file:
+                file.write(content)
+            os.replace(part, target)
+        except OSError as error:
+            raise StepFailed(f"{self.upload.label} can't be written: {error.strerror}.", NO_SPACE) from error
+
+    def read(self, name: str, stop: Stop) -> bytes:
+        """A small text that was written before; nothing where it has gone."""
+        if self._container is not None:
+            try:
+                return self._container.read(self._prefix + name, stop)
+            except StepFailed:
+                stop.check()
+                return b""
+        try:
+            with open(os.path.join(self.upload.path, name), "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    def remove(self, name: str, stop: Stop) -> None:
+        """Take something of the platform's away; none there is fine."""
+        if self._container is not None:
+            self._container.delete(self._prefix + name, stop)
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.upload.path, name))
 
     def mark_directory(self, relative: str, stop: Stop) -> None:
         """Keep an empty directory."""
@@ -95,23 +165,43 @@ class Destination:
             return
         self._container.put(f"{self._prefix}{relative}/", None, {"Content-Type": "application/directory"}, stop)
 
-    def _copy(self, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None]) -> None:
-        target = os.path.join(self.upload.path, file.name)
+    def _copy(
+        self,
+        file: LocalFile,
+        stop: Stop,
+        on_bytes: Callable[[int], None],
+        known_checksum: str,
+        waits_below: str,
+    ) -> str:
+        token = path_token(file.size, file.modified_at_ns)
+        if token == known_checksum:
+            on_bytes(file.size)
+            return token
+        target = os.path.join(self.upload.path, waits_below + token if waits_below else file.name)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             copy_file(file.path, target, stop, on_bytes, lambda: _check_rest(file))
         except OSError as error:
             code = NO_PERMISSION if isinstance(error, PermissionError) else NO_SPACE
             raise StepFailed(f"{self.upload.label} can't be written: {error.strerror or error}.", code) from error
+        return token
 
     def _store_whole(
-        self, container: Container, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None], known_checksum: str
+        self,
+        container: Container,
+        file: LocalFile,
+        stop: Stop,
+        on_bytes: Callable[[int], None],
+        known_checksum: str,
+        waits_below: str,
     ) -> str:
         checksum = _md5(file.path, 0, file.size, stop)
         _check_rest(file)
         name = self._prefix + file.name
         is_there = checksum == known_checksum
-        if not is_there and file.size >= self._sizes.compare:
+        if not is_there and waits_below:
+            name = f"{self._prefix}{waits_below}{checksum}"
+        elif not is_there and file.size >= self._sizes.compare:
             headers = container.head(name, stop) or {}
             is_there = headers.get("etag", "").strip('"') == checksum
         if not is_there:
@@ -146,6 +236,12 @@ class Destination:
             if not stored.name.startswith(own):
                 container.delete(stored.name, stop)
         return whole
+
+
+def path_token(size: int, modified_at_ns: int) -> str:
+    """What names a file's content on a mounted directory: reading it all would cost as much as copying it. Microseconds, since some
+    network file systems keep no finer times."""
+    return f"{size}-{modified_at_ns // 1000}"
 
 
 def _check_rest(file: LocalFile) -> None:

@@ -74,7 +74,7 @@ class _Layout:
         """The path inside at which the source is found."""
         target = f"{WORKSPACE}/source"
         if places.snapshot is not None:
-            self._mount(places.snapshot, SNAPSHOT_MOUNT, read_only=True)
+            self.mount(places.snapshot, SNAPSHOT_MOUNT, read_only=True)
             self.fetches.append(Fetch(target=target, label=label, path=ROOT + SNAPSHOT_MOUNT))
         elif places.source is not None:
             return self.input(places.source, "source", record=SOURCE)
@@ -95,7 +95,7 @@ class _Layout:
                 )
             )
             return target
-        self._mount(location.root, location.mount_point, read_only=True)
+        self.mount(location.root, location.mount_point, read_only=True)
         if record:
             self.looks.append(Look(record, ROOT + location.path))
         return ROOT + location.path
@@ -113,14 +113,15 @@ class _Layout:
                 on=on,
             )
         else:
-            self._mount(location.root, location.mount_point, read_only=False)
+            self.mount(location.root, location.mount_point, read_only=False)
             upload = Upload(
                 source=target, label=location.label, path=ROOT + location.path, sync_seconds=sync_seconds, on=on
             )
         self.uploads.append(upload)
         return target
 
-    def _mount(self, root: str, target: str, *, read_only: bool) -> None:
+    def mount(self, root: str, target: str, *, read_only: bool) -> None:
+        """Show a directory of the host inside; writable when anybody needs it so."""
         known = self.mounts.get(target)
         self.mounts[target] = MountSpec(
             source=root, target=target, read_only=read_only and (known is None or known.read_only)
@@ -159,10 +160,12 @@ def training_workload(
     env["EM_CHECKPOINT_DIR"] = f"{WORKSPACE}/checkpoint"
     if places.checkpoint is not None:
         # What is there already comes first, so that a training that goes on, or is started again, finds its own checkpoints.
-        _fetch_checkpoints(layout, places.checkpoint)
+        _fetch_checkpoints(layout, places.checkpoint, "checkpoint", is_required=False)
         layout.output(places.checkpoint, "checkpoint", on=ALWAYS, sync_seconds=_CHECKPOINT_SYNC_SECONDS)
     if places.checkpoint_input is not None:
-        env["EM_CHECKPOINT_INPUT_DIR"] = layout.input(places.checkpoint_input, "checkpoint-input")
+        env["EM_CHECKPOINT_INPUT_DIR"] = _fetch_checkpoints(
+            layout, places.checkpoint_input, "checkpoint-input", is_required=True
+        )
     if site.trust_directory is not None:
         layout.mounts[TRUST_MOUNT] = MountSpec(source=site.trust_directory, target=TRUST_MOUNT, read_only=True)
         env["REQUESTS_CA_BUNDLE"] = env["SSL_CERT_FILE"] = f"{ROOT}{TRUST_MOUNT}/bundle.pem"
@@ -284,17 +287,14 @@ def _argv(spec: TrainingSpec, source_dir: str) -> tuple[str, ...]:
     return tuple(argv)
 
 
-def _fetch_checkpoints(layout: _Layout, location: Location) -> None:
-    target = f"{WORKSPACE}/checkpoint"
+def _fetch_checkpoints(layout: _Layout, location: Location, name: str, *, is_required: bool) -> str:
+    """Bring the newest complete checkpoint, also from a volume: what lies there may just be changing. The path inside."""
+    target = f"{WORKSPACE}/{name}"
+    fetch = Fetch(target=target, label=location.label, is_required=is_required, is_checkpoint=True)
     if isinstance(location, ObjectLocation):
-        layout.fetches.append(
-            Fetch(
-                target=target,
-                label=location.label,
-                container_url=location.container_url,
-                prefix=location.prefix,
-                is_required=False,
-            )
-        )
-        return
-    layout.fetches.append(Fetch(target=target, label=location.label, path=ROOT + location.path, is_required=False))
+        fetch = fetch._replace(container_url=location.container_url, prefix=location.prefix)
+    else:
+        layout.mount(location.root, location.mount_point, read_only=True)
+        fetch = fetch._replace(path=ROOT + location.path)
+    layout.fetches.append(fetch)
+    return target

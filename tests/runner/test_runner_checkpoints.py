@@ -1,0 +1,179 @@
+"""A half-written checkpoint is never taken: whoever is killed at whatever moment, the next run finds the newest complete one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modelyard.runner.checkpoints import CheckpointSync
+from modelyard.runner.fetch import fetch_all
+from modelyard.runner.journal import Journal
+from modelyard.runner.manifest import MANIFEST, STAGED
+from modelyard.runner.plan import ALWAYS, PYTHON, Fetch, Main, Plan, Upload
+from modelyard.runner.stop import Stop
+from modelyard.runner.upload import Destination
+
+# Writes a checkpoint of three files that belong together, in place and slowly, again and again; ends when nobody watches it any more.
+WRITER = """
+import os, sys, time
+place, number, parent = sys.argv[1], int(sys.argv[2]), os.getppid()
+while os.getppid() == parent:
+    number += 1
+    text = f"{number:08d}"
+    os.makedirs(place + "/deep", exist_ok=True)
+    for name in ("deep/weights", "deep/optimizer", "deep/checkpoint"):
+        with open(place + "/" + name, "wb") as file:
+            for _ in range(4):
+                file.write(text.encode() * 20_000)
+                file.flush()
+                time.sleep(0.005)
+    print("wrote", number, flush=True)
+    time.sleep(0.6)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    return tmp_path / "model"
+
+
+@pytest.fixture(params=["store", "store without copies", "volume"])
+def upload(request, store, tmp_path, model) -> Upload:
+    store.knows_copy = request.param == "store"
+    store.url("c")
+    if request.param == "volume":
+        return Upload(str(model), "nas://n:/out", path=str(tmp_path / "nas/out"), on=ALWAYS, sync_seconds=0.2)
+    return Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out", on=ALWAYS, sync_seconds=0.2)
+
+
+def resume(upload: Upload, token: str, target: Path) -> dict[str, bytes]:
+    """What the next run would begin with."""
+    shutil.rmtree(target, ignore_errors=True)
+    fetch = Fetch(
+        str(target),
+        upload.label,
+        container_url=upload.container_url,
+        prefix=upload.prefix,
+        path=upload.path,
+        is_required=False,
+        is_checkpoint=True,
+    )
+    fetch_all(Plan(Main(("true",), {}, "/"), fetches=(fetch,), token=token, retry_seconds=5), Journal(), Stop())
+    return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def sync_of(upload: Upload, token: str) -> CheckpointSync:
+    return CheckpointSync(Destination(upload, token, Journal(), 5), 60, Journal())
+
+
+def number_of(checkpoint: dict[str, bytes]) -> int:
+    """Which of the writer's checkpoints it is. Fails for half of one, and for parts of two."""
+    assert set(checkpoint) == {"deep/weights", "deep/optimizer", "deep/checkpoint"}
+    (content,) = set(checkpoint.values())
+    assert content == content[:8] * 80_000
+    return int(content[:8])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["runner", "script"])
+def test_killed_at_random_points(launch, upload, token, tmp_path, model, victim) -> None:
+    chance = random.Random(victim)
+    reached = 0
+    for attempt in range(3):
+        shutil.rmtree(model)
+        model.mkdir()
+        script = tmp_path / "writer.py"
+        script.write_text(WRITER)
+        main = Main((PYTHON, str(script), str(model), str(reached)), {}, str(tmp_path))
+        run = launch(Plan(main, uploads=(upload,), token=token, grace_seconds=1.0, retry_seconds=5))
+        run.wait_for(f"wrote {reached + 1}")
+        time.sleep(chance.uniform(0.5, 2.0))
+        if victim == "runner":
+            run.process.kill()
+            run.process.wait()
+            time.sleep(0.7)  # the writer sees that it is alone
+        else:
+            os.kill(child_of(run.process.pid), signal.SIGKILL)
+            assert run.end().code == 137
+        found = resume(upload, token, tmp_path / "resumed")
+        if not found:
+            assert attempt == 0 or not reached  # killed before anything was complete
+            continue
+        assert number_of(found) >= reached
+        reached = number_of(found)
+    assert reached > 0
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def test_content_of_a_new_checkpoint_waits_for_its_manifest(store, token, model, tmp_path, fault) -> None:
+    upload = Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out")
+    for name in ("a", "b"):
+        (model / name).write_bytes(b"old " + name.encode())
+    sync_of(upload, token).finish(Stop())
+    for name in ("a", "b"):
+        (model / name).write_bytes(b"new " + name.encode())
+    for point in (MANIFEST, "out/a", "out/b"):
+        store.faults = [fault("PUT", name=point, count=99, status=403)]
+        with pytest.raises(Exception, match="permission"):
+            sync_of(upload, token).finish(Stop())
+        state = b"old" if point == MANIFEST else b"new"
+        assert resume(upload, token, tmp_path / "in") == {"a": state + b" a", "b": state + b" b"}
+    store.faults = []
+    sync_of(upload, token).finish(Stop())
+    assert store.content("c", "out/a") == b"new a"
+    assert not [name for name in store.names("c") if STAGED in name]
+
+
+def test_what_was_rotated_away_does_not_come_back(upload, token, model, tmp_path) -> None:
+    sync = sync_of(upload, token)
+    sync.start()
+    for step in range(3):
+        (model / f"step-{step}").mkdir()
+        (model / f"step-{step}/weights").write_bytes(b"%d" % step)
+    shutil.rmtree(model / "step-0")
+    sync.finish(Stop())
+    shutil.rmtree(model / "step-1")
+    sync_of(upload, token).finish(Stop())
+    assert resume(upload, token, tmp_path / "in") == {"step-2/weights": b"2"}
+    (model / "step-2/more").write_bytes(b"2")
+    sync_of(upload, token).finish(Stop())
+    assert set(resume(upload, token, tmp_path / "in")) == {"step-2/weights", "step-2/more"}
+
+
+def test_a_directory_without_a_manifest_is_taken_as_it_is(store, token, model, tmp_path, capfd) -> None:
+    upload = Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out")
+    store.put("c", "out/given", "by hand")
+    assert resume(upload, token, tmp_path / "in") == {"given": b"by hand"}
+    (model / "cp").write_bytes(b"1")
+    sync_of(upload, token).finish(Stop())
+    assert resume(upload, token, tmp_path / "in") == {"cp": b"1"}
+    store.put("c", "out/cp", "changed by hand")
+    assert resume(upload, token, tmp_path / "in") == {"cp": b"changed by hand", "given": b"by hand"}
+    assert "was changed by somebody else since its last complete checkpoint" in capfd.readouterr().out
+    store.put("c", f"out/{MANIFEST}", "no manifest")
+    assert set(resume(upload, token, tmp_path / "in")) == {"cp", "given"}
+
+
+def test_what_a_killed_process_was_writing_is_not_kept(store, token, model, tmp_path, capfd) -> None:
+    upload = Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out")
+    (model / "cp").write_bytes(b"whole")
+    sync = sync_of(upload, token)
+    sync.start()
+    subprocess.run([sys.executable, "-c", "import sys; open(sys.argv[1], 'wb').write(b'ha')", model / "cp"], check=True)
+    (model / "done").mkdir()
+    sync.finish(Stop(), was_killed=True)
+    assert store.count("PUT", "out/cp") == 0
+    assert "'cp' was being written when the process was killed: it is not kept" in capfd.readouterr().out
+    assert tmp_path.exists()

@@ -14,6 +14,7 @@ from modelyard.kit.lifecycle import Lifecycle
 from modelyard.resources.endpoints.lifecycle import ENDPOINT, ENDPOINT_MODEL, STAGE
 from modelyard.resources.experiments.lifecycle import LIFECYCLE as EXPERIMENT
 from modelyard.resources.images.lifecycle import LIFECYCLE as ENVIRONMENT
+from modelyard.resources.models.lifecycle import LIFECYCLE as MODEL
 from modelyard.resources.notebooks.lifecycle import LIFECYCLE as NOTEBOOK
 from modelyard.resources.routes.lifecycle import LIFECYCLE as ROUTE
 from modelyard.resources.trainings.lifecycle import LIFECYCLE as TRAINING
@@ -63,7 +64,7 @@ def _states() -> Iterator[str]:
     yield ""
     yield "Drawn from the `lifecycle.py` of each resource by `make gen`. A state without an arrow out of it is final; deleting is possible"
     yield "where the resource's rules allow it and is not drawn for workloads and routes."
-    lifecycles = (TRAINING, NOTEBOOK, EXPERIMENT, ENDPOINT, STAGE, ENDPOINT_MODEL, ENVIRONMENT, WORKLOAD, ROUTE)
+    lifecycles = (TRAINING, NOTEBOOK, EXPERIMENT, MODEL, ENDPOINT, STAGE, ENDPOINT_MODEL, ENVIRONMENT, WORKLOAD, ROUTE)
     for lifecycle in lifecycles:
         yield from _diagram(lifecycle)
 

@@ -13,6 +13,8 @@ from journey_iris import ask
 from journey_platform import RunningPlatform, clean_environment, eventually
 from journey_scripts import SMALL_FLAVOR
 
+from modelyard.sdk.errors import BadRequest, Conflict
+
 pytestmark = pytest.mark.slow
 
 TOOLS = (
@@ -74,6 +76,45 @@ def test_a_model_from_elsewhere_answers(
     }
     assert '"predictions"' in str(lines[1]["body"])
     client.endpoints.delete(name)
+
+
+def test_a_model_shows_its_artifact_and_is_served_from_a_copy(platform: RunningPlatform, artifacts: Path) -> None:
+    client = platform.client
+    client.storage.upload(artifacts / "onnx", "formats/kept")
+    model = client.models.create("kept", artifact="formats/kept", format="ONNX", keeps_copy=True)
+    assert model.model_status_code == "ACTIVE"
+    assert model.artifact is not None
+    assert (model.artifact.artifact_kind_code, model.artifact.load_path) == ("ONNX", "model.onnx")
+    [signature] = model.artifact.signature_list
+    assert [(each.tensor_name, each.data_type, each.shape) for each in signature.input_list] == [
+        ("X", "float32", [None, 4])
+    ]
+    assert client.models.set_alias("kept", "production").alias_list == ["production"]
+    for item in client.storage.list("formats/kept"):
+        client.storage.delete(f"formats/{item.name}")
+    client.endpoints.create("kept", models={"kept@production": "/inference"}, flavor=SMALL_FLAVOR)
+    endpoint = client.endpoints.wait("kept", timeout_seconds=120)
+    url = str(endpoint.endpoint_stage_list[0].endpoint_model_list[0].apigw_endpoint_uri)
+    answer = ask(url, {"instances": ROWS}, platform.credentials["caFile"])
+    assert [row["label"] for row in answer.json()["predictions"]] == [0, 2]
+    with pytest.raises(Conflict, match="kept"):
+        client.models.delete("kept")
+    client.endpoints.delete("kept", wait=True, timeout_seconds=60)
+    assert [path for path in (platform.home / "copies").rglob("*") if path.is_file()]
+    client.models.delete("kept", wait=True, timeout_seconds=60)
+    assert not [path for path in (platform.home / "copies").rglob("*") if path.is_file()]
+
+
+def test_a_wrong_artifact_is_told_when_the_model_is_made(platform: RunningPlatform, tmp_path: Path) -> None:
+    client = platform.client
+    (tmp_path / "iris.mar").write_bytes(b"no archive")
+    client.storage.upload(tmp_path, "formats/wrong")
+    model = client.models.create("wrong", artifact="formats/wrong", format="PYTORCH")
+    assert model.model_status_code == "CREATE_FAILED"
+    assert "iris.mar can't be read as a zip file" in str(model.status_message)
+    with pytest.raises(BadRequest, match=r"iris\.mar can't be read"):
+        client.endpoints.create("wrong", models={"wrong": "/inference"}, flavor=SMALL_FLAVOR)
+    client.models.delete("wrong")
 
 
 def test_options_of_the_model_server_are_checked_and_shown(platform: RunningPlatform, artifacts: Path) -> None:

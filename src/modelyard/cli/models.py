@@ -18,6 +18,7 @@ app = typer.Typer(help="Models: what endpoints serve.", no_args_is_help=True)
 COLUMNS = (
     ("ID", "modelId"),
     ("NAME", "modelName"),
+    ("VERSION", "modelVersion"),
     ("STATE", "modelStatusCode"),
     ("FORMAT", "modelFormatCode"),
     ("TRAINING", "training.trainingName"),
@@ -39,6 +40,10 @@ def create(
     parameter: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the model server; may be repeated.")
     ] = None,
+    copy: Annotated[
+        bool | None,
+        typer.Option("--copy/--no-copy", help="Serve a copy that the platform keeps; as the settings say if absent."),
+    ] = None,
     description: options.Description = None,
     tag: options.Tags = None,
     wait: options.Wait = False,
@@ -55,6 +60,7 @@ def create(
         format=format,
         framework_version=framework_version,
         parameters=pairs(parameter, "--parameter"),
+        keeps_copy=copy,
         description=description,
         tags=pairs(tag, "--tag"),
     )
@@ -87,6 +93,18 @@ def update(
     session = session_of(context)
     tags = pairs(tag, "--tag")
     session.show_one(session.client.models.update(model, name=name, description=description, tags=tags))
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    model: options.Model,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="A word for this version, e.g. production.")],
+    drop: Annotated[bool, typer.Option("--drop", help="Take it away instead.")] = False,
+) -> None:
+    """Let an alias mean this version; models are then also named NAME@ALIAS."""
+    models = session_of(context).client.models
+    session_of(context).show_one(models.drop_alias(model, alias) if drop else models.set_alias(model, alias))
 
 
 @app.command()

@@ -62,7 +62,14 @@ Training = Annotated[str, typer.Argument(metavar="TRAINING", help="Name or id.",
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or id.", autocompletion=names_of("experiments"))
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name or id.", autocompletion=names_of("models"))]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="NAME (its newest version), NAME:VERSION, NAME@ALIAS or id.",
+        autocompletion=names_of("models"),
+    ),
+]
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name or id.", autocompletion=names_of("endpoints"))]
 Stage = Annotated[str, typer.Argument(metavar="STAGE", help="ENDPOINT/STAGE or id.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Name or id.", autocompletion=names_of("images"))]

@@ -75,8 +75,11 @@ class Models(Blocking[AsyncModels]):
     id_of = blocking(AsyncModels.id_of)
     list = blocking(AsyncModels.list)
     update = blocking(AsyncModels.update)
+    set_alias = blocking(AsyncModels.set_alias)
+    drop_alias = blocking(AsyncModels.drop_alias)
     delete = blocking(AsyncModels.delete)
     wait = blocking(AsyncModels.wait)
+    events = blocking(AsyncModels.events)
     iterate = blocking_each(AsyncModels.iterate)
 
 

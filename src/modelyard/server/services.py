@@ -25,6 +25,7 @@ from modelyard.resources.logs.service import Logs
 from modelyard.resources.metrics.model import EventFiles
 from modelyard.resources.metrics.model import Limits as MetricLimits
 from modelyard.resources.metrics.service import Metrics
+from modelyard.resources.models.reconciler import InspectionSettings, ModelReconciler
 from modelyard.resources.models.service import Models
 from modelyard.resources.notebooks.instances import NotebookSite
 from modelyard.resources.notebooks.reconciler import NotebookReconciler
@@ -54,6 +55,7 @@ from modelyard.server.backends import Backends, make_origins
 from modelyard.server.home import Home, secret_key
 from modelyard.server.settings import Settings
 
+_MODEL_PATIENCE_SECONDS = 2.0  # most artifacts are looked at within it
 _TOKEN_LIFETIME = timedelta(days=31)  # the longest training takes 30 days
 
 
@@ -122,7 +124,13 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         snapshots,
         active_limit=settings.quotas.active_trainings,
     )
-    models = Models(database, trainings, storages)
+    models = Models(
+        database,
+        trainings,
+        storages,
+        keeps_copies=settings.models.keep_copies,
+        patience_seconds=_MODEL_PATIENCE_SECONDS,
+    )
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
     stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads)
@@ -187,6 +195,12 @@ def make_reconcilers(
         TrainingReconciler(*shared, services.snapshots, services.metrics, training_settings),
         NotebookReconciler(
             *shared, services.routes, NotebookSite(settings.region, make_origins(settings), _authority(backends))
+        ),
+        ModelReconciler(
+            database,
+            services.projects,
+            services.storages,
+            InspectionSettings(copy_bytes=settings.models.copy_limit_gib * 2**30),
         ),
         StageReconciler(*shared, services.routes, serving),
         EndpointReconciler(database, services.workloads, services.routes, serving),

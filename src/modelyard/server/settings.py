@@ -44,6 +44,13 @@ class ServingGroup(_Group):
     deadline_seconds: float = Field(default=60.0, gt=0, description="Slower predictions are given up.")
 
 
+class ModelGroup(_Group):
+    """The model registry."""
+
+    keep_copies: bool = Field(default=False, description="Copy artifacts, unless a request says otherwise.")
+    copy_limit_gib: int = Field(default=64, ge=1, description="Larger artifacts are not copied.")
+
+
 class GatewayGroup(_Group):
     """The front door."""
 
@@ -156,6 +163,7 @@ class Settings(BaseSettings):
     region: str = Field(default="kr1", description="What clients are told; old ones accept kr1 alone.")
     compute: ComputeGroup = ComputeGroup()
     serving: ServingGroup = ServingGroup()
+    models: ModelGroup = ModelGroup()
     gateway: GatewayGroup = GatewayGroup()
     access: AccessGroup = AccessGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()

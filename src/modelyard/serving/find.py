@@ -1,9 +1,12 @@
-"""What lies in an artifact's directory. Looks at names only; opening is the runtimes' work."""
+"""What lies in an artifact's directory. Looks at names only; opening is the runtimes' work.
+
+The platform asks the same of a listing, when a model is made: both must come to the same answer.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -52,11 +55,21 @@ def find_artifact(root: Path, wanted: str) -> Artifact:
     """
     if not root.is_dir():
         raise LoadFailed(f"the model directory {root} does not exist")
-    for directory, names in _walk(root):
-        for artifact in _candidates(root, directory, names):
-            if wanted in ("auto", artifact.kind.format):
-                return artifact
-    raise LoadFailed(_nothing_found(root, wanted))
+    files = (str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file())
+    return _find(root, _entries, wanted) or _nothing_found([*files], wanted)
+
+
+def find_among(names: Iterable[str], wanted: str) -> Artifact:
+    """As `find_artifact`, of a listing: the names are relative, with `/` between their parts, and so is the path of the artifact."""
+    tree: dict[Path, tuple[list[str], list[Path]]] = {Path(): ([], [])}
+    for name in names:
+        path = Path(name)
+        for parent in reversed(path.parents):
+            if parent not in tree:
+                tree[parent] = ([], [])
+                tree[parent.parent][1].append(parent)
+        tree[path.parent][0].append(path.name)
+    return _find(Path(), tree.__getitem__, wanted) or _nothing_found(sorted(names), wanted)
 
 
 def version_of(artifact: Artifact, root: Path) -> str | None:
@@ -65,14 +78,33 @@ def version_of(artifact: Artifact, root: Path) -> str | None:
     return directory.name if directory != root and directory.name.isdigit() else None
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+_Entries = Callable[[Path], tuple[list[str], list[Path]]]
+
+
+def _entries(directory: Path) -> tuple[list[str], list[Path]]:
+    """Names of files, and directories."""
+    entries = list(os.scandir(directory))
+    return [entry.name for entry in entries if entry.is_file()], [
+        Path(entry.path) for entry in entries if entry.is_dir()
+    ]
+
+
+def _find(root: Path, entries_of: _Entries, wanted: str) -> Artifact | None:
+    for directory, names in _walk(root, entries_of):
+        for artifact in _candidates(root, directory, names):
+            if wanted in ("auto", artifact.kind.format):
+                return artifact
+    return None
+
+
+def _walk(root: Path, entries_of: _Entries) -> Iterator[tuple[Path, list[str]]]:
     level = [root]
     for _ in range(_DEPTH + 1):
         below: list[Path] = []
         for directory in level:
-            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-            yield directory, [entry.name for entry in entries if entry.is_file()]
-            below += [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            names, directories = entries_of(directory)
+            yield directory, sorted(names)
+            below += [each for each in directories if not each.name.startswith(".")]
         level = sorted(below, key=_newest_first)
 
 
@@ -100,8 +132,11 @@ def _candidates(root: Path, directory: Path, names: list[str]) -> Iterator[Artif
                 yield Artifact(kind, directory / name)
 
 
-def _nothing_found(root: Path, wanted: str) -> str:
-    files = [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file()]
+def _nothing_found(files: list[str], wanted: str) -> Artifact:
+    raise LoadFailed(_complaint(files, wanted))
+
+
+def _complaint(files: list[str], wanted: str) -> str:
     if not files:
         return "the model directory is empty"
     keras = next((name for name in files if name.endswith((".keras", ".h5", ".hdf5"))), None)

@@ -13,11 +13,13 @@ from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.errors import NoServingImage
 from modelyard.resources.images.service import Images
+from modelyard.resources.models.lifecycle import ModelState
 from modelyard.resources.models.model import Model
 from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.models.service import Models
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.storages.errors import StoragePathFault
+from modelyard.resources.storages.model import COPY_SCHEME
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.service import Workloads
@@ -89,7 +91,13 @@ class StagePreflight:
             faults.append(Fault(f"{field}.modelId", f"there is no model '{item.model_id}' in this project"))
             return None
         try:
-            await self._storages.check_readable(caller.project, model.spec.artifact_uri)
+            if model.state == ModelState.CREATE_FAILED:
+                faults.append(Fault(f"{field}.modelId", f"'{model.name}' can't be served: {model.message}"))
+                return None
+            if model.source_uri.startswith(COPY_SCHEME):
+                await self._storages.check_copy(caller.project, model.source_uri)
+            else:
+                await self._storages.check_readable(caller.project, model.source_uri)
             return self._model_spec(model, item)
         except StoragePathFault as fault:
             faults.append(Fault(f"{field}.modelId", f"the artifact of '{model.name}' can't be read: {fault.message}"))
@@ -98,12 +106,12 @@ class StagePreflight:
         return None
 
     def _model_spec(self, model: Model, item: EndpointModelCreate) -> EndpointModelSpec:
-        image = self._images.for_serving(model.spec.format_code, model.spec.framework_version)
+        image = self._images.for_serving(model.spec.format_code, model.framework_version)
         return EndpointModelSpec(
             model_id=model.id,
             model_name=model.name,
             format_code=model.spec.format_code,
-            artifact_uri=model.spec.artifact_uri,
+            artifact_uri=model.source_uri,
             image_id=image.id,
             resource_path=item.apigw_resource_uri,
             parameters=tuple((parameter.name, parameter.value) for parameter in model.spec.parameters),

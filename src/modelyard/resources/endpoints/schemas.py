@@ -115,7 +115,7 @@ class EndpointModelOut(ResourceOut):
     stage: EndpointModelStage
     running_pod_count: int
     pod_count: int
-    serving_options: ServingOptions
+    serving_options: ServingOptions = ServingOptions()
     apigw_resource_uri: str | None = None
     apigw_endpoint_uri: str
 

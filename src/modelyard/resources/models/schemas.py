@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from modelyard.easymaker import MODEL, as_newest, newest_format
 from modelyard.wire import Description, Header, Name, NoneAsEmpty, Paging, ResourceOut, Tags, Wire
 
 FORMATS = ("TENSORFLOW", "PYTORCH", "SKLEARN", "ONNX")
+_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 class ModelParameter(Wire):
@@ -50,6 +52,7 @@ class ModelCreate(Wire):
     training_id: str | None = None
     model_upload_uri: str | None = Field(default=None, max_length=255)
     parameter_list: Annotated[list[ModelParameter], NoneAsEmpty, Field(max_length=10)] = []
+    keeps_copy: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +78,43 @@ class ModelChange(Wire):
     tag_list: Tags | None = None
 
 
+class ModelTensor(Wire):
+    """An input or output: numpy's name of its type, and its shape with null for sizes that may vary; null where the artifact does not say."""
+
+    tensor_name: str
+    data_type: str | None = None
+    shape: list[int | None] | None = None
+
+
+class ModelSignature(Wire):
+    """One way to call the model."""
+
+    signature_name: str
+    input_list: list[ModelTensor]
+    output_list: list[ModelTensor]
+
+
+class ModelFile(Wire):
+    """A file of the artifact."""
+
+    file_name: str
+    size_bytes: int
+
+
+class ModelArtifact(Wire):
+    """What was found at the path when the model was made. `fileList` has the first hundred of `fileCount` files."""
+
+    artifact_kind_code: str
+    load_path: str
+    size_bytes: int
+    file_count: int
+    file_list: list[ModelFile]
+    digest: str | None = None
+    signature_list: list[ModelSignature]
+    facts: dict[str, str] = {}
+    notes: list[str] = []
+
+
 class ModelTraining(Wire):
     """The training that a model was made from."""
 
@@ -94,8 +134,12 @@ class ModelOut(ResourceOut):
     framework_code: str | None = None
     framework_version: str | None = None
     model_upload_uri: str
+    model_version: int = 1
+    alias_list: list[str] = []
     training: ModelTraining | None = None
     parameter_list: list[ModelParameter] = []
+    keeps_copy: bool = False
+    artifact: ModelArtifact | None = None
 
 
 class ModelList(Wire):
@@ -111,3 +155,10 @@ class ModelOne(Wire):
 
     header: Header = Header()
     model: ModelOut
+
+
+def alias_fault(alias: str) -> str | None:
+    """What is wrong with an alias; it can't look like a version."""
+    if _ALIAS.fullmatch(alias):
+        return None
+    return f"'{alias}' is no alias: 1 to 64 letters, digits, '-', '_' and '.', beginning with a letter"

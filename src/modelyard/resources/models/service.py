@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.control.events import Event, events_of, forget_events
 from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, recall, remember
-from modelyard.control.transitions import born
+from modelyard.control.transitions import born, move
+from modelyard.control.work import enqueue, forget
 from modelyard.db.engine import Database
-from modelyard.easymaker import newer_format, older_format
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.models import repository
-from modelyard.resources.models.errors import TrainingNotComplete
-from modelyard.resources.models.lifecycle import LIFECYCLE
-from modelyard.resources.models.model import Model, ModelSpec, Parameter
-from modelyard.resources.models.repository import ModelFilter
-from modelyard.resources.models.schemas import (
-    FORMATS,
-    ModelChange,
-    ModelCreate,
-    ModelOut,
-    ModelTraining,
+from modelyard.resources.models.errors import (
+    ModelHasAliases,
+    ModelNotUsable,
+    NameOfArchive,
+    NoSuchAlias,
+    TrainingNotComplete,
 )
+from modelyard.resources.models.lifecycle import LIFECYCLE, ModelState
+from modelyard.resources.models.model import Model, ModelSpec, ModelStatus, Parameter
+from modelyard.resources.models.repository import ModelFilter
+from modelyard.resources.models.schemas import FORMATS, ModelChange, ModelCreate, ModelOut, alias_fault
 from modelyard.resources.models.table import ModelRow
+from modelyard.resources.models.views import model_out
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages.errors import StoragePathFault
+from modelyard.resources.storages.model import COPY_SCHEME
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings.errors import TrainingHasModels
 from modelyard.resources.trainings.model import Finished
@@ -37,25 +42,43 @@ from modelyard.resources.trainings.service import Trainings
 
 KIND = "model"
 
+_LOOK_SECONDS = 0.03
+_UNUSABLE = (ModelState.CREATE_FAILED.value, ModelState.DELETE_IN_PROGRESS.value)
+
 
 class Models:
-    """Creates, finds, changes and deletes models."""
+    """Creates, finds, changes and deletes models.
 
-    def __init__(self, database: Database, trainings: Trainings, storages: Storages) -> None:
+    Args:
+        keeps_copies: whether the platform keeps a copy of an artifact where the request does not say.
+        patience_seconds: how long a creation waits for what the inspection says, so that most answers have it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        trainings: Trainings,
+        storages: Storages,
+        *,
+        keeps_copies: bool = False,
+        patience_seconds: float = 0.0,
+    ) -> None:
         self._database = database
         self._trainings = trainings
         self._storages = storages
+        self._keeps_copies = keeps_copies
+        self._patience_seconds = patience_seconds
         self.deletion_guards: list[DeletionGuard] = []
 
     async def create(self, caller: Caller, request: ModelCreate) -> ModelOut:
-        """A new model. Its artifact must be there and readable now."""
+        """A new model. Its artifact must be there and readable now; what it is, is looked at by the reconciler."""
         project_id, key = caller.project.id, caller.idempotency_key
         async with self._database.read() as session:
             known_id = await recall(session, project_id, KIND, key)
         if known_id is not None:
             return await self.get(caller, known_id)
         training = await self._training(caller, request)
-        spec = _spec(request, training)
+        spec = _spec(request, training, keeps_copies=self._keeps_copies)
         try:
             await self._storages.check_readable(caller.project, spec.artifact_uri)
         except StoragePathFault as fault:
@@ -68,7 +91,7 @@ class Models:
             description=request.description,
             tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
             spec=spec.model_dump(mode="json"),
-            status={},
+            status=ModelStatus().model_dump(mode="json"),
             desired="run",
             state=LIFECYCLE.initial.value,
             created_by=caller.actor,
@@ -82,11 +105,13 @@ class Models:
                 return (await self._out(session, caller.project, [await _found(session, caller, known_id)]))[0]
             if spec.training_id is not None:
                 await self._trainings.hold(session, caller, spec.training_id)
+            row.version = await repository.next_version(session, project_id, row.name)
             born(session, LIFECYCLE, row, actor=caller.actor)
             session.add(row)
             remember(session, project_id, KIND, key, row.id)
-            out = await self._out(session, caller.project, [row])
-        return out[0]
+            await enqueue(session, KIND, row.id)
+            model_id = row.id
+        return await self._once_looked_at(caller, model_id)
 
     async def list(self, caller: Caller, wanted: ModelFilter, request: PageRequest) -> Page[ModelOut]:
         """Models of the project, newest first."""
@@ -105,19 +130,36 @@ class Models:
         rows = await repository.by_ids(session, ids)
         return {model.model_id: model for model in await self._out(session, project, rows)}
 
+    async def events(self, caller: Caller, model_id: str) -> Sequence[Event]:
+        """What happened to the model."""
+        async with self._database.read() as session:
+            row = await _found(session, caller, model_id)
+            return await events_of(session, KIND, row.id)
+
     async def find(self, session: AsyncSession, project_id: str, model_id: str) -> Model | None:
         """A model of the project, for endpoints."""
         row = await repository.by_id(session, project_id, model_id)
         if row is None:
             return None
-        return Model(id=row.id, project_id=row.project_id, name=row.name, spec=ModelSpec.model_validate(row.spec))
+        spec, status = ModelSpec.model_validate(row.spec), ModelStatus.model_validate(row.status)
+        seen = None if status.artifact is None else status.artifact.framework_version
+        return Model(
+            id=row.id,
+            project_id=row.project_id,
+            name=row.name,
+            state=row.state,
+            message=row.message,
+            spec=spec,
+            source_uri=f"{COPY_SCHEME}{row.id}" if status.has_copy else spec.artifact_uri,
+            framework_version=spec.framework_version or seen,
+        )
 
     async def change(self, caller: Caller, model_id: str, change: ModelChange) -> ModelOut:
         """Change name, description or tags."""
         async with self._database.write() as session:
-            row = await _found(session, caller, model_id)
-            if change.model_name is not None:
-                row.name = change.model_name
+            row = await _held(session, caller, model_id)
+            if change.model_name is not None and change.model_name != row.name:
+                await self._rename(session, row, change.model_name, caller.actor)
             if "description" in change.model_fields_set:
                 row.description = change.description
             if change.tag_list is not None:
@@ -125,26 +167,81 @@ class Models:
             row.updated_at = utc_now()
             return (await self._out(session, caller.project, [row]))[0]
 
+    async def set_alias(self, caller: Caller, model_id: str, alias: str) -> ModelOut:
+        """Let an alias mean this model of its name; another model of the name that had it loses it."""
+        fault = alias_fault(alias)
+        if fault is not None:
+            raise Invalid([Fault("alias", fault)])
+        async with self._database.write() as session:
+            row = await _held(session, caller, model_id)
+            if row.state in _UNUSABLE:
+                raise ModelNotUsable(row.name, row.state, row.message)
+            await repository.set_alias(session, row, alias)
+            return (await self._out(session, caller.project, [row]))[0]
+
+    async def drop_alias(self, caller: Caller, model_id: str, alias: str) -> ModelOut:
+        """Take an alias away. Raises `NoSuchAlias`."""
+        async with self._database.write() as session:
+            row = await _held(session, caller, model_id)
+            if not await repository.drop_aliases(session, row.id, alias):
+                raise NoSuchAlias(alias)
+            return (await self._out(session, caller.project, [row]))[0]
+
     async def delete(self, caller: Caller, model_id: str) -> None:
         """Delete it; its artifact stays where it is. Raises `Conflict` while an endpoint uses it."""
         async with self._database.write() as session:
-            row = await repository.held(session, caller.project.id, model_id)
-            if row is None:
-                raise NotFound("model", model_id)
+            row = await _held(session, caller, model_id)
+            if row.desired == "delete":
+                return
             for guard in self.deletion_guards:
                 await guard(session, row.id)
-            await session.delete(row)
+            await repository.drop_aliases(session, row.id)
+            if not ModelSpec.model_validate(row.spec).keeps_copy:
+                await session.delete(row)
+                await forget_events(session, KIND, row.id)
+                await forget(session, KIND, row.id)
+                return
+            row.desired = "delete"
+            row.generation += 1
+            move(session, LIFECYCLE, row, ModelState.DELETE_IN_PROGRESS, actor=caller.actor)
+            await enqueue(session, KIND, row.id)
 
     async def hold(self, session: AsyncSession, project_id: str, model_id: str) -> None:
-        """Keep a model from being deleted until the caller's transaction ends. Raises `NotFound`."""
-        if await repository.held(session, project_id, model_id) is None:
+        """Keep a model from being deleted until the caller's transaction ends. Raises `NotFound`, `ModelNotUsable`."""
+        row = await repository.held(session, project_id, model_id)
+        if row is None:
             raise NotFound("model", model_id)
+        if row.state in _UNUSABLE:
+            raise ModelNotUsable(row.name, row.state, row.message)
 
     async def guard_training(self, session: AsyncSession, training_id: str) -> None:
         """Raise `TrainingHasModels` while models stand that were made from the training."""
         models = await repository.of_training(session, training_id, MAX_BLOCKERS + 1)
         if models:
             raise TrainingHasModels(models)
+
+    async def _once_looked_at(self, caller: Caller, model_id: str) -> ModelOut:
+        """The model with what the inspection says, or as it is when patience ends."""
+        deadline = monotonic() + self._patience_seconds
+        while True:
+            model = await self.get(caller, model_id)
+            if model.model_status_code != ModelState.CREATE_IN_PROGRESS or monotonic() >= deadline:
+                return model
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _rename(self, session: AsyncSession, row: ModelRow, name: str, actor: str) -> None:
+        artifact = ModelStatus.model_validate(row.status).artifact
+        if artifact is not None and artifact.kind == "TORCH_ARCHIVE" and row.state == ModelState.ACTIVE.value:
+            raise NameOfArchive(row.name)
+        aliases = (await repository.aliases_of(session, [row.id])).get(row.id)
+        if aliases:
+            raise ModelHasAliases(aliases)
+        row.version = await repository.next_version(session, row.project_id, name)
+        row.name = name
+        if row.state == ModelState.CREATE_FAILED.value:
+            move(session, LIFECYCLE, row, ModelState.CREATE_IN_PROGRESS, actor=actor)
+        if row.state == ModelState.CREATE_IN_PROGRESS.value:  # what was found under the other name does not count
+            await enqueue(session, KIND, row.id)
 
     async def _training(self, caller: Caller, request: ModelCreate) -> Finished | None:
         if request.training_id is None:
@@ -163,10 +260,14 @@ class Models:
             training = await self._trainings.finished(session, project.id, training_id)
             if training is not None:
                 trainings[training_id] = training
-        return [_model_out(row, project.app_key, trainings.get(row.training_id or "")) for row in rows]
+        aliases = await repository.aliases_of(session, [row.id for row in rows])
+        return [
+            model_out(row, project.app_key, trainings.get(row.training_id or ""), aliases.get(row.id, ()))
+            for row in rows
+        ]
 
 
-def _spec(request: ModelCreate, training: Finished | None) -> ModelSpec:
+def _spec(request: ModelCreate, training: Finished | None, *, keeps_copies: bool) -> ModelSpec:
     format_code = request.model_format_code
     artifact_uri = request.model_upload_uri
     version = request.framework_version
@@ -192,43 +293,19 @@ def _spec(request: ModelCreate, training: Finished | None) -> ModelSpec:
         parameters=tuple(
             Parameter(name=item.parameter_name, value=item.parameter_value) for item in request.parameter_list
         ),
-    )
-
-
-def _model_out(row: ModelRow, app_key: str, training: Finished | None) -> ModelOut:
-    spec = ModelSpec.model_validate(row.spec)
-    older = older_format(spec.format_code)
-    return ModelOut.model_validate(
-        {
-            "id": row.id,
-            "name": row.name,
-            "model_id": row.id,
-            "model_name": row.name,
-            "model_status_code": row.state,
-            "status_reason": row.reason,
-            "status_message": row.message,
-            "description": row.description,
-            "app_key": app_key,
-            "tag_list": row.tags,
-            "created_datetime": row.created_at,
-            "updated_datetime": row.updated_at,
-            "model_format_code": newer_format(spec.format_code),
-            "model_type_code": older,
-            "framework_code": older,
-            "framework_version": spec.framework_version,
-            "model_upload_uri": spec.artifact_uri,
-            "training": None
-            if training is None
-            else ModelTraining(
-                training_id=training.id, training_name=training.name, training_status_code=training.state
-            ),
-            "parameter_list": [{"parameterName": item.name, "parameterValue": item.value} for item in spec.parameters],
-        }
+        keeps_copy=keeps_copies if request.keeps_copy is None else request.keeps_copy,
     )
 
 
 async def _found(session: AsyncSession, caller: Caller, model_id: str) -> ModelRow:
     row = await repository.by_id(session, caller.project.id, model_id)
+    if row is None:
+        raise NotFound("model", model_id)
+    return row
+
+
+async def _held(session: AsyncSession, caller: Caller, model_id: str) -> ModelRow:
+    row = await repository.held(session, caller.project.id, model_id)
     if row is None:
         raise NotFound("model", model_id)
     return row

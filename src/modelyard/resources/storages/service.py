@@ -7,6 +7,7 @@ permission is told when the request is made and not minutes later.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelyard.control.idempotency import claim, remember
@@ -20,14 +21,25 @@ from modelyard.objectstore.paths import BadStoragePath, NasPath, ObsPath, parse_
 from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages import repository
+from modelyard.resources.storages.copies import Copies, digest_of, digest_of_tags
 from modelyard.resources.storages.errors import FileMissing, StoragePathFault, TreeUnreadable, VolumeInUse
-from modelyard.resources.storages.model import DOOR, Location, ObjectLocation, VolumeLocation
+from modelyard.resources.storages.model import (
+    COPY_SCHEME,
+    DOOR,
+    Location,
+    ObjectLocation,
+    PathReader,
+    StoredFile,
+    VolumeLocation,
+)
+from modelyard.resources.storages.reading import ObjectReader, VolumeReader
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.storages.table import VolumeRow
 from modelyard.resources.storages.trees import ObjectTree, VolumeTree
 
 KIND = "nas_volume"
 MOUNT_ROOT = "/mnt/nas"
+COPY_MOUNT_ROOT = "/mnt/models"
 
 
 class Storages:
@@ -36,16 +48,30 @@ class Storages:
     Args:
         door_url: the front door, e.g. `http://127.0.0.1:10090`, for people.
         volumes_root: the directory that holds the volumes.
+        copies_root: the directory that holds the platform's own copies; beside the volumes' unless given.
     """
 
-    def __init__(self, database: Database, hosts: StoreHosts, *, door_url: str, volumes_root: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hosts: StoreHosts,
+        *,
+        door_url: str,
+        volumes_root: Path,
+        copies_root: Path | None = None,
+    ) -> None:
         self._database = database
         self._hosts = hosts
         self._door_url = door_url.rstrip("/")
         self._volumes_root = volumes_root
+        self._copies = Copies(copies_root or volumes_root.with_name("copies"))
 
     async def locate(self, project: Project, uri: str) -> Location:
-        """Where the path leads. Raises `StoragePathFault` with the reason."""
+        """Where the path leads, or the platform's own copy (`copy://{id}`). Raises `StoragePathFault` with the reason."""
+        if uri.startswith(COPY_SCHEME):
+            place = await self._copy_place(project, uri)
+            mount_point = f"{COPY_MOUNT_ROOT}/{place.name}"
+            return VolumeLocation(uri, str(place), mount_point, mount_point)
         path = _parse(uri)
         if isinstance(path, NasPath):
             root = await self._volume_root(project, path)
@@ -86,6 +112,33 @@ class Storages:
             return
         for wanted in (Access.WRITE, Access.READ):
             await self._check_access(project, path, uri, wanted)
+
+    async def reader(self, project: Project, uri: str) -> PathReader:
+        """Reads what lies at the path. Raises `StoragePathFault` unless instances may."""
+        path = _parse(uri)
+        if isinstance(path, NasPath):
+            return VolumeReader(await self._volume_root(project, path), path.path, uri)
+        await self._check_access(project, path, uri, Access.READ)
+        return ObjectReader(self._hosts.find(path, project_id=project.id), path, uri)
+
+    async def check_copy(self, project: Project, uri: str) -> None:
+        """Raise `StoragePathFault` unless the platform's copy `copy://{id}` is there."""
+        await self._copy_place(project, uri)
+
+    async def keep_copy(self, project_id: str, copy_id: str, reader: PathReader, files: Sequence[StoredFile]) -> str:
+        """Make the platform's own copy of files; their digest. Raises `StoragePathFault`, `RetryLater`."""
+        return await self._copies.keep(reader, files, project_id, copy_id)
+
+    async def remove_copy(self, project_id: str, copy_id: str) -> None:
+        """Take a copy away; what is not there is fine."""
+        await self._copies.remove(project_id, copy_id)
+
+    async def digest(self, reader: PathReader, files: Sequence[StoredFile], *, max_read_bytes: int) -> str | None:
+        """A digest of files: of the store's tags, else of their contents, unless that are more bytes."""
+        by_tags = digest_of_tags(files)
+        if by_tags is not None or sum(file.size for file in files) > max_read_bytes:
+            return by_tags
+        return await digest_of(reader, files)
 
     def object_store_url(self, project: Project) -> str:
         """The project's account in the platform's own object store."""
@@ -173,6 +226,13 @@ class Storages:
             raise StoragePathFault(f"{uri}: {problem}") from None
         if fault is not None:
             raise StoragePathFault(f"{uri}: {fault}")
+
+    async def _copy_place(self, project: Project, uri: str) -> Path:
+        copy_id = uri.removeprefix(COPY_SCHEME)
+        place = self._copies.place(project.id, copy_id)
+        if not is_id(copy_id) or not await asyncio.to_thread(place.is_dir):
+            raise StoragePathFault("the platform's copy of the artifact is missing; make the model again")
+        return place
 
     async def _volume_root(self, project: Project, path: NasPath) -> Path:
         async with self._database.read() as session:

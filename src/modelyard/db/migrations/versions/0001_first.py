@@ -192,8 +192,27 @@ def upgrade() -> None:
         batch_op.create_index("ix_metric_series_group", ["group_id", "name"], unique=False)
 
     op.create_table(
+        "model_aliases",
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("alias", sa.String(length=64), nullable=False),
+        sa.Column("model_id", sa.String(length=36), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "name", "alias"),
+    )
+    with op.batch_alter_table("model_aliases", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_model_aliases_model_id"), ["model_id"], unique=False)
+
+    op.create_table(
+        "model_names",
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("last_version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "name"),
+    )
+    op.create_table(
         "models",
         sa.Column("training_id", sa.String(length=36), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -210,6 +229,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("project_id", "name", "version", name="uq_models_version"),
     )
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_models_project_id"), ["project_id"], unique=False)
@@ -857,6 +877,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_models_project_id"))
 
     op.drop_table("models")
+    op.drop_table("model_names")
+    with op.batch_alter_table("model_aliases", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_model_aliases_model_id"))
+
+    op.drop_table("model_aliases")
     with op.batch_alter_table("metric_series", schema=None) as batch_op:
         batch_op.drop_index("ix_metric_series_group")
 

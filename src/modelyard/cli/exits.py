@@ -15,6 +15,7 @@ from modelyard.sdk.errors import (
     ApiError,
     BadRequest,
     ConnectionFailed,
+    ManifestInvalid,
     NotConfigured,
     NotFound,
     PermissionDenied,
@@ -49,6 +50,7 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
     (NotConfigured, Code.UNREACHABLE),
     (ConnectionFailed, Code.UNREACHABLE),
     (BadRequest, Code.USAGE),
+    (ManifestInvalid, Code.USAGE),
 )
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (NotConfigured, "see `modelyard --help` for --home, --api-url, --app-key and --token"),
@@ -68,8 +70,8 @@ def report(error: Exception, *, with_traceback: bool = False) -> Code:
     if isinstance(error, WaitFailed):
         for line in error.last_log_lines:
             _say(f"  | {line}")
-    if isinstance(error, ApiError) and error.faults:
-        _say_error("the request has wrong values")
+    if isinstance(error, ApiError | ManifestInvalid) and error.faults:
+        _say_error("the request has wrong values" if isinstance(error, ApiError) else "the file can't be applied")
         for fault in error.faults:
             _say(f"  {fault.field}: {fault.message}" if fault.field else f"  {fault.message}")
     elif type(error).__module__.startswith("modelyard."):  # our own errors are sentences

@@ -15,7 +15,19 @@ import typer
 from typer.core import TyperGroup
 
 from modelyard import __version__
-from modelyard.cli import catalogue, endpoints, experiments, exports, logs, models, nas, stages, storage, trainings
+from modelyard.cli import (
+    applying,
+    catalogue,
+    endpoints,
+    experiments,
+    exports,
+    logs,
+    models,
+    nas,
+    stages,
+    storage,
+    trainings,
+)
 from modelyard.cli.exits import Code, report
 from modelyard.cli.forms import Output
 from modelyard.cli.platform import platform, read_credentials
@@ -79,6 +91,7 @@ app = typer.Typer(
 )
 app.add_typer(platform)
 app.command("env")(exports.env)
+app.command("apply")(applying.apply)
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name, epilog=_EPILOG)
 
@@ -129,7 +142,7 @@ def gathered(args: Sequence[str]) -> list[str]:
             rest.append(word)
     command = next((word for word in rest if not word.startswith("-")), None)
     own = _OWN_OPTIONS.get(command or "", ())
-    if command in _GROUPS:
+    if command in _GROUPS or command == "apply":
         return [*chain.from_iterable(found), *rest]
     if not own or command not in args[1:]:
         return list(args)

@@ -45,6 +45,14 @@ class TransferFailed(ModelyardError):
     """A file could not be carried to or from the object store whole."""
 
 
+class ManifestInvalid(ModelyardError):
+    """A file of resources can't be used as it is. `faults` name every place in it that is wrong."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.field}: {fault.message}" for fault in faults))
+        self.faults = tuple(faults)
+
+
 class UnknownName(ModelyardError):
     """No resource has this name. `near` holds names that look like it."""
 

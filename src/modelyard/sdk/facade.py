@@ -142,6 +142,8 @@ class Storage(Blocking[AsyncStorage]):
     uri = blocking(AsyncStorage.uri)
     containers = blocking(AsyncStorage.containers)
     create_container = blocking(AsyncStorage.create_container)
+    grants = blocking(AsyncStorage.grants)
+    grant = blocking(AsyncStorage.grant)
     list = blocking(AsyncStorage.list)
     upload = blocking(AsyncStorage.upload)
     download = blocking(AsyncStorage.download)

@@ -58,6 +58,16 @@ class StoredContainer(BaseModel):
     bytes: int
 
 
+class ContainerGrants(BaseModel):
+    """The access lists of a container."""
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+SYSTEM = "system"
+"""In access lists of the SDK: the account that trainings and endpoints act as."""
+_ACCESS_HEADERS = ("x-container-read", "x-container-write")
 _OBJECTS = TypeAdapter(list[StoredObject])
 _CONTAINERS = TypeAdapter(list[StoredContainer])
 
@@ -93,6 +103,36 @@ class AsyncStorage:
         """Create a container; one that is there stays as it is."""
         path = await self._places.locate(name)
         await self._store("PUT", await self._places.url(replace(path, path="")))
+
+    async def grants(self, container: str) -> ContainerGrants | None:
+        """Who may read and write a container; None where there is no such container."""
+        try:
+            answer = await self._store("HEAD", await self._places.url(await self._places.locate(container)))
+        except NotFound:
+            return None
+        system = await self._system_account()
+        lists = (answer.headers.get(name, "") for name in _ACCESS_HEADERS)
+        read, write = (tuple(SYSTEM if name == system else name for name in _names(text)) for text in lists)
+        return ContainerGrants(read=read, write=write)
+
+    async def grant(
+        self, container: str, *, read: Sequence[str] | None = None, write: Sequence[str] | None = None
+    ) -> None:
+        """Set who may read or write a container; a list that is not given stays as it is.
+
+        Names are those of Swift's access lists (`tenant:user`, `.r:*`); `system` stands for the account that trainings and endpoints act as.
+        Once a list was set on a container, an empty one too, only lists count.
+        """
+        system = await self._system_account()
+        headers: dict[str, str] = {}
+        for header, names in zip(_ACCESS_HEADERS, (read, write), strict=True):
+            if names is not None:
+                headers[header] = ",".join(system if name == SYSTEM else name for name in names)
+        await self._store("POST", await self._places.url(await self._places.locate(container)), headers=headers)
+
+    async def _system_account(self) -> str:
+        account = await self.account()
+        return f"{account.tenant_id}:{account.api_user_id}"
 
     async def list(self, place: str, *, recursive: bool = True) -> Sequence[StoredObject]:
         """The objects at and below a place, sorted by name. Without `recursive`, directories are folded (`subdir`)."""
@@ -258,6 +298,10 @@ class AsyncStorage:
 
     def _headers(self, more: dict[str, str]) -> dict[str, str]:
         return {"X-Auth-Token": self._api.connection.access_token, **more}
+
+
+def _names(access_list: str) -> list[str]:
+    return [name.strip() for name in access_list.split(",") if name.strip()]
 
 
 def _is_composed(answer: Answer) -> bool:

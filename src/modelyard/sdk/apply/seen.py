@@ -1,0 +1,121 @@
+"""What the platform has, in the words of the file, so that the two can be compared field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from modelyard.resources.endpoints.schemas import EndpointOut, EndpointStageOut
+from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.sdk.apply.manifest import Item
+from modelyard.sdk.client import Client
+from modelyard.sdk.errors import UnknownName
+
+_PATHS = frozenset({"source", "model_upload", "checkpoint_upload", "checkpoint_input", "artifact"})
+_BY_NAME_OR_ID = frozenset({"image", "flavor", "experiment", "training", "endpoint"})
+
+
+def find(client: Client, item: Item) -> Any | None:
+    """The resource that the item names; None where there is none. Raises `AmbiguousName`."""
+    if item.kind.section == "containers":
+        return client.storage.grants(item.name)
+    group = getattr(client, item.kind.section)
+    try:
+        return group.find(item.key)
+    except UnknownName:
+        return None
+
+
+def as_file(resource: Any, section: str) -> Mapping[str, Any]:
+    """The resource's fields under the names that they have in a file. Those that the platform does not show are missing."""
+    if section == "containers":
+        return {"read": list(resource.read), "write": list(resource.write)}
+    shared = {"description": resource.description, "tags": {tag.tag_key: tag.tag_value for tag in resource.tag_list}}
+    return {**shared, **_OWN[section](resource)}
+
+
+def same(client: Client, name: str, wanted: Any, seen: Any) -> bool:
+    """Whether a field of the file says what the platform has. What can be written in several ways is compared by what it means."""
+    if name in _PATHS:
+        return client.storage.uri(wanted) == seen
+    if name == "datasets":
+        return {key: client.storage.uri(place) for key, place in wanted.items()} == seen
+    if name == "hyperparameters":
+        return {key: _text(value) for key, value in wanted.items()} == seen
+    if name in _BY_NAME_OR_ID:
+        return seen is not None and wanted in seen
+    if name == "models":
+        pairs = {wanted: None} if isinstance(wanted, str) else dict(wanted)
+        return len(pairs) == len(seen) and all(
+            any(key in keys and path in (None, at) for keys, at in seen) for key, path in pairs.items()
+        )
+    if name in {"read", "write"}:
+        return sorted(wanted) == sorted(seen)
+    return wanted == seen
+
+
+def _training(training: TrainingOut) -> dict[str, Any]:
+    return {
+        "experiment": _keys(training.experiment),
+        "image": _keys(training.image),
+        "flavor": _keys(training.flavor),
+        "source": training.source_dir_uri,
+        "entry_point": training.entry_point,
+        "model_upload": training.model_upload_uri,
+        "checkpoint_upload": training.check_point_upload_uri,
+        "checkpoint_input": training.check_point_input_uri,
+        "hyperparameters": {item.parameter_name: item.parameter_value for item in training.hyperparameter_list},
+        "datasets": {item.dataset_name: item.data_uri for item in training.dataset_list},
+        "instance_count": training.instance_count,
+        "timeout_minutes": training.timeout_minutes,
+        "use_log": training.use_log,
+        "use_torchrun": training.use_torchrun,
+    }
+
+
+def _model(model: Any) -> dict[str, Any]:
+    training = model.training
+    return {
+        "training": None if training is None else (training.training_id, training.training_name),
+        "artifact": model.model_upload_uri,
+        "framework_version": model.framework_version,
+        "parameters": {item.parameter_name: item.parameter_value for item in model.parameter_list},
+    }
+
+
+def _stage(stage: EndpointStageOut) -> dict[str, Any]:
+    return {
+        "flavor": _keys(stage.flavor),
+        "node_count": stage.node_count,
+        "models": [
+            ((each.model_id, each.model.name if each.model is not None else each.model_id), each.apigw_resource_uri)
+            for each in stage.endpoint_model_list
+        ],
+    }
+
+
+def _endpoint(endpoint: EndpointOut) -> dict[str, Any]:
+    default = [stage for stage in endpoint.endpoint_stage_list if stage.is_default_stage]
+    return _stage(default[0]) if default else {}
+
+
+def _nothing(_resource: Any) -> dict[str, Any]:
+    return {}
+
+
+_OWN: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "nas_volumes": _nothing,
+    "experiments": _nothing,
+    "trainings": _training,
+    "models": _model,
+    "endpoints": _endpoint,
+    "stages": _stage,
+}
+
+
+def _keys(resource: Any) -> tuple[str, str] | None:
+    return None if resource is None else (resource.id, resource.name)
+
+
+def _text(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -37,7 +37,7 @@ from modelyard.resources.experiments.schemas import ExperimentCreate, Experiment
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.images.schemas import ImageOut
 from modelyard.resources.logs.schemas import EventOut
-from modelyard.resources.models.schemas import ModelCreate, ModelOut
+from modelyard.resources.models.schemas import ModelCreate, ModelOut, ServingOptions
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.trainings.schemas import StorageOut, TrainingCreate, TrainingOut
 from modelyard.sdk.api import Patience
@@ -275,6 +275,7 @@ class SmallPlatform:
                 stage=place,
                 running_pod_count=1,
                 pod_count=1,
+                serving_options=item.serving_options or ServingOptions(),
                 apigw_endpoint_uri=f"{self.url}/serve{item.apigw_resource_uri or '/inference'}",
             )
             for item in models

@@ -253,6 +253,7 @@ class SmallPlatform:
             apigw_region="kr1",
             apigw_service_id="service",
             apigw_status_code="ACTIVE",
+            endpoint_url=f"{self.url}/serve",
             endpoint_stage_list=[stage],
         )
 

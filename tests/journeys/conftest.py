@@ -20,7 +20,14 @@ _running: list[RunningPlatform] = []
 @pytest.fixture(scope="session")
 def images(framework_python: Callable[[str, str], Path], environment_store: EnvironmentStore) -> Path:
     """The directory with the built environments of all images that the journeys use."""
-    for framework, version in (("PYTHON", "3.11"), ("TENSORFLOW", "2.15"), ("TENSORFLOW", "2.21"), ("PYTORCH", "2.13")):
+    for framework, version in (
+        ("PYTHON", "3.11"),
+        ("TENSORFLOW", "2.15"),
+        ("TENSORFLOW", "2.21"),
+        ("PYTORCH", "2.13"),
+        ("SKLEARN", "1.9"),
+        ("ONNX", "1.31"),
+    ):
         framework_python(framework, version)
     return environment_store.root
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def any_platform(request: pytest.FixtureRequest, make_platform: MakePlatform) ->
 def test_creations_and_deletions_at_the_same_moment(any_platform: RunningPlatform, tmp_path: Path) -> None:
     client = any_platform.client
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/saved_model.pb").write_bytes(b"x")
+    (tmp_path / "model/model.pkl").write_bytes(pickle.dumps(None))
     client.storage.upload(tmp_path / "model", "race/model")
     upload_script(any_platform, tmp_path / "source", "race/source", "print('hello')")
     flavor_id = client.flavors.id_of(SMALL_FLAVOR)
@@ -44,7 +45,7 @@ def test_creations_and_deletions_at_the_same_moment(any_platform: RunningPlatfor
     }
     with Rest(any_platform) as rest, ThreadPoolExecutor(8) as pool:
         for number in range(ROUND_COUNT):
-            model = client.models.create(f"model-{number}", artifact="race/model", format="TENSORFLOW")
+            model = client.models.create(f"model-{number}", artifact="race/model", format="SKLEARN")
             experiment = client.experiments.create(f"experiment-{number}")
             client.experiments.wait(experiment.id, timeout_seconds=60.0)
             endpoint = {

@@ -4,6 +4,7 @@ only the run can tell, an end that says why."""
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from journey_platform import RunningPlatform, eventually
 from journey_rest import Rest, faults, refused
 from journey_scripts import SMALL_FLAVOR, start_script, upload_script
 
+from modelyard.resources.endpoints.schemas import EndpointStageOut
 from modelyard.resources.trainings.schemas import TrainingOut
 
 pytestmark = pytest.mark.slow
@@ -239,15 +241,12 @@ def test_requirements_that_can_not_be_installed_end_it(platform: RunningPlatform
     assert not any(line == "never" for line in ended.last_log_lines)
 
 
-def test_a_broken_saved_model_fails_with_the_reason(platform: RunningPlatform, tmp_path: Path) -> None:
+def test_a_broken_saved_model_is_told_when_the_model_is_made(platform: RunningPlatform, tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"this is no protocol buffer")
-    (tmp_path / "variables").mkdir()
-    (tmp_path / "variables/variables.index").write_bytes(b"x")
-    message = endpoint_failure(platform, tmp_path, "broken", "TENSORFLOW")
-    assert "saved_model.pb" in message or "SavedModel" in message, message
+    assert "saved_model.pb is no SavedModel" in model_failure(platform, tmp_path, "broken", "TENSORFLOW")
 
 
-def test_an_archive_with_a_wrong_name_fails_with_both_names(platform: RunningPlatform, tmp_path: Path) -> None:
+def test_an_archive_of_another_name_is_told_with_both_names(platform: RunningPlatform, tmp_path: Path) -> None:
     (tmp_path / "model-store").mkdir()
     (tmp_path / "config").mkdir()
     with zipfile.ZipFile(tmp_path / "model-store/iris.mar", "w") as archive:
@@ -256,17 +255,47 @@ def test_an_archive_with_a_wrong_name_fails_with_both_names(platform: RunningPla
         archive.writestr("handler.py", "def handle(data, context): return data")
     served = {"iris": {"1.0": {"defaultVersion": True, "marName": "iris.mar"}}}
     (tmp_path / "config/config.properties").write_text(f"model_store=model-store\nmodels={json.dumps(served)}\n")
-    message = endpoint_failure(platform, tmp_path, "tulips", "PYTORCH")
+    message = model_failure(platform, tmp_path, "tulips", "PYTORCH")
     assert "iris" in message and "tulips" in message, message
+
+
+class Runs:
+    """What runs code when it is unpickled, as every pickle may."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (eval, (self.source,))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "words"),
+    [
+        (None, "", "holds a NoneType, which can't predict"),
+        (Runs("print('about to leave') or __import__('os')._exit(7)"), "", "7"),
+        (Runs("len(b'x' * (4 << 30))"), "OUT_OF_MEMORY", "1,024 MiB|1 GiB|1024 MiB"),
+    ],
+    ids=["no estimator", "crash", "memory"],
+)
+def test_a_model_that_can_not_be_loaded_says_why(
+    platform: RunningPlatform, tmp_path: Path, content: object, reason: str, words: str
+) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(content))
+    stage = endpoint_failure(platform, tmp_path, "unloadable", "SKLEARN")
+    message = stage.status_message or ""
+    assert any(word in message for word in words.split("|")), (message, stage.last_log_lines)
+    assert stage.status_reason == reason or not reason
+    assert any("loading model" in line for line in stage.last_log_lines), stage.last_log_lines
 
 
 def test_a_deleted_artifact_stops_an_endpoint_before_it_begins(
     platform: RunningPlatform, rest: Rest, good: dict[str, Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(b"x")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(None))
     client = platform.client
     client.storage.upload(tmp_path, "artifacts/gone")
-    model = client.models.create("gone", artifact="artifacts/gone", format="TENSORFLOW")
+    model = client.models.create("gone", artifact="artifacts/gone", format="SKLEARN")
     client.storage.delete("artifacts/gone", recursive=True)
     body = {
         "endpointName": "gone",
@@ -322,8 +351,18 @@ def end_of(platform: RunningPlatform, training: TrainingOut) -> TrainingOut:
     return eventually(ended, f"the training {training.name} ends", END_SECONDS, 0.2) or training
 
 
-def endpoint_failure(platform: RunningPlatform, artifact: Path, name: str, format_code: str) -> str:
-    """What an endpoint of the artifact says when it has failed; model and endpoint are deleted again."""
+def model_failure(platform: RunningPlatform, artifact: Path, name: str, format_code: str) -> str:
+    """Why no model can be made of the artifact; it is deleted again."""
+    client = platform.client
+    client.storage.upload(artifact, f"artifacts/{name}")
+    model = client.models.create(name, artifact=f"artifacts/{name}", format=format_code)
+    assert model.model_status_code == "CREATE_FAILED", model
+    client.models.delete(name)
+    return model.status_message or ""
+
+
+def endpoint_failure(platform: RunningPlatform, artifact: Path, name: str, format_code: str) -> EndpointStageOut:
+    """The stage of an endpoint of the artifact when it has failed; model and endpoint are deleted again."""
     client = platform.client
     client.storage.upload(artifact, f"artifacts/{name}")
     client.models.create(name, artifact=f"artifacts/{name}", format=format_code)
@@ -338,4 +377,4 @@ def endpoint_failure(platform: RunningPlatform, artifact: Path, name: str, forma
     assert stage.endpoint_stage_status_code == "CREATE_FAILED"
     client.endpoints.delete(endpoint.id, wait=True, timeout_seconds=60.0)
     client.models.delete(name)
-    return stage.status_message or ""
+    return stage

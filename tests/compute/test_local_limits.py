@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from modelyard.compute.backends.local.limits import (
 )
 from modelyard.compute.backends.local.settings import LocalComputeSettings
 from modelyard.compute.backends.local.usage import StorageGauge
+from modelyard.compute.backends.local.volumes import can_mount_images
 from modelyard.compute.port import Cause, Limits, Phase
 
 pytestmark = pytest.mark.slow
@@ -110,6 +112,26 @@ def test_storage_is_looked_at_as_soon_as_enough_was_written(tmp_path: Path, monk
     free[0] = 10_000
     assert not gauge.is_due(began + 4)
     assert gauge.is_due(began + 1001)
+
+
+@pytest.mark.slow
+async def test_storage_is_held_to_its_size_by_its_file_system(make_world: Any) -> None:
+    if can_mount_images(make_world().root) is not None:
+        return  # this machine only looks: the tests above
+    world = make_world()
+    limits = Limits(1.0, 256 << 20, storage_bytes=100 << 20)
+    script = "df -m /workspace | tail -1; id -u; touch /workspace/x; head -c 150000000 /dev/zero > /workspace/big; echo ended $?"
+    seen, printed = await world.run(script, limits=limits)
+    assert "No space left on device" in printed
+    assert "ended 1" in printed
+    assert seen.exit.cause is Cause.EXITED
+    assert int(printed.split()[1]) <= 100
+    names = [path.name for path in world.root.rglob("workspace.image")]
+    deadline = time.monotonic() + 20
+    while names and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+        names = [path.name for path in world.root.rglob("workspace.image")]
+    assert names == []
 
 
 async def test_little_storage_is_left_alone(make_world: Any) -> None:

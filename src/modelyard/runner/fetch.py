@@ -309,7 +309,7 @@ def _check_room(fetch: Fetch, total_bytes: int) -> None:
     if total_bytes > free:
         raise StepFailed(
             f"There is no room for the input: {format_bytes(total_bytes)} are to be fetched and {format_bytes(free)} are "
-            "free. Ask for a larger data storage.",
+            "free. Ask for a larger data storage (dataStorageSize).",
             NO_SPACE,
         )
 

@@ -131,6 +131,7 @@ class Plan(NamedTuple):
         cache_dir: where layers are kept, shared by the runs of a project.
         data_cache: where files that runs of the project have fetched before are kept by md5 and size; empty for nowhere.
         data_door: the Unix socket through which fetched files are offered to that cache; empty for none.
+        data_storage: the instance's storage, and its size in GiB as it was asked for: what to name when it is full.
         directories: made before the process starts, as the sources of uploads are anyway.
         token: sent as `X-Auth-Token` to every container.
         report_path: the JSON file that says how far the run is; empty for none.
@@ -150,6 +151,8 @@ class Plan(NamedTuple):
     cache_dir: str = ""
     data_cache: str = ""
     data_door: str = ""
+    data_storage: str = ""
+    data_storage_gib: float = 0.0
     directories: tuple[str, ...] = ()
     uploads: tuple[Upload, ...] = ()
     token: str = ""
@@ -199,6 +202,8 @@ def _plan(fields: _Fields) -> Plan:
         cache_dir=fields.text("cache_dir", ""),
         data_cache=fields.text("data_cache", ""),
         data_door=fields.text("data_door", ""),
+        data_storage=fields.text("data_storage", ""),
+        data_storage_gib=fields.number("data_storage_gib", 0.0),
         directories=fields.texts("directories"),
         uploads=fields.many("uploads", _upload),
         token=fields.text("token", ""),

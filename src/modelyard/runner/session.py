@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modelyard.runner.datacache import DataCache
 
 _CACHE_SECONDS = 5.0
+_FULL_BYTES = 1 << 20
 _LISTED_COUNT = 50
 
 
@@ -178,6 +179,8 @@ class Session:
             self._was_killed = code < 0
             self._journal.note_end(code if code >= 0 else 128 - code)
             message = _ending(code, self._stop)
+            if code != 0 and not self._stop.is_requested:
+                message = f"{message} {_full_storage(self._plan)}".strip()
             step.detail = message
             self._journal.say(message)
             return (code if code >= 0 else 128 - code), message
@@ -259,6 +262,22 @@ def _ending(code: int, stop: Stop) -> str:
     if stop.is_requested:
         return f"The run was stopped: the process ended with exit code {code}."
     return f"The process ended with exit code {code}."
+
+
+def _full_storage(plan: Plan) -> str:
+    """A sentence when the run has failed and its storage is full, which is then mostly why; empty otherwise."""
+    try:
+        found = os.statvfs(plan.data_storage)
+    except OSError:
+        return ""
+    if found.f_bavail * found.f_frsize > _FULL_BYTES and found.f_favail > 0:
+        return ""
+    if plan.data_storage_gib:
+        return (
+            f"Out of space: its data storage of {plan.data_storage_gib:g} GB is full. Ask for a larger data storage "
+            "(dataStorageSize), or write less."
+        )
+    return "Out of space: the disk of the machine is full. Free some of it, or write less."
 
 
 def _listing(directory: str) -> str:

@@ -183,6 +183,8 @@ def training_workload(
         directories=(env["EM_CHECKPOINT_DIR"], env["EM_TENSORBOARD_LOG_DIR"]),
         image_digest=image_digest,
         cache_dir=CACHE,
+        data_storage=WORKSPACE,
+        data_storage_gib=spec.data_storage_gib or 0,
         data_cache=DATA,
         data_door=f"{RUN}/data.sock",
         uploads=tuple(layout.uploads),

@@ -268,7 +268,8 @@ class LocalCompute:
         launching.start(directory, facts, plan)
 
     def _open_storages(self, instance: Instance, directory: Path, uid: int | None, gid: int | None) -> Storages:
-        if instance.boot_bytes is None and not instance.volumes:
+        size = instance.limits.storage_bytes if instance.boot_bytes is None else None
+        if instance.boot_bytes is None and not instance.volumes and size is None:
             return Storages()
         store = self._volume_store()
         volumes = {
@@ -276,7 +277,11 @@ class LocalCompute:
             for volume in sorted(instance.volumes, key=lambda volume: volume.target)
         }
         boot = None if instance.boot_bytes is None else store.boot(directory, instance.boot_bytes, uid, gid)
-        return Storages(boot, volumes)
+        is_sandboxed = self._found_machine().isolation is Isolation.WORKLOAD_USER and not isinstance(
+            instance.task, Build
+        )
+        workspace = store.scratch(directory, size) if size is not None and is_sandboxed else None
+        return Storages(boot, volumes, workspace)
 
     def _volume_store(self) -> VolumeStore:
         """Found out once: whether storage has a file system of its own that holds to its size."""

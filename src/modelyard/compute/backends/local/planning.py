@@ -25,7 +25,7 @@ from modelyard.compute.backends.local.package_access import PackageAccess
 from modelyard.compute.backends.local.runtime import Runtime
 from modelyard.compute.backends.local.sandbox import Bind
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
-from modelyard.compute.backends.local.volumes import Storage
+from modelyard.compute.backends.local.volumes import WORKSPACE_IMAGE, Storage
 from modelyard.compute.port import CACHE, DATA, LIBRARY, ROOT, RUN, WORKSPACE, Build, Command, Instance, LaunchRefused
 from modelyard.kit.errors import RetryLater
 
@@ -41,7 +41,7 @@ _SHARED_MODE, _CACHE_MODE, _OWN_MODE, _TEMPORARY_MODE = 0o2770, 0o3770, 0o2770, 
 WORKSPACE_DIRECTORY = "workspace"
 HOME_DIRECTORY = "home"
 TEMPORARY_DIRECTORY = "tmp"
-WORKING_FILES = (WORKSPACE_DIRECTORY, HOME_DIRECTORY, TEMPORARY_DIRECTORY, "boot", "boot.image")
+WORKING_FILES = (WORKSPACE_DIRECTORY, HOME_DIRECTORY, TEMPORARY_DIRECTORY, "boot", "boot.image", WORKSPACE_IMAGE)
 """What an instance leaves in its directory that nobody needs once it has ended."""
 
 
@@ -110,10 +110,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Storages:
-    """What an instance has beside its own directories: the root of its file system, and volumes by where it sees them."""
+    """What an instance has beside its own directories: the root of its file system, volumes by where it sees them, and its workspace where
+    that is a file system of its own."""
 
     boot: Storage | None = None
     volumes: Mapping[str, Storage] = field(default_factory=dict[str, Storage])
+    workspace: Storage | None = None
 
     @property
     def directories(self) -> list[str]:
@@ -317,7 +319,7 @@ def _binds(
     # The instance's own first: what is shown below /root or /tmp must not be hidden by them.
     own = [
         Bind(str(place.home), "/root", is_writable=True),
-        Bind(str(place.workspace), "/workspace", is_writable=True),
+        _storage_bind(storages.workspace or Storage(place.workspace, is_image=False), "/workspace"),
         Bind(str(place.temporary), "/tmp", is_writable=True),  # noqa: S108 - the instance's own
         Bind(str(place.cache), "/var/cache/modelyard", is_writable=True),
         Bind(str(place.entries), "/var/cache/modelyard-data"),

@@ -21,10 +21,12 @@ from modelyard.compute.backends.local import loops, removal
 from modelyard.kit.errors import RetryLater
 
 IMAGE, FILES = "image", "files"
+WORKSPACE_IMAGE = "workspace.image"
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 _PROBE_BYTES = 16 << 20
 _FORMAT_SECONDS = 120.0
 _SMALLEST_BYTES = 16 << 20
+_SMALLEST_SCRATCH_BYTES = 64 << 20
 _FORMAT_OPTIONS = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
 _FORMATTER = ("mkfs.ext4", "/sbin/mkfs.ext4", "/usr/sbin/mkfs.ext4")
 
@@ -75,6 +77,15 @@ class VolumeStore:
             _give(files, uid, gid)
             return Storage(files, is_image=False)
         image = directory / "boot.image"
+        image.unlink(missing_ok=True)
+        make_image(image, size_bytes)
+        return Storage(image, is_image=True)
+
+    def scratch(self, directory: Path, size_bytes: int) -> Storage | None:
+        """Fresh storage for the working files of an instance; None where only looking holds them to their size."""
+        if not self._has_images or size_bytes < _SMALLEST_SCRATCH_BYTES:
+            return None
+        image = directory / WORKSPACE_IMAGE
         image.unlink(missing_ok=True)
         make_image(image, size_bytes)
         return Storage(image, is_image=True)

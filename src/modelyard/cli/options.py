@@ -59,6 +59,9 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the en
 Instance = Annotated[int, typer.Option("--instance", min=0, help="Which instance, from 0.")]
 
 Training = Annotated[str, typer.Argument(metavar="TRAINING", help="Name or id.", autocompletion=names_of("trainings"))]
+TrainingsToDelete = Annotated[
+    list[str], typer.Argument(metavar="TRAINING...", help="Names or ids.", autocompletion=names_of("trainings"))
+]
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or id.", autocompletion=names_of("experiments"))
 ]

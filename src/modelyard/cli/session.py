@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from modelyard.sdk.client import Client
     from modelyard.sdk.transfers import Progress
+    from modelyard.wire import DeletionOut
 
 R = TypeVar("R")
 
@@ -120,6 +121,14 @@ def session_of(context: typer.Context) -> Session:
     if found is None:
         raise RuntimeError("the root command has not run")
     return found
+
+
+def tell_deletions(kind: str, results: Sequence[DeletionOut]) -> None:
+    """Say of each what became of it; the command fails when one was not deleted."""
+    for item in results:
+        say(f"{kind} {item.id} " + ("is deleted" if item.is_successful else f"stays: {item.result_message}"))
+    if not all(item.is_successful for item in results):
+        raise typer.Exit(1)
 
 
 def say(text: str) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli import options
 from modelyard.cli.options import names_of, pairs
-from modelyard.cli.session import Session, say, session_of
+from modelyard.cli.session import Session, say, session_of, tell_deletions
 
 if TYPE_CHECKING:
     from modelyard.resources.trainings.schemas import TrainingOut
 
 app = typer.Typer(help="Trainings: run a script on an image, with data, and keep what it makes.", no_args_is_help=True)
 
+SORTS = ("createdDatetime", "updatedDatetime", "trainingName", "trainingStatusCode")
 COLUMNS = (
     ("ID", "trainingId"),
     ("NAME", "trainingName"),
@@ -112,12 +114,42 @@ def list_(
         str | None, typer.Option(help="Only of this experiment.", autocompletion=names_of("experiments"))
     ] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only in this state, e.g. RUNNING; may be repeated.")] = None,
+    image: Annotated[str | None, typer.Option(help="Only on this image.", autocompletion=names_of("images"))] = None,
+    flavor: Annotated[
+        str | None, typer.Option(help="Only of this instance type.", autocompletion=names_of("flavors"))
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY[=VALUE]", help="Only with this tag; repeated: all.")
+    ] = None,
+    contains: Annotated[str | None, typer.Option(help="Only with this in the name.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Words of name, description and tags, or their beginnings.")
+    ] = None,
+    created_from: Annotated[datetime | None, typer.Option(help="Created then or later, local time.")] = None,
+    created_to: Annotated[datetime | None, typer.Option(help="Created before then, local time.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(SORTS)}; with a '-' before it descending."),
+    ] = None,
     page: options.Page = 1,
     limit: options.Limit = None,
 ) -> None:
     """List trainings, newest first."""
     session = session_of(context)
-    found = session.client.trainings.list(experiment=experiment, state=state, page=page, limit=limit)
+    found = session.client.trainings.list(
+        experiment=experiment,
+        state=state,
+        image=image,
+        flavor=flavor,
+        tags={key: value if sign else None for key, sign, value in (item.partition("=") for item in tag or ())},
+        name_contains=contains,
+        search=search,
+        created_from=None if created_from is None else created_from.astimezone(),
+        created_to=None if created_to is None else created_to.astimezone(),
+        sort=sort,
+        page=page,
+        limit=limit,
+    )
     session.show_many(found, COLUMNS)
 
 
@@ -150,10 +182,56 @@ def stop(context: typer.Context, training: options.Training) -> None:
 
 
 @app.command()
-def delete(context: typer.Context, training: options.Training) -> None:
-    """Delete a training that doesn't run. Its files in the object store stay."""
-    session_of(context).client.trainings.delete(training)
-    say(f"training '{training}' is deleted")
+def copy(
+    context: typer.Context,
+    training: options.Training,
+    name: options.NewName = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Into this experiment.", autocompletion=names_of("experiments"))
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="On this image.", autocompletion=names_of("images"))] = None,
+    flavor: Annotated[
+        str | None, typer.Option(help="On this instance type.", autocompletion=names_of("flavors"))
+    ] = None,
+    hyperparameter: Annotated[
+        list[str] | None,
+        typer.Option("--hyperparameter", "-p", metavar="KEY=VALUE", help="Added or replaced; may be repeated."),
+    ] = None,
+    model_upload: Annotated[str | None, typer.Option(help="Where the output goes.")] = None,
+    same_source: Annotated[
+        bool, typer.Option("--same-source", help="The source that it ran with, also if its path has changed.")
+    ] = False,
+    description: options.Description = None,
+    tag: options.Tags = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Create a training with the settings of another, but for what is given."""
+    session = session_of(context)
+    made = session.client.trainings.copy(
+        training,
+        name=name,
+        experiment=experiment,
+        image=image,
+        flavor=flavor,
+        hyperparameters=pairs(hyperparameter, "--hyperparameter"),
+        model_upload=model_upload,
+        same_source=same_source,
+        description=description,
+        tags=pairs(tag, "--tag"),
+    )
+    session.show_one(_waited(session, made.id, made.name, timeout) if wait else made)
+
+
+@app.command()
+def delete(context: typer.Context, trainings: options.TrainingsToDelete) -> None:
+    """Delete trainings that don't run. Their files in the object store stay."""
+    client = session_of(context).client
+    if len(trainings) == 1:
+        client.trainings.delete(trainings[0])
+        say(f"training '{trainings[0]}' is deleted")
+        return
+    tell_deletions("training", client.trainings.delete_many(trainings))
 
 
 @app.command()

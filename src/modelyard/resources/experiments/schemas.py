@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from modelyard.wire import Change, Description, Header, Name, Paging, ResourceOut, Tags, Wire
+from modelyard.wire import MAX_DELETIONS, Change, Description, Header, Id, Name, Paging, ResourceOut, Tags, Wire
+
+EXPERIMENT_SORTS = ("createdDatetime", "updatedDatetime", "experimentName", "experimentStatusCode")
+
+
+class ExperimentDeletion(Wire):
+    """`POST /experiments/bulk-delete`."""
+
+    experiment_id_list: list[Id] = Field(min_length=1, max_length=MAX_DELETIONS)
 
 
 class ExperimentCreate(Wire):

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.control.deletions import Deleted, delete_each
 from modelyard.control.guards import DeletionGuard
 from modelyard.control.idempotency import claim, remember
 from modelyard.control.transitions import born, move
 from modelyard.control.turns import take_turn
-from modelyard.control.work import enqueue, forget
+from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import NotFound
@@ -93,8 +94,7 @@ class Experiments:
         """Experiments of the project, newest first."""
         async with self._database.read() as session:
             page = await repository.page(session, caller.project.id, wanted, request)
-        items = [experiment_out(row, caller.project.app_key) for row in page.items]
-        return Page(items, page.total_count, request)
+        return page.showing([experiment_out(row, caller.project.app_key) for row in page.items])
 
     async def get(self, caller: Caller, experiment_id: str) -> ExperimentOut:
         """One experiment."""
@@ -133,17 +133,30 @@ class Experiments:
         return experiment_out(row, caller.project.app_key)
 
     async def delete(self, caller: Caller, experiment_id: str) -> None:
-        """Delete it. Raises `Conflict` while it is being created or something belongs to it."""
+        """Delete it, and its TensorBoard logs. Raises `ExperimentBusy` while it is being created, `Blocked` while trainings belong to it."""
         async with self._database.write() as session:
-            row = await repository.held(session, caller.project.id, experiment_id)
-            if row is None:
-                raise NotFound("experiment", experiment_id)
-            if ExperimentState(row.state) is not ExperimentState.ACTIVE and ExperimentState(row.state) not in FAILED:
-                raise ExperimentBusy(row.name)
-            for guard in self.deletion_guards:
-                await guard(session, row.id)
-            await session.delete(row)
-            await forget(session, KIND, row.id)
+            await self._delete(session, caller, experiment_id)
+
+    async def delete_many(self, caller: Caller, experiment_ids: Sequence[str]) -> Sequence[Deleted]:
+        """Delete those that can be deleted; what became of each, in the order of the request."""
+
+        async def _one(session: AsyncSession, experiment_id: str) -> None:
+            await self._delete(session, caller, experiment_id)
+
+        async with self._database.write() as session:
+            return await delete_each(session, caller.project.id, KIND, caller.idempotency_key, experiment_ids, _one)
+
+    async def _delete(self, session: AsyncSession, caller: Caller, experiment_id: str) -> None:
+        row = await repository.held(session, caller.project.id, experiment_id)
+        if row is None:
+            raise NotFound("experiment", experiment_id)
+        if ExperimentState(row.state) is not ExperimentState.ACTIVE and ExperimentState(row.state) not in FAILED:
+            raise ExperimentBusy(row.name)
+        for guard in self.deletion_guards:
+            await guard(session, row.id)
+        row.desired = "delete"
+        row.generation += 1
+        await enqueue(session, KIND, row.id)
 
     async def _check_quota(self, session: AsyncSession, caller: Caller) -> None:
         limit = self._limit
@@ -154,7 +167,7 @@ class Experiments:
         await self._check_quota(session, caller)
         now = utc_now()
         row = ExperimentRow(
-            id=new_id(),
+            id=new_id(now),
             project_id=caller.project.id,
             name=request.experiment_name,
             description=request.description,

@@ -13,7 +13,7 @@ from modelyard.kit.ids import is_id
 from modelyard.resources.logs.schemas import EventList, EventOut, OutputOne
 from modelyard.sdk.api import Api, Params, checked
 from modelyard.sdk.errors import AmbiguousName, NotFound, UnknownName, WaitFailed, WaitTimedOut
-from modelyard.wire import Empty, Wire
+from modelyard.wire import DeletionList, DeletionOut, Empty, Paging, Wire
 
 
 class Named(Protocol):
@@ -104,6 +104,11 @@ class Resources(Generic[One, Many, Out]):
         if wait:
             await self._wait_until_gone(id, timeout_seconds)
 
+    async def _delete_many(self, keys: Sequence[str], body: Callable[[Sequence[str]], Wire]) -> Sequence[DeletionOut]:
+        ids = [await self.id_of(key) for key in keys]
+        answer = await self._api.ask(DeletionList, "POST", f"{self._kind.path}/bulk-delete", body=body(ids))
+        return answer.result_list
+
     async def wait(
         self,
         key: str,
@@ -162,12 +167,19 @@ class Resources(Generic[One, Many, Out]):
         return self._kind.items(await self._api.ask(self._kind.many, "GET", self._kind.path, params=params))
 
     async def _each(self, filters: Params) -> AsyncIterator[Out]:
-        page = 1
+        page, cursor = 1, None
         while True:
-            items, total_count = await self._page(filters, page, PAGE_SIZE)
+            place: Params = {"page": page} if cursor is None else {"cursor": cursor}
+            answer = await self._api.ask(
+                self._kind.many, "GET", self._kind.path, params={**filters, **place, "limit": PAGE_SIZE}
+            )
+            items, total_count = self._kind.items(answer)
             for item in items:
                 yield item
-            if not items or page * PAGE_SIZE >= total_count:
+            was_by_cursor = cursor is not None
+            paging = getattr(answer, "paging", None)
+            cursor = paging.next_cursor if isinstance(paging, Paging) else None
+            if cursor is None and (was_by_cursor or not items or page * PAGE_SIZE >= total_count):
                 return
             page += 1
 

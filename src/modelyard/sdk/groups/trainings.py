@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import TypedDict, Unpack
 
 from modelyard.resources.trainings.schemas import (
     TrainingChange,
+    TrainingCopy,
     TrainingCreate,
+    TrainingDeletion,
     TrainingList,
     TrainingOne,
     TrainingOut,
 )
-from modelyard.sdk.api import Api
+from modelyard.sdk.api import Api, Params
 from modelyard.sdk.groups.catalogue import AsyncFlavors, AsyncImages
 from modelyard.sdk.groups.experiments import AsyncExperiments
 from modelyard.sdk.groups.resource import Kind, LongLived, one_or_many, tag_list
 from modelyard.sdk.places import Places
-from modelyard.wire import Empty
+from modelyard.wire import DeletionOut, Empty
 
 TRAININGS = Kind(
     word="training",
@@ -29,6 +33,32 @@ TRAININGS = Kind(
     name_filter="trainingNameList",
     wanted="COMPLETE",
 )
+
+
+class TrainingFilters(TypedDict, total=False):
+    """Which trainings, and in which order. All that is given must hold; of several names or states any will do.
+
+    Attributes:
+        experiment, image, flavor: names or ids.
+        name: exact names.
+        tags: keys with values; None for any value.
+        name_contains: a part of the name.
+        search: beginnings of words of name, description and tags; or an id.
+        created_from, created_to: moments with their offset; the second is not itself in.
+        sort: `createdDatetime`, `updatedDatetime`, `trainingName` or `trainingStatusCode`; with a `-` before it descending.
+    """
+
+    experiment: str | None
+    image: str | None
+    flavor: str | None
+    name: str | Sequence[str] | None
+    state: str | Sequence[str] | None
+    tags: Mapping[str, str | None] | None
+    name_contains: str | None
+    search: str | None
+    created_from: datetime | None
+    created_to: datetime | None
+    sort: str | None
 
 
 class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
@@ -111,28 +141,72 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         return await self._create(TrainingCreate, fields)
 
     async def list(
-        self,
-        *,
-        experiment: str | None = None,
-        name: str | Sequence[str] | None = None,
-        state: str | Sequence[str] | None = None,
-        page: int = 1,
-        limit: int | None = None,
+        self, *, page: int = 1, limit: int | None = None, **wanted: Unpack[TrainingFilters]
     ) -> Sequence[TrainingOut]:
-        """Trainings, newest first; all of them, or `limit` of them a page."""
-        items, _ = await self._page(await self._filters(experiment, name, state), page, limit)
+        """Trainings, newest first or as `sort` says; all of them, or `limit` of them a page."""
+        items, _ = await self._page(await self._filters(wanted), page, limit)
         return items
 
-    async def iterate(
-        self,
-        *,
-        experiment: str | None = None,
-        name: str | Sequence[str] | None = None,
-        state: str | Sequence[str] | None = None,
-    ) -> AsyncIterator[TrainingOut]:
-        """All trainings, fetched page by page."""
-        async for training in self._each(await self._filters(experiment, name, state)):
+    async def iterate(self, **wanted: Unpack[TrainingFilters]) -> AsyncIterator[TrainingOut]:
+        """All trainings, fetched page by page; what comes and goes meanwhile makes none appear twice."""
+        async for training in self._each(await self._filters(wanted)):
             yield training
+
+    async def request_of(self, key: str, *, same_source: bool = False) -> TrainingCreate:
+        """The request that would create the training again; with `same_source` from the source that it ran with.
+
+        Raises `Conflict` where that source was not kept.
+        """
+        params: Params = {"sameSource": "true"} if same_source else {}
+        answer = await self._api.ask(TrainingCopy, "GET", self._at(await self.id_of(key), "/copy"), params=params)
+        return answer.training_request
+
+    async def copy(
+        self,
+        key: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        experiment: str | None = None,
+        image: str | None = None,
+        flavor: str | None = None,
+        hyperparameters: Mapping[str, str | int | float | bool] | None = None,
+        model_upload: str | None = None,
+        timeout_minutes: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        same_source: bool = False,
+    ) -> TrainingOut:
+        """Create a training with the settings of another one, but for what is given. `hyperparameters` are added to its own or replace them.
+
+        Whatever else is to differ: change what `request_of` gives, and `submit` it.
+        """
+        request = await self.request_of(key, same_source=same_source)
+        known = {item.parameter_name: item.parameter_value for item in request.hyperparameter_list}
+        changes = {
+            "trainingName": name,
+            "description": description,
+            "experimentId": None if experiment is None else await self._experiments.id_of(experiment),
+            "imageId": None if image is None else await self._images.id_of(image),
+            "flavorId": None if flavor is None else await self._flavors.id_of(flavor),
+            "hyperparameterList": None
+            if hyperparameters is None
+            else [
+                {"parameterName": key, "parameterValue": value} for key, value in (known | {**hyperparameters}).items()
+            ],
+            "modelUploadUri": None if model_upload is None else await self._places.uri(model_upload),
+            "timeoutMinutes": timeout_minutes,
+            "tagList": tag_list(tags),
+        }
+        fields = request.model_dump(by_alias=True, exclude_none=True)
+        return await self._create(TrainingCreate, fields | {k: v for k, v in changes.items() if v is not None})
+
+    async def submit(self, request: TrainingCreate) -> TrainingOut:
+        """Create a training from a whole request."""
+        return await self._create(TrainingCreate, request.model_dump(by_alias=True, exclude_none=True))
+
+    async def delete_many(self, keys: Sequence[str]) -> Sequence[DeletionOut]:
+        """Delete several (100 at most) that have ended, and say of each what became of it: a refused one refuses no other."""
+        return await self._delete_many(keys, lambda ids: TrainingDeletion(training_id_list=list(ids)))
 
     async def update(
         self,
@@ -154,11 +228,20 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         """The output of an instance from byte `offset` on, in pieces of text; with `follow`, until the training has ended."""
         return self._output(key, instance, offset, follow)
 
-    async def _filters(
-        self, experiment: str | None, name: str | Sequence[str] | None, state: str | Sequence[str] | None
-    ) -> dict[str, str | Sequence[str] | None]:
+    async def _filters(self, wanted: TrainingFilters) -> dict[str, str | Sequence[str] | None]:
+        experiment, image, flavor = wanted.get("experiment"), wanted.get("image"), wanted.get("flavor")
+        created_from, created_to = wanted.get("created_from"), wanted.get("created_to")
+        tags = wanted.get("tags") or {}
         return {
             "experimentId": None if experiment is None else await self._experiments.id_of(experiment),
-            "trainingNameList": one_or_many(name),
-            "trainingStatusCodeList": one_or_many(state),
+            "imageIdList": None if image is None else await self._images.id_of(image),
+            "flavorIdList": None if flavor is None else await self._flavors.id_of(flavor),
+            "trainingNameList": one_or_many(wanted.get("name")),
+            "trainingStatusCodeList": one_or_many(wanted.get("state")),
+            "tag": [key if value is None else f"{key}={value}" for key, value in tags.items()],
+            "nameContains": wanted.get("name_contains"),
+            "search": wanted.get("search"),
+            "createdFrom": None if created_from is None else created_from.isoformat(),
+            "createdTo": None if created_to is None else created_to.isoformat(),
+            "sort": wanted.get("sort"),
         }

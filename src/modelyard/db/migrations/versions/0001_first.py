@@ -101,9 +101,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("experiments", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_experiments_newest",
+            ["project_id", "id"],
+            unique=False,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
         batch_op.create_index(batch_op.f("ix_experiments_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_experiments_state"), ["state"], unique=False)
-        batch_op.create_index("uq_experiments_name", ["project_id", "name"], unique=True)
+        batch_op.create_index(
+            "uq_experiments_name",
+            ["project_id", "name"],
+            unique=True,
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
 
     op.create_table(
         "idempotency_keys",
@@ -897,9 +910,18 @@ def downgrade() -> None:
 
     op.drop_table("idempotency_keys")
     with op.batch_alter_table("experiments", schema=None) as batch_op:
-        batch_op.drop_index("uq_experiments_name")
+        batch_op.drop_index(
+            "uq_experiments_name",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
         batch_op.drop_index(batch_op.f("ix_experiments_state"))
         batch_op.drop_index(batch_op.f("ix_experiments_project_id"))
+        batch_op.drop_index(
+            "ix_experiments_newest",
+            sqlite_where=sa.text("desired <> 'delete'"),
+            postgresql_where=sa.text("desired <> 'delete'"),
+        )
 
     op.drop_table("experiments")
     with op.batch_alter_table("events", schema=None) as batch_op:

@@ -323,7 +323,7 @@ class Trainings:
         app_key = caller.project.app_key
         async with self._database.read() as session:
             experiments = await self._experiments.get_many(session, app_key, experiment_ids)
-        used = {TrainingSpec.model_validate(row.spec).image_id for row in rows}
+        used = {row.image_id for row in rows}
         known = tuple(image for image in self._images.list() if image.id in used)
         images = {image.image_id: image for image in await self._images.show(known)}
         now = self._clock()

@@ -23,10 +23,15 @@ def search(
     since: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Not before (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Before (UTC).")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many lines.")] = 100,
+    instance: Annotated[
+        int | None, typer.Option(min=0, help="Only lines of this instance of a training, from 0.")
+    ] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="Oldest first.")] = False,
 ) -> None:
     """Search in the logs; newest first."""
     session = session_of(context)
+    if instance is not None:
+        query = f'({query}) AND instanceIndex:"{instance}"' if query.strip() else f'instanceIndex:"{instance}"'
     lines = session.client.logs.iterate(
         query, since=_utc(since), until=_utc(until), order="asc" if ascending else "desc"
     )

@@ -240,9 +240,11 @@ def logs(
     training: options.Training,
     follow: options.Follow = False,
     instance: options.Instance = 0,
+    attempt: Annotated[int | None, typer.Option(min=0, help="Which attempt, from 0; the newest if not given.")] = None,
 ) -> None:
     """Print a training's output."""
-    for text in session_of(context).client.trainings.logs(training, instance=instance, follow=follow):
+    pieces = session_of(context).client.trainings.logs(training, instance=instance, attempt=attempt, follow=follow)
+    for text in pieces:
         sys.stdout.write(text)
         sys.stdout.flush()
 

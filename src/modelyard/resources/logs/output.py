@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
+from typing import TypeVar
 
 from modelyard.compute.port import LogChunk
 from modelyard.control.events import Event
@@ -12,8 +14,17 @@ from modelyard.resources.logs.schemas import EventOut, OutputOut
 
 _POLL_SECONDS = 0.2
 
+Piece = TypeVar("Piece", bound=LogChunk)
 
-async def follow(read: Callable[[], Awaitable[LogChunk]], wait_seconds: float) -> LogChunk:
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutput(LogChunk):
+    """A piece of the output of one of several attempts."""
+
+    attempt: int
+
+
+async def follow(read: Callable[[], Awaitable[Piece]], wait_seconds: float) -> Piece:
     """A piece of output; if there is nothing new yet, wait up to `wait_seconds` for it."""
     deadline = monotonic() + wait_seconds
     while True:
@@ -32,6 +43,7 @@ def output_out(chunk: LogChunk) -> OutputOut:
         offset=chunk.offset,
         next_offset=chunk.next_offset - cut,
         is_end=chunk.is_end,
+        attempt=chunk.attempt if isinstance(chunk, AttemptOutput) else None,
     )
 
 

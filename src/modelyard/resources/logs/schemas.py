@@ -17,12 +17,16 @@ class LogSearchOut(Wire):
 
 
 class OutputOut(Wire):
-    """A piece of an instance's output. Offsets count bytes from its first one; `nextOffset` continues."""
+    """A piece of an instance's output. Offsets count bytes from its first one; `nextOffset` continues.
+
+    `attempt` says in which attempt it was printed, where there may be several; offsets begin anew with each.
+    """
 
     text: str
     offset: int
     next_offset: int
     is_end: bool
+    attempt: int | None = None
 
 
 class OutputOne(Wire):

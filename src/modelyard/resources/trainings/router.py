@@ -112,6 +112,7 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
     async def read_training_logs(
         training_id: str,
         instance: int = Query(default=0, ge=0, le=99),
+        attempt: int | None = Query(default=None, ge=0, le=99, description="From 0; the newest one if not given."),
         offset: int = Query(default=0, ge=0),
         limit_bytes: int = Query(default=65536, ge=1, le=1048576, alias="limitBytes"),
         wait_seconds: float = Query(default=0.0, ge=0.0, le=20.0, alias="waitSeconds"),
@@ -119,7 +120,7 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
     ) -> OutputOne:
         """What an instance has printed, from `offset` on. With `waitSeconds` the answer waits for something new."""
         chunk = await follow(
-            lambda: trainings.read_output(caller, training_id, instance, offset, limit_bytes), wait_seconds
+            lambda: trainings.read_output(caller, training_id, instance, attempt, offset, limit_bytes), wait_seconds
         )
         return OutputOne(output=output_out(chunk))
 

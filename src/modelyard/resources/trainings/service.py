@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.compute.port import LogChunk
 from modelyard.control.deletions import Deleted, delete_each
 from modelyard.control.events import Event, events_of
 from modelyard.control.guards import DeletionGuard
@@ -26,6 +25,7 @@ from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
 from modelyard.resources.images.service import Images
+from modelyard.resources.logs.output import AttemptOutput
 from modelyard.resources.metrics.model import Owner, Run
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.snapshots.service import Snapshots
@@ -191,14 +191,18 @@ class Trainings:
         await _found(session, caller, training_id, is_held=True)
 
     async def read_output(
-        self, caller: Caller, training_id: str, index: int, offset: int, limit_bytes: int
-    ) -> LogChunk:
-        """A piece of what an instance has printed."""
+        self, caller: Caller, training_id: str, index: int, attempt: int | None, offset: int, limit_bytes: int
+    ) -> AttemptOutput:
+        """A piece of what an instance has printed in an attempt, the newest for None. Raises `Invalid` for an instance that there is not."""
         async with self._database.read() as session:
             row = await _found(session, caller, training_id)
-        chunk = await self._workloads.read_output(row.id, index, offset, limit_bytes)
-        is_over = LIFECYCLE.is_final(TrainingState(row.state))
-        return chunk if is_over == chunk.is_end else LogChunk(chunk.offset, chunk.data, chunk.next_offset, False)
+        count = TrainingSpec.model_validate(row.spec).instance_count
+        if index >= count:
+            raise Invalid([Fault("instance", f"must be less than {count}, the number of the training's instances")])
+        chosen, chunk = await self._workloads.read_attempt(row.id, index, attempt, offset, limit_bytes)
+        # The newest attempt is at its end only when the training is: another one may follow.
+        is_end = chunk.is_end if attempt is not None else LIFECYCLE.is_final(TrainingState(row.state)) and chunk.is_end
+        return AttemptOutput(chunk.offset, chunk.data, chunk.next_offset, is_end, chosen)
 
     async def events(self, caller: Caller, training_id: str) -> Sequence[Event]:
         """What has happened to it, oldest first."""

@@ -127,16 +127,26 @@ class Workloads:
 
     async def read_output(self, workload_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of an instance's newest attempt. An instance that has none yet answers an empty piece."""
+        return (await self.read_attempt(workload_id, index, None, offset, limit_bytes))[1]
+
+    async def read_attempt(
+        self, workload_id: str, index: int, attempt: int | None, offset: int, limit_bytes: int
+    ) -> tuple[int, LogChunk]:
+        """A piece of the output of an instance in one attempt (the newest for None), and which attempt that is.
+
+        An attempt of which nothing is kept, or that never was, answers an empty piece at its end.
+        """
         async with self._database.read() as session:
             row = await repository.by_id(session, workload_id)
         if row is None:
-            return LogChunk(offset, b"", offset, is_end=True)
+            return attempt or 0, LogChunk(offset, b"", offset, is_end=True)
         workload = workload_of(row)
         instance = next((item for item in workload.status.instances if item.index == index), None)
         if instance is None:
             is_over = workload.state in (WorkloadState.STOPPED, WorkloadState.FAILED)
-            return LogChunk(offset, b"", offset, is_end=is_over)
-        return await self._compute.read_logs(instance.id, offset, limit_bytes)
+            return attempt or 0, LogChunk(offset, b"", offset, is_end=is_over)
+        chosen = instance.attempt if attempt is None else attempt
+        return chosen, await self._compute.read_logs(instance_id(workload.id, index, chosen), offset, limit_bytes)
 
     async def usage(self, workload: Workload) -> Usage | None:
         """What it takes now; None while nothing of it runs."""

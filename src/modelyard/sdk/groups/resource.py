@@ -221,11 +221,15 @@ class LongLived(Resources[One, Many, Out]):
         """The changes of state, oldest first: who, when and why."""
         return (await self._api.ask(EventList, "GET", self._at(await self.id_of(key), "/events"))).event_list
 
-    async def _output(self, key: str, instance: int, offset: int, follow: bool) -> AsyncIterator[str]:
+    async def _output(
+        self, key: str, instance: int, offset: int, follow: bool, attempt: int | None = None
+    ) -> AsyncIterator[str]:
         id = await self.id_of(key)
+        current: int | None = None
         while True:
             params: Params = {
                 "instance": instance,
+                "attempt": attempt,
                 "offset": offset,
                 "limitBytes": OUTPUT_BYTES,
                 "waitSeconds": LONG_POLL_SECONDS if follow else 0,
@@ -234,6 +238,13 @@ class LongLived(Resources[One, Many, Out]):
                 OutputOne, "GET", self._at(id, "/logs"), params=params, timeout_seconds=LONG_POLL_SECONDS + 30.0
             )
             output = answer.output
+            if current is not None and output.attempt not in (None, current):
+                # Another attempt has begun: first what the former one has printed last, then the new one from its beginning.
+                async for text in self._output(id, instance, offset, False, current):
+                    yield text
+                current, offset = output.attempt, 0
+                continue
+            current = output.attempt
             if output.text:
                 yield output.text
             is_still = output.next_offset == offset

@@ -224,9 +224,14 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         """Stop a training. It ends as STOPPED a little later."""
         await self._api.ask(Empty, "PUT", self._at(await self.id_of(key), "/stop"))
 
-    def logs(self, key: str, *, instance: int = 0, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
-        """The output of an instance from byte `offset` on, in pieces of text; with `follow`, until the training has ended."""
-        return self._output(key, instance, offset, follow)
+    def logs(
+        self, key: str, *, instance: int = 0, attempt: int | None = None, offset: int = 0, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """The output of an instance from byte `offset` on, in pieces of text; with `follow`, until the training has ended.
+
+        `attempt` counts from 0; without it the newest is read, and with `follow` those that come after it too.
+        """
+        return self._output(key, instance, offset, follow, attempt)
 
     async def _filters(self, wanted: TrainingFilters) -> dict[str, str | Sequence[str] | None]:
         experiment, image, flavor = wanted.get("experiment"), wanted.get("image"), wanted.get("flavor")

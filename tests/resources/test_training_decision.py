@@ -119,3 +119,35 @@ def test_no_move_of_a_workload_asks_for_a_move_that_a_training_does_not_have(
         if before != after and not LIFECYCLE.is_final(before) and after not in LIFECYCLE.moves[before]
     }
     assert missing == set()
+
+
+@pytest.mark.parametrize(
+    ("reports", "state", "message"),
+    [
+        ([{"step": "waiting", "message": "w"}, {}], TrainingState.CREATE_IN_PROGRESS, "Instance 1: it is starting."),
+        (
+            [{"step": "waiting", "message": "w"}, {"step": "fetching", "message": "2 of 3 files"}],
+            TrainingState.CREATE_IN_PROGRESS,
+            "Instance 1: 2 of 3 files",
+        ),
+        ([{"step": "uploading"}, {"step": "running"}], TrainingState.RUNNING, None),
+        (
+            [{"step": "running"}, {"step": "running", "exit_code": 3, "message": "exit 3"}],
+            TrainingState.FAIL_TRAIN_IN_PROGRESS,
+            "exit 3",
+        ),
+    ],
+)
+def test_a_run_is_as_far_as_the_last_of_its_instances(
+    reports: list[dict[str, Any]], state: TrainingState, message: str | None
+) -> None:
+    instances = tuple(InstanceSeen(id=f"w.{n}.0", index=n, report=report) for n, report in enumerate(reports))
+    seen = workload(WorkloadState.RUNNING).model_copy(update={"status": WorkloadStatus(instances=instances)})
+    verdict = judge(seen)
+    assert (verdict.state, verdict.message) == (state, message)
+
+
+@pytest.mark.parametrize("reason", ["RESTART", "LAUNCHING", "LAUNCH_UNDONE"])
+def test_what_the_workload_waits_for_is_shown(reason: str) -> None:
+    verdict = judge(workload(WorkloadState.STARTING, reason=reason, message="why"))
+    assert (verdict.state, verdict.reason, verdict.message) == (TrainingState.CREATE_IN_PROGRESS, reason, "why")

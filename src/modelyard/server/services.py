@@ -178,7 +178,8 @@ def make_reconcilers(
         services.workloads,
     )
     event_files = EventFiles(home.tensorboard)
-    training_settings = TrainingSettings(site, event_files, settings.compute.training_grace_seconds)
+    grace = settings.compute
+    training_settings = TrainingSettings(site, event_files, grace.training_grace_seconds, grace.project_grace_seconds)
     return [
         WorkloadReconciler(
             database,

@@ -7,7 +7,7 @@ command line; the later wins.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -35,6 +35,9 @@ class ComputeGroup(_Group):
         description="What runs have fetched is kept for later runs of the project, so much of it; 0 for none.",
     )
     training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
+    project_grace_seconds: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="The same for single projects, by app key: theirs may have more to save."
+    )
 
 
 class ServingGroup(_Group):

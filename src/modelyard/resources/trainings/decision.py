@@ -10,8 +10,8 @@ from modelyard.resources.trainings.lifecycle import TrainingState
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, Workload
 
-_STEPS = {"fetching": 1, "installing": 1, "preparing": 1, "waiting": 1, "running": 2, "uploading": 3, "done": 3}
-"""How far a step is: made ready, running, being kept. A run is as far as the last of its instances."""
+_STEPS = {"fetching": 1, "installing": 1, "preparing": 1, "waiting": 2, "running": 3, "uploading": 4, "done": 4}
+"""How far a step is: made ready, waiting for others, running, being kept. A run is as far as the last of its instances."""
 _WORKLOAD_REASONS = frozenset({"RESTART", "LAUNCHING", "LAUNCH_UNDONE"})
 """What the workload itself waits for; its instances have nothing to say then."""
 
@@ -64,10 +64,10 @@ def _judge_by_report(workload: Workload) -> Verdict:
         case 0:
             what = f"{where}it is starting." if where else "The instance is starting."
             return Verdict(TrainingState.CREATE_IN_PROGRESS, "STARTING", what)
-        case 1:
+        case 1 | 2:
             step = str(reports[index]["step"]).upper()
             return Verdict(TrainingState.CREATE_IN_PROGRESS, step, sentence and f"{where}{sentence}")
-        case 2:
+        case 3:
             return Verdict(TrainingState.RUNNING)
         case _:
             return Verdict(TrainingState.COMPLETE_IN_PROGRESS, "UPLOADING", sentence and f"{where}{sentence}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,13 @@ class TrainingSettings:
     Attributes:
         event_files: where what trainings write for TensorBoard is kept.
         grace_seconds: from the request to stop until the script is killed.
+        project_grace_seconds: the same for single projects, by app key.
     """
 
     site: Site
     event_files: EventFiles
     grace_seconds: float = 30.0
+    project_grace_seconds: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class TrainingReconciler:
@@ -190,7 +193,7 @@ class TrainingReconciler:
             places,
             self._settings.site,
             str(self._event_directory(row)),
-            self._settings.grace_seconds,
+            self._settings.project_grace_seconds.get(project.app_key, self._settings.grace_seconds),
         )
 
     async def _snapshot(self, spec: TrainingSpec, project: Project, provenance: Provenance) -> str | None:

@@ -93,6 +93,17 @@ def test_releases_2_1(release: str, make_client: MakeClient, platform: RunningPl
         assert listed.returncode == 0, listed.stderr
 
 
+def test_a_model_is_taken_off_its_stage(make_client: MakeClient) -> None:
+    said = make_client("2.1.5").script("two_models.py")
+    assert said["before"] == [ANSWER, ANSWER]
+    assert all(answer == ANSWER for answer in said["during"])
+    assert said["after"] == ANSWER
+    assert said["gone"] != ANSWER
+    assert "only model of stage 'default'" in said["last"]
+    assert "no-such-model" in said["unknown"]
+    assert said["state"] == "ACTIVE"
+
+
 def _is_same_file(client: Client, original: str) -> None:
     """The file that went up in segments has come down whole."""
     assert Path(client.given["download"], "large.bin").read_bytes() == Path(original).read_bytes()

@@ -75,7 +75,7 @@ class EndpointReconciler:
         """Ask for the route to where the requests belong; whether the gateway has it."""
         spec = EndpointSpec.model_validate(row.spec)
         sharing = _sharing(spec, stages)
-        models = await repository.models_of_stages(session, [stage.id for stage, _ in sharing])
+        models = await repository.staying_models(session, [stage.id for stage, _ in sharing])
         workloads = await self._workloads.get_many(session, [model.id for model in models])
         parts: list[tuple[ServingStage, Part]] = []
         for stage, weight in sharing:

@@ -45,6 +45,15 @@ class StageIsDefault(Conflict):
         )
 
 
+class OnlyModelOfStage(Conflict):
+    """A stage without a model would answer nothing."""
+
+    code = 409079
+
+    def __init__(self, model: str, stage: str) -> None:
+        super().__init__(f"'{model}' is the only model of stage '{stage}'; delete the stage, or its endpoint, instead")
+
+
 class StageNameReserved(Conflict):
     """The name stands for whichever stage is the default one."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.events import forget_events
-from modelyard.control.reconciler import Done, Outcome
+from modelyard.control.reconciler import Again, Done, Outcome
 from modelyard.control.transitions import CONTROLLER, move
 from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
@@ -47,6 +47,7 @@ from modelyard.resources.workloads.model import Desired, Workload
 from modelyard.resources.workloads.service import Workloads
 
 _FAILED_STATES = (WorkloadState.FAILED, WorkloadState.STOPPED, WorkloadState.SUCCEEDED)
+_LEAVING_SECONDS = 1.0  # a model that was taken off its stage: how often to look whether its servers may end
 
 
 class StageReconciler:
@@ -93,6 +94,9 @@ class StageReconciler:
             await self._fail(scene, failed, lease)
             return Done()
         await self._deploy(scene, lease)
+        if scene.leaving:
+            await self._let_go(scene, lease)
+            return Again(_LEAVING_SECONDS)
         return Done()
 
     async def _look(self, key: str) -> _Scene | None:
@@ -103,10 +107,12 @@ class StageReconciler:
             endpoint = await repository.endpoint_by_key(session, stage.endpoint_id)
             if endpoint is None:
                 return None
-            models = await repository.models_of_stages(session, [stage.id])
+            rows = await repository.models_of_stages(session, [stage.id])
+            models = [row for row in rows if row.desired != "delete"]
+            leaving = [row for row in rows if row.desired == "delete"]
             workloads = await self._workloads.get_many(session, [model.id for model in models])
             route = await self._routes.get(session, stage.id)
-        return _Scene(stage, endpoint, models, workloads, route)
+        return _Scene(stage, endpoint, models, workloads, route, leaving)
 
     async def _start(self, scene: _Scene, missing: Sequence[EndpointModelRow], lease: Lease) -> None:
         """Ask for the model servers, once their images are there."""
@@ -217,6 +223,22 @@ class StageReconciler:
             if stage.state in (StageState.CREATE_REQUESTED.value, StageState.CREATE_IN_PROGRESS.value):
                 _show(session, stage, StageState.CREATE_IN_PROGRESS, reason, message)
 
+    async def _let_go(self, scene: _Scene, lease: Lease) -> None:
+        """Models taken off the stage: their servers end once no route leads to them any more; each step wakes us for the next."""
+        async with self._database.write() as session:
+            await lease.guard(session)
+            stage = await repository.stage_by_key(session, scene.stage.id)
+            if stage is None or stage.desired == "delete":
+                return
+            routes = await self._routes.get_many(session, [stage.id, stage.endpoint_id])
+            leading = {upstream.name for route in routes.values() for upstream in route.spec.upstreams}
+            is_known = all(route.is_current or route.state is RouteState.FAILED for route in routes.values())
+            for model in await repository.models_of_stages(session, [stage.id]):
+                if model.desired != "delete" or model.id in leading or not is_known:
+                    continue
+                if not await self._workloads.ask(session, model.id, Desired.DELETE):
+                    await session.delete(model)
+
     async def _fail(self, scene: _Scene, failed: Workload, lease: Lease) -> None:
         lines = await self._workloads.last_lines(failed)
         message = f"The model server could not be started: {failed.message or 'it ended'}"
@@ -277,6 +299,7 @@ class _Scene:
     models: Sequence[EndpointModelRow]
     workloads: Mapping[str, Workload]
     route: Route | None
+    leaving: Sequence[EndpointModelRow] = ()
 
 
 def _show(session: AsyncSession, stage: StageRow, state: StageState, reason: str | None, message: str | None) -> None:
@@ -289,7 +312,7 @@ def _show(session: AsyncSession, stage: StageRow, state: StageState, reason: str
 async def _show_models(
     session: AsyncSession, stage_id: str, state: EndpointModelState, message: str | None = None
 ) -> None:
-    for model in await repository.models_of_stages(session, [stage_id]):
+    for model in await repository.staying_models(session, [stage_id]):
         if model.state != state.value:
             move(session, ENDPOINT_MODEL, model, state, message=message)
 

@@ -101,6 +101,11 @@ async def models_of_stages(session: AsyncSession, stage_ids: Collection[str]) ->
     return (await session.scalars(statement.order_by(EndpointModelRow.id))).all()
 
 
+async def staying_models(session: AsyncSession, stage_ids: Collection[str]) -> Sequence[EndpointModelRow]:
+    """Models on the stages but those that are being taken off."""
+    return [row for row in await models_of_stages(session, stage_ids) if row.desired != "delete"]
+
+
 async def traffic_history(
     session: AsyncSession, endpoint_id: str, at: datetime | None, limit: int
 ) -> Sequence[TrafficRow]:

@@ -179,6 +179,12 @@ def _add_models(router: APIRouter, endpoints: Endpoints, access: Access) -> None
         items = await endpoints.list_models(caller, stage_id, endpoint_id)
         return EndpointModelList(endpoint_model_list=list(items), paging=whole(len(items)))
 
+    @router.delete("/endpoint-models/{endpoint_model_id}", tags=[*tags])
+    async def delete_endpoint_model(endpoint_model_id: str, caller: Caller = Depends(access)) -> Empty:
+        """Take a model off its stage, as long as another one stays there."""
+        await endpoints.delete_model(caller, endpoint_model_id)
+        return Empty()
+
     @router.get("/endpoint-models/{endpoint_model_id}", tags=[*tags])
     async def get_endpoint_model(endpoint_model_id: str, caller: Caller = Depends(access)) -> EndpointModelOne:
         """One model on a stage."""

@@ -25,6 +25,7 @@ from modelyard.resources.endpoints.errors import (
     EndpointHasStages,
     EndpointNameTaken,
     GatewayQuotaExceeded,
+    OnlyModelOfStage,
     StageIsDefault,
     StageNameReserved,
     StageNameTaken,
@@ -33,6 +34,7 @@ from modelyard.resources.endpoints.lifecycle import (
     ENDPOINT,
     ENDPOINT_MODEL,
     STAGE,
+    EndpointModelState,
     EndpointState,
 )
 from modelyard.resources.endpoints.model import (
@@ -249,6 +251,22 @@ class Endpoints:
                 raise StageIsDefault(row.name)
             await ask_stage_delete(session, row, actor=caller.actor)
             await enqueue(session, ENDPOINT_KIND, row.endpoint_id)
+
+    async def delete_model(self, caller: Caller, endpoint_model_id: str) -> None:
+        """Take a model off its stage: no new request goes to it, then its servers end. Raises `OnlyModelOfStage`."""
+        async with self._database.write() as session:
+            row = await repository.endpoint_model(session, caller.project.id, endpoint_model_id)
+            if row is None:
+                raise NotFound("endpoint model", endpoint_model_id)
+            if row.desired == "delete":
+                return
+            stage = await repository.stage_or_404(session, caller.project.id, row.stage_id)
+            await session.refresh(stage, with_for_update=True)  # two at once must not take each other's last one off
+            if len(await repository.staying_models(session, [stage.id])) == 1:
+                raise OnlyModelOfStage(row.name, stage.name)
+            row.desired = "delete"
+            move(session, ENDPOINT_MODEL, row, EndpointModelState.DELETE_IN_PROGRESS, actor=caller.actor)
+            await enqueue(session, STAGE_KIND, stage.id)
 
     async def read_output(self, caller: Caller, stage_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of what a replica of the stage's first model has printed."""

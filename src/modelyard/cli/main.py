@@ -24,6 +24,7 @@ from modelyard.cli import (
     logs,
     models,
     nas,
+    notebooks,
     stages,
     storage,
     trainings,
@@ -35,6 +36,7 @@ from modelyard.cli.session import Session, Settings
 
 _GROUPS = {
     "training": trainings.app,
+    "notebook": notebooks.app,
     "experiment": experiments.app,
     "model": models.app,
     "endpoint": endpoints.app,

@@ -62,6 +62,7 @@ Training = Annotated[str, typer.Argument(metavar="TRAINING", help="Name or id.",
 TrainingsToDelete = Annotated[
     list[str], typer.Argument(metavar="TRAINING...", help="Names or ids.", autocompletion=names_of("trainings"))
 ]
+Notebook = Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Name or id.", autocompletion=names_of("notebooks"))]
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or id.", autocompletion=names_of("experiments"))
 ]

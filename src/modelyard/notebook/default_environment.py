@@ -39,6 +39,11 @@ def make_default_environment(plan: Plan) -> None:
     for name in ("pip", "pip3"):
         _write(f"{plan.base}/bin/{name}", f'#!/bin/sh\nexec "{python}" -m pip "$@"\n', 0o755)
     _write(f"{plan.base}/bin/ipython", f'#!/bin/sh\nexec "{python}" -m IPython "$@"\n', 0o755)
+    # The image's interpreter, without what the user has installed: `conda` works whatever was broken.
+    conda = (
+        f'#!/bin/sh\nPYTHONPATH="{_library()}" exec "{plan.image}/bin/python" -s -P -m modelyard.notebook.conda "$@"\n'
+    )
+    _write(f"{plan.base}/bin/conda", conda, 0o755)
 
 
 def installed(plan: Plan) -> list[str]:
@@ -77,6 +82,11 @@ def take_lost(plan: Plan) -> list[str]:
             write_whole(f"{plan.state}/{LOST}", "".join(f"{package}\n" for package in packages))
         os.unlink(path)
     return packages
+
+
+def _library() -> str:
+    """The directory that holds the package `modelyard`."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _write(path: str, text: str, mode: int = 0o644) -> None:

@@ -14,6 +14,12 @@ _LOOPBACK = "localhost,127.0.0.1,::1"
 _BASHRC = """\
 # Made anew at each start of the notebook: this file is on boot storage. What should stay goes to ~/easymaker.
 export PS1='($CONDA_DEFAULT_ENV) \\u:\\w\\$ '
+conda() {
+    case "$1" in
+        activate|deactivate) eval "$(command conda shell.posix "$@" || echo false)" ;;
+        *) command conda "$@" ;;
+    esac
+}
 alias ls='ls --color=auto'
 [ -f "%(data)s/.bashrc" ] && . "%(data)s/.bashrc"
 """
@@ -32,6 +38,7 @@ def user_variables(plan: Plan, proxy_url: str) -> dict[str, str]:
         "CONDA_PREFIX": plan.base,
         "CONDA_DEFAULT_ENV": "base",
         "CONDA_SHLVL": "1",
+        "CONDA_EXE": f"{plan.base}/bin/conda",
         "CONDA_ENVS_PATH": plan.environments,
         "JUPYTER_PATH": f"{plan.base}/share/jupyter",
         "JUPYTER_CONFIG_PATH": f"{plan.base}/etc/jupyter",

@@ -25,6 +25,7 @@ from modelyard.sdk.facade import (
     Logs,
     Models,
     NasVolumes,
+    Notebooks,
     Stages,
     Storage,
     Trainings,
@@ -35,6 +36,7 @@ from modelyard.sdk.groups.experiments import AsyncExperiments
 from modelyard.sdk.groups.logs import AsyncLogs
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
+from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.trainings import AsyncTrainings
 from modelyard.sdk.places import Places
@@ -50,6 +52,7 @@ class _Groups:
         self.images = AsyncImages(api)
         self.experiments = AsyncExperiments(api)
         self.trainings = AsyncTrainings(api, self.experiments, self.images, self.flavors, places)
+        self.notebooks = AsyncNotebooks(api, self.images, self.flavors)
         self.models = AsyncModels(api, self.trainings, places)
         self.endpoints = AsyncEndpoints(api, self.models, self.flavors)
         self.stages = AsyncStages(api, self.models, self.flavors)
@@ -107,6 +110,7 @@ class Client:
         self.images = Images(groups.images)
         self.experiments = Experiments(groups.experiments)
         self.trainings = Trainings(groups.trainings)
+        self.notebooks = Notebooks(groups.notebooks)
         self.models = Models(groups.models)
         self.endpoints = Endpoints(groups.endpoints)
         self.stages = Stages(groups.stages)

@@ -12,6 +12,7 @@ from modelyard.sdk.groups.experiments import AsyncExperiments
 from modelyard.sdk.groups.logs import AsyncLogs
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
+from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.trainings import AsyncTrainings
 
@@ -68,6 +69,27 @@ class Trainings(Blocking[AsyncTrainings]):
     events = blocking(AsyncTrainings.events)
     iterate = blocking_each(AsyncTrainings.iterate)
     logs = blocking_each(AsyncTrainings.logs)
+
+
+class Notebooks(Blocking[AsyncNotebooks]):
+    """`client.notebooks`."""
+
+    create = blocking(AsyncNotebooks.create)
+    get = blocking(AsyncNotebooks.get)
+    find = blocking(AsyncNotebooks.find)
+    id_of = blocking(AsyncNotebooks.id_of)
+    list = blocking(AsyncNotebooks.list)
+    update = blocking(AsyncNotebooks.update)
+    stop = blocking(AsyncNotebooks.stop)
+    start = blocking(AsyncNotebooks.start)
+    resize = blocking(AsyncNotebooks.resize)
+    usage = blocking(AsyncNotebooks.usage)
+    open = blocking(AsyncNotebooks.open)
+    delete = blocking(AsyncNotebooks.delete)
+    wait = blocking(AsyncNotebooks.wait)
+    events = blocking(AsyncNotebooks.events)
+    iterate = blocking_each(AsyncNotebooks.iterate)
+    logs = blocking_each(AsyncNotebooks.logs)
 
 
 class Models(Blocking[AsyncModels]):

@@ -51,7 +51,7 @@ from modelyard.resources.workloads.reconciler import WorkloadReconciler
 from modelyard.resources.workloads.service import Workloads
 from modelyard.resources.workloads.sweeper import IsProject
 from modelyard.resources.workloads.volumes import VolumeReconciler
-from modelyard.server.backends import Backends, make_origins
+from modelyard.server.backends import Backends
 from modelyard.server.home import Home, secret_key
 from modelyard.server.settings import Settings
 
@@ -135,6 +135,8 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
     stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads)
     endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
+    notebooks = Notebooks(database, images, flavors, storages, workloads, backends.origins)
+    visits.targets["notebook"] = notebooks
     experiments.deletion_guards.append(trainings.guard_experiment)
     trainings.deletion_guards.append(models.guard_training)
     models.deletion_guards.append(endpoints.guard_model)
@@ -153,7 +155,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         metrics=Metrics(database, _metric_limits(settings)),
         experiments=experiments,
         trainings=trainings,
-        notebooks=Notebooks(database, images, flavors, storages, workloads, make_origins(settings)),
+        notebooks=notebooks,
         models=models,
         endpoints=endpoints,
         traffic=Traffic(database, routes),
@@ -195,7 +197,7 @@ def make_reconcilers(
         ExperimentReconciler(database, event_files),
         TrainingReconciler(*shared, services.snapshots, services.metrics, training_settings),
         NotebookReconciler(
-            *shared, services.routes, NotebookSite(settings.region, make_origins(settings), _authority(backends))
+            *shared, services.routes, NotebookSite(settings.region, backends.origins, _authority(backends))
         ),
         ModelReconciler(
             database,

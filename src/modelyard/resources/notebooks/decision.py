@@ -13,6 +13,7 @@ from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import InstanceSeen, Workload
 
 _MAX_STEPS = 20
+_MAX_NAMES = 100
 _IDLE_STEP = "idle"
 
 
@@ -65,6 +66,8 @@ def status_seen(status: NotebookStatus, workload: Workload) -> NotebookStatus:
             "last_activity_at": _moment(report.get("last_activity")) or status.last_activity_at,
             "steps": _steps(report.get("steps")) or status.steps,
             "disk": _disk(report.get("disk")) or status.disk,
+            "kept": _names(report.get("kept")),
+            "reset": _names(report.get("reset")),
         }
     )
 
@@ -106,6 +109,11 @@ def _steps(value: Any) -> tuple[Step, ...]:
                 )
             )
     return tuple(found)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    items = cast(list[Any], value)[:_MAX_NAMES] if isinstance(value, list) else []
+    return tuple(item[:200] for item in items if isinstance(item, str))
 
 
 def _moment(value: Any) -> datetime | None:

@@ -59,6 +59,7 @@ class NotebookStatus(_Frozen):
         last_activity_at: when somebody or something was last at work inside, as the notebook itself says.
         steps: of the newest start, in order.
         disk: bytes used and in all, by `boot` and `data`, as the notebook itself says.
+        kept, reset: environments that a stop keeps, and packages of the default environment that it takes away; as the notebook itself says.
         last_lines: the end of the output of a start that failed.
     """
 
@@ -68,4 +69,6 @@ class NotebookStatus(_Frozen):
     last_activity_at: datetime | None = None
     steps: tuple[Step, ...] = ()
     disk: dict[str, tuple[int, int]] = {}
+    kept: tuple[str, ...] = ()
+    reset: tuple[str, ...] = ()
     last_lines: tuple[str, ...] = ()

@@ -101,7 +101,11 @@ class StorageUse(Wire):
 
 
 class NotebookOut(ResourceOut):
-    """A notebook."""
+    """A notebook.
+
+    `keptEnvironmentList` and `resetPackageList` say what a stop keeps and what it takes away: environments below `custom-conda-envs`, and packages
+    that were installed into the default environment.
+    """
 
     notebook_id: str
     notebook_name: str
@@ -115,6 +119,8 @@ class NotebookOut(ResourceOut):
     url: str | None = None
     started_datetime: Moment | None = None
     last_activity_datetime: Moment | None = None
+    kept_environment_list: list[str] = []
+    reset_package_list: list[str] = []
     step_list: list[StepOut] = []
     last_log_lines: list[str] = []
 

@@ -45,6 +45,7 @@ from modelyard.resources.notebooks.schemas import (
 from modelyard.resources.notebooks.table import NotebookRow
 from modelyard.resources.notebooks.views import notebook_out
 from modelyard.resources.projects.model import Caller
+from modelyard.resources.sessions.model import Opening, Target
 from modelyard.resources.sessions.origins import Origins
 from modelyard.resources.storages.errors import StoragePathFault
 from modelyard.resources.storages.service import Storages
@@ -189,6 +190,27 @@ class Notebooks:
             data_storage=storage_use(status.disk.get("data")),
             last_activity_datetime=status.last_activity_at,
         )
+
+    async def find_target(self, id: str) -> Target | None:
+        """See `Openable`."""
+        async with self._database.read() as session:
+            row = await repository.by_key(session, id)
+        return None if row is None else Target(KIND, row.id, row.project_id, f"notebook '{row.name}'")
+
+    async def open_target(self, target: Target, actor: str) -> Opening:
+        """See `Openable`. Opening one that is stopped does not start it: that is its owner's to decide."""
+        del actor
+        async with self._database.read() as session:
+            row = await repository.by_key(session, target.id)
+        state = None if row is None else NotebookState(row.state)
+        if row is None or state is None:
+            return Opening(is_ready=False, message="The notebook is gone.")
+        if state in ACTIVE:
+            return Opening(is_ready=True)
+        if state in STARTING:
+            return Opening(is_ready=False, is_coming=True, message=row.message or "The notebook is starting.")
+        advice = "" if row.desired == "delete" or state is _S.CREATE_FAILED else " Start it first."
+        return Opening(is_ready=False, message=f"The notebook is {row.state.replace('_', ' ').lower()}.{advice}")
 
     async def read_output(self, caller: Caller, notebook_id: str, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of what its newest start has printed: start-up scripts, and the Jupyter server."""

@@ -41,6 +41,8 @@ def notebook_out(
             "url": url,
             "started_datetime": status.started_at,
             "last_activity_datetime": status.last_activity_at,
+            "kept_environment_list": list(status.kept),
+            "reset_package_list": list(status.reset),
             "step_list": [
                 StepOut(step=step.name, seconds=step.seconds, detail=step.detail or None) for step in status.steps
             ],

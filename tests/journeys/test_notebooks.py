@@ -1,0 +1,199 @@
+"""A notebook through the front door, as its user sees it: Jupyter, kernels, terminals, environments, stop and start, and what is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+from journey_jupyter import Jupyter
+from journey_platform import RunningPlatform, eventually
+
+from modelyard.compute.backends.local.build import build_environment
+from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.resources.images.catalog import load_catalog, to_environment
+from modelyard.resources.notebooks.schemas import NotebookOut
+
+pytestmark = pytest.mark.slow
+
+IMAGE = "Ubuntu 22.04 CPU Python Notebook"
+START_SECONDS = 240.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _image(environment_store: EnvironmentStore) -> None:
+    image = next(image for image in load_catalog() if image.name == IMAGE)
+    build_environment(to_environment(image), environment_store.root, lambda step, message, progress: None)
+
+
+def created(platform: RunningPlatform, name: str, **fields: object) -> NotebookOut:
+    """A notebook that answers."""
+    wanted = {"image": IMAGE, "flavor": "m2.c1m2", "boot_storage_size": 10, "data_storage_size": 10} | fields
+    made = platform.client.notebooks.create(name, **wanted)  # type: ignore[arg-type]
+    return platform.client.notebooks.wait(made.id, timeout_seconds=START_SECONDS)
+
+
+def opened(platform: RunningPlatform, notebook_id: str) -> Jupyter:
+    """Its Jupyter, as a browser that came in with a one-time code sees it."""
+    code = urlsplit(platform.client.notebooks.open(notebook_id).url)
+    door = ("127.0.0.1", platform.http_port)
+    connection = http.client.HTTPConnection(*door)
+    connection.request("GET", f"{code.path}?{code.query}", headers={"Host": code.netloc})
+    answer = connection.getresponse()
+    assert answer.status == 302, answer.read()
+    cookie = answer.headers["set-cookie"].split(";")[0]
+    connection.close()
+    again = http.client.HTTPConnection(*door)
+    again.request("GET", f"{code.path}?{code.query}", headers={"Host": code.netloc})
+    assert again.getresponse().status != 302, "a code works once"
+    return Jupyter(door, code.netloc, Cookie=cookie)
+
+
+def test_a_notebook_from_creation_to_deletion(platform: RunningPlatform) -> None:
+    client = platform.client
+    volume = client.nas_volumes.create("pictures").id
+    notebook = created(platform, "whole", nas={"pictures": f"nas://{volume}:/deep"}, flavor="m2.c2m4")
+    stranger = Jupyter(("127.0.0.1", platform.http_port), f"{notebook.id}.nb.localhost:{platform.http_port}")
+    assert stranger.call("GET", "/lab")[0] == 401
+    assert b" 401 " in stranger.handshake(stranger.connect(), "/api/kernels/x/channels")
+    jupyter = opened(platform, notebook.id)
+    assert b"JupyterLab" in jupyter.call("GET", "/lab")[1]
+    assert jupyter.run("print(sum(range(10)))") == "45\n"
+    assert "uid=0(root)" in jupyter.shell("id")
+
+    assert jupyter.run("import easymaker; print(type(easymaker.Experiment.get_list()))") == "<class 'list'>\n"
+    zero = (
+        "from modelyard.sdk.client import Client\nwith Client.from_environment() as c: print(len(c.flavors.list()) > 0)"
+    )
+    assert jupyter.run(zero) == "True\n"
+    jupyter.shell("echo shared > /root/nas/pictures/note")
+    assert (platform.home / "nas" / volume / "deep" / "note").read_text() == "shared\n"
+
+    # An environment of the user's is a kernel, by conda and by uv, and what is installed into the default one is told before it goes.
+    made = "cd ~/easymaker/custom-conda-envs; conda create -y --prefix ./guide python=3.11; uv venv -q plain; conda env list"
+    assert "guide                      /root/easymaker/custom-conda-envs/guide" in jupyter.shell(made, 300)
+    wheel = "/tmp/kept_package-1.0-py3-none-any.whl"
+    make_wheel = (
+        "import zipfile, base64, hashlib\n"
+        f"z = zipfile.ZipFile({wheel!r}, 'w')\n"
+        "z.writestr('kept_package.py', 'here = 1')\n"
+        "z.writestr('kept_package-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: kept-package\\nVersion: 1.0\\n')\n"
+        "z.writestr('kept_package-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
+        "z.writestr('kept_package-1.0.dist-info/RECORD', '')\n"
+        "z.close()"
+    )
+    assert jupyter.run(make_wheel) == ""
+    jupyter.shell(
+        f"conda activate guide; pip install -q --no-index {wheel}; conda deactivate; pip install -q --no-index {wheel}"
+    )
+    script = "printf '#!/bin/sh\\necho ran with $EM_REGION; exit 3\\n'"
+    jupyter.shell(
+        f"cd ~/easymaker/cont-init.d; {script} > 10-first; chmod +x 10-first; echo no > 20-second; touch /gone ~/gone"
+    )
+    digest = hashlib.sha256(b"x" * 5_000_000).hexdigest()
+    jupyter.run("open('/root/easymaker/data.bin', 'wb').write(b'x' * 5_000_000)")
+    kernels = eventually(lambda: k if "env-guide" in (k := names(jupyter)) else None, "the environment is a kernel")
+    assert {"env-guide", "env-plain", "python3"} <= kernels
+    shown = eventually(
+        lambda: n if (n := client.notebooks.get(notebook.id)).reset_package_list else None,
+        "what a stop takes is known",
+        120,
+    )
+    assert shown.reset_package_list == ["kept_package==1.0"]
+    assert shown.kept_environment_list == ["guide", "plain"]
+    usage = client.notebooks.usage(notebook.id)
+    assert usage.memory_bytes > 0
+    assert usage.data_storage is not None
+    assert 0 < usage.data_storage.used_bytes < usage.data_storage.total_bytes <= 10 * 2**30
+
+    client.notebooks.stop(notebook.id)
+    eventually(lambda: client.notebooks.get(notebook.id).notebook_status_code == "STOPPED", "it is stopped", 60)
+    assert jupyter.call("GET", "/api")[0] >= 400
+    assert client.notebooks.resize(notebook.id, "m2.c1m2").flavor is not None
+    client.notebooks.start(notebook.id)
+    client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
+    jupyter = opened(platform, notebook.id)
+    assert {"env-guide", "env-plain", "python3"} <= names(jupyter)
+    assert (
+        jupyter.run("import sys, kept_package; print(sys.prefix)", "env-guide")
+        == "/root/easymaker/custom-conda-envs/guide\n"
+    )
+    assert jupyter.run("import sys; print(sys.prefix)", "env-plain") == "/root/easymaker/custom-conda-envs/plain\n"
+    assert "ModuleNotFoundError" in jupyter.run("import kept_package")
+    assert "kept_package==1.0" in jupyter.call("GET", "/modelyard/notices")[1].decode()
+    assert jupyter.run("import os; print(os.path.exists('/gone'), os.path.exists('/root/gone'))") == "False False\n"
+    digested = "import hashlib; print(hashlib.sha256(open('/root/easymaker/data.bin', 'rb').read()).hexdigest())"
+    assert jupyter.run(digested) == f"{digest}\n"
+    first_lines = "*(f.read_text().split('\\n')[0] for f in sorted(d.glob('*.*')))"
+    results = "import pathlib; d = pathlib.Path('/root/easymaker/cont-init.d'); "
+    results += f"print({first_lines}, sep='|')"
+    assert jupyter.run(results).startswith("3|ran with kr1|126|/root/easymaker/cont-init.d/20-second is not executable")
+
+    client.notebooks.delete(notebook.id, wait=True, timeout_seconds=60)
+    assert not (platform.home / "compute/volumes" / notebook.id).exists()
+    assert (platform.home / "nas" / volume / "deep" / "note").exists()
+
+
+def names(jupyter: Jupyter) -> set[str]:
+    return set(jupyter.json("GET", "/api/kernelspecs")["kernelspecs"])
+
+
+def test_output_is_there_when_the_browser_comes_back(platform: RunningPlatform) -> None:
+    notebook = created(platform, "away")
+    jupyter = opened(platform, notebook.id)
+    kernel = jupyter.kernel()
+    request = kernel.send("import time\nfor i in range(120):\n    print('line', i, flush=True); time.sleep(0.02)")
+    next(kernel.messages(request))
+    kernel.socket.close()
+    time.sleep(4.0)
+    kernel.socket = kernel.open()
+    printed = "".join(content["text"] for kind, content in kernel.messages(request) if kind == "stream")
+    assert printed.splitlines()[-1] == "line 119"
+    assert sum(line.startswith("line ") for line in printed.splitlines()) >= 119, "one may have come before the cut"
+    platform.client.notebooks.delete(notebook.id)
+
+
+def test_what_is_killed_comes_back(platform: RunningPlatform) -> None:
+    notebook = created(platform, "killed")
+    client = platform.client
+    jupyter = opened(platform, notebook.id)
+    kernel = jupyter.kernel()
+    kernel.run("kept = 42")
+
+    platform.kill_server()
+    platform.wait_until_serving()
+    assert jupyter.run("print(1)") == "1\n"
+    assert kernel.run("print(kept)") == "42\n", "neither kernel nor WebSocket has noticed"
+
+    instance = instance_of(platform)
+    with suppress(AssertionError, ConnectionError, OSError):
+        jupyter.run(
+            "import os\n"
+            "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+            "    if b'notebook.lab' in open(f'/proc/{pid}/cmdline', 'rb').read(): os.kill(int(pid), 9)"
+        )
+    eventually(lambda: client.notebooks.get(notebook.id).notebook_status_code == "ACTIVE_UNHEALTHY", "it is seen", 60)
+    client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
+    assert instance_of(platform) == instance, "Jupyter alone was started again"
+
+    os.kill(platform.supervisor_pid(instance), 9)
+    eventually(lambda: client.notebooks.get(notebook.id).notebook_status_code == "ACTIVE_UNHEALTHY", "it is seen", 60)
+    client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
+    assert jupyter.run("print(2)") == "2\n"
+    client.notebooks.delete(notebook.id, wait=True, timeout_seconds=90)
+
+
+def instance_of(platform: RunningPlatform) -> str:
+    """The running instance of the only notebook."""
+    found = [
+        each.parent.name
+        for each in (platform.home / "compute/instances").glob("*/instance.json")
+        if json.loads(each.read_text())["role"] == "notebook" and not each.with_name("exit.json").exists()
+    ]
+    assert len(found) == 1, found
+    return found[0]

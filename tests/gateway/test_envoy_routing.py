@@ -418,8 +418,9 @@ async def test_access_log_and_statistics_tell_the_route(
     async with asyncio.timeout(20):
         while not settings.files.access_log.exists() or settings.files.access_log.read_text().count("\n") < 2:
             await asyncio.sleep(0.1)
-        while not (statistics := (await gateway.read_statistics()).get("stage-1")) or not statistics.latency_seconds:
+        while not (found := await gateway.read_statistics()) or not found[0].latencies:
             await asyncio.sleep(0.1)
+    [statistics] = found
     line = json.loads(settings.files.access_log.read_text().splitlines()[0])
     expected = {
         "route": "stage-1",
@@ -434,4 +435,5 @@ async def test_access_log_and_statistics_tell_the_route(
     assert "secret" not in settings.files.access_log.read_text()
     assert settings.files.access_log.stat().st_mode & 0o777 == 0o600
     assert (statistics.calls_count, statistics.success_count, statistics.server_error_count) == (2, 1, 1)
-    assert 0 <= dict(statistics.latency_seconds)[50] < 1
+    assert statistics.received_bytes > 5
+    assert sum(count for _, count in statistics.latencies) == 2

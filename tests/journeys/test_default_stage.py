@@ -167,6 +167,23 @@ def test_requests_are_shared_by_weight(platform: RunningPlatform, endpoint: Endp
     ]
 
 
+def test_calls_are_counted_by_stage_and_model(platform: RunningPlatform, endpoint: EndpointOut) -> None:
+    client = platform.client
+    seen = client.endpoints.statistics("multiplier", resolution_seconds=10).endpoint.total.calls_count
+    for _ in range(25):
+        now(platform, endpoint.endpoint_url)
+
+    def total() -> int:
+        return client.endpoints.statistics("multiplier", resolution_seconds=10).endpoint.total.calls_count
+
+    eventually(lambda: total() >= seen + 25, "the calls are counted", 60)
+    statistics = client.endpoints.statistics("multiplier", resolution_seconds=3600)
+    assert sum(stage.total.calls_count for stage in statistics.stage_list) == statistics.endpoint.total.calls_count
+    assert len(statistics.model_list) >= 4  # those of stages that are gone, too
+    assert statistics.endpoint.total.latency_p50_milliseconds is not None
+    assert statistics.endpoint.total.server_error_count == 0
+
+
 def test_what_was_taken_from_the_gateway_comes_back(platform: RunningPlatform, endpoint: EndpointOut) -> None:
     client = platform.client
     stage = client.stages.find("multiplier/green")

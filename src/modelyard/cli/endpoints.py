@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,16 @@ COLUMNS = (
     ("CREATED", "createdDatetime"),
 )
 TRAFFIC_COLUMNS = (("SINCE", "since"), ("STAGES", "stageList"))
+CALL_COLUMNS = (
+    ("TIME", "time"),
+    ("CALLS", "callsCount"),
+    ("2XX", "successCount"),
+    ("4XX", "clientErrorCount"),
+    ("5XX", "serverErrorCount"),
+    ("P50 MS", "latencyP50Milliseconds"),
+    ("P99 MS", "latencyP99Milliseconds"),
+    ("AT ONCE", "activeMax"),
+)
 Models = Annotated[
     list[str],
     typer.Option(
@@ -180,6 +190,20 @@ def traffic(
     session = session_of(context)
     moment = None if at is None else at.replace(tzinfo=UTC)
     session.show_many(session.client.endpoints.traffic(endpoint, at=moment), TRAFFIC_COLUMNS)
+
+
+@app.command()
+def statistics(
+    context: typer.Context,
+    endpoint: options.Endpoint,
+    resolution: Annotated[int, typer.Option(help="Seconds: 10, 60 or 3600.")] = 60,
+    hours: Annotated[float, typer.Option(min=0.01, help="So far back.")] = 1.0,
+) -> None:
+    """Show calls, errors and latencies over time."""
+    session = session_of(context)
+    start = datetime.now(UTC) - timedelta(hours=hours)
+    found = session.client.endpoints.statistics(endpoint, resolution_seconds=resolution, start=start)
+    session.show_many(found.endpoint.point_list, CALL_COLUMNS)
 
 
 def _weights_of(values: list[str]) -> dict[str, int]:

@@ -104,6 +104,33 @@ class ObservedRoute:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamStatistics:
+    """What went to the targets of an upstream, counted since some moment: when the counts fall, counting has begun anew.
+
+    Attributes:
+        name: the upstream's. Upstreams of several routes that have the same name are counted together.
+        calls_count: requests that were answered, by the target or, for want of an answer, by the gateway.
+        success_count, redirect_count, client_error_count, server_error_count: of these, answers 2xx, 3xx, 4xx, 5xx.
+        timeout_count: of these, answers that took too long.
+        active_count: requests under way now.
+        received_bytes, sent_bytes: to the targets, and from them.
+        latencies: (upper bound in seconds, requests at or below it and above the bound before), rising; the last bound is infinite.
+    """
+
+    name: str
+    calls_count: int = 0
+    success_count: int = 0
+    redirect_count: int = 0
+    client_error_count: int = 0
+    server_error_count: int = 0
+    timeout_count: int = 0
+    active_count: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    latencies: tuple[tuple[float, int], ...] = ()
+
+
 class GatewayRefused(Exception):
     """The gateway does not take this configuration; the message is the gateway's own reason."""
 
@@ -121,6 +148,10 @@ class Gateway(Protocol):
 
     async def list_routes(self) -> Sequence[ObservedRoute]:
         """What the gateway itself has deployed now, not what it was told."""
+        ...
+
+    async def read_statistics(self) -> Sequence[UpstreamStatistics]:
+        """What was counted for each upstream that had requests. Raises `RetryLater` when the gateway can't be asked."""
         ...
 
     async def read_route(self, route_id: str) -> str | None:

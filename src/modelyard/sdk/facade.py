@@ -125,6 +125,7 @@ class Endpoints(Blocking[AsyncEndpoints]):
     revert_default_stage = blocking(AsyncEndpoints.revert_default_stage)
     split_traffic = blocking(AsyncEndpoints.split_traffic)
     traffic = blocking(AsyncEndpoints.traffic)
+    statistics = blocking(AsyncEndpoints.statistics)
     predict = blocking(AsyncEndpoints.predict)
     call = blocking(AsyncEndpoints.call)
     iterate = blocking_each(AsyncEndpoints.iterate)

@@ -64,7 +64,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         metric_router(services.metrics, services.trainings, access),
         notebook_router(services.notebooks, access),
         model_router(services.models, access),
-        endpoint_router(services.endpoints, services.traffic, access),
+        endpoint_router(services.endpoints, services.traffic, services.statistics, access),
         absent_router(access),
     ):
         api.include_router(router)

@@ -203,6 +203,7 @@ class Platform:
         sweeper = OrphanSweeper(self._database, backends.compute, is_project_of(services.projects))
         self._loop("the search for orphans", sweeper.run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
+        self._loop("the statistics", services.statistics.run())
         self._loop("the log shipper", shipping.run())
         collector = Collector(self._database, services.metrics, services.workloads)
         self._loop("the collector of metrics", collector.run())

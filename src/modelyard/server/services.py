@@ -14,6 +14,7 @@ from modelyard.resources.endpoints.instances import ServingSettings
 from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight
 from modelyard.resources.endpoints.reconciler import StageReconciler
 from modelyard.resources.endpoints.service import Endpoints
+from modelyard.resources.endpoints.statistics import Statistics
 from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.endpoints.views import Views
 from modelyard.resources.experiments.reconciler import ExperimentReconciler
@@ -81,6 +82,7 @@ class Services:
     models: Models
     endpoints: Endpoints
     traffic: Traffic
+    statistics: Statistics
 
 
 def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
@@ -159,6 +161,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         models=models,
         endpoints=endpoints,
         traffic=Traffic(database, routes),
+        statistics=Statistics(database, routes),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from modelyard.gateway.port import ObservedRoute, Route, route_digest
+from modelyard.gateway.port import ObservedRoute, Route, UpstreamStatistics, route_digest
 
 
 class FakeGateway:
@@ -16,12 +16,14 @@ class FakeGateway:
         routes: what is deployed, by id. A test may take routes away behind the platform's back.
         faults: raised by the next calls of `put_route` and `remove_route`, one each.
         puts: ids in the order in which they were really put.
+        statistics: what was counted, by upstream; a test counts.
         before: awaited before each verb does anything, with its name and the id.
     """
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
         self.faults: deque[Exception] = deque()
+        self.statistics: dict[str, UpstreamStatistics] = {}
         self.puts: list[str] = []
         self.before: Callable[[str, str], Awaitable[None]] = _do_nothing
 
@@ -40,6 +42,11 @@ class FakeGateway:
         """See the port."""
         await self.before("list_routes", "")
         return [ObservedRoute(route.id, route_digest(route)) for route in self.routes.values()]
+
+    async def read_statistics(self) -> Sequence[UpstreamStatistics]:
+        """See the port."""
+        await self.before("read_statistics", "")
+        return list(self.statistics.values())
 
     async def read_route(self, route_id: str) -> str | None:
         """See the port. The language of this gateway is Python."""

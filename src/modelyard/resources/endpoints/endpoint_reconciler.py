@@ -62,6 +62,7 @@ class EndpointReconciler:
             stages = await repository.stages_of(session, [key])
             if row.desired == "delete":
                 if not await self._routes.remove(session, key) and not stages:
+                    await repository.forget_calls(session, key)
                     await session.delete(row)
                     await forget_events(session, ENDPOINT_KIND, key)
                     await forget(session, ENDPOINT_KIND, key)

@@ -282,6 +282,7 @@ class StageReconciler:
             for model in models:
                 spec = EndpointModelSpec.model_validate(model.spec)
                 await self._images.release(session, spec.image_id, STAGE_KIND, key)
+                await repository.forget_call_mark(session, model.id)
                 await session.delete(model)
             await session.flush()
             await session.delete(stage)

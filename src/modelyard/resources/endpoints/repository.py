@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.kit.errors import Blocker, NotFound
 from modelyard.kit.paging import Page, PageRequest
-from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow, TrafficRow
+from modelyard.resources.endpoints.table import (
+    CallBlockRow,
+    CallMarkRow,
+    EndpointModelRow,
+    EndpointRow,
+    StageRow,
+    TrafficRow,
+)
 
 
 async def endpoint(session: AsyncSession, project_id: str, endpoint_id: str) -> EndpointRow | None:
@@ -115,6 +122,52 @@ async def traffic_history(
         statement = statement.where(TrafficRow.since <= at)
     ordered = statement.order_by(TrafficRow.since.desc(), TrafficRow.id.desc())
     return (await session.scalars(ordered.limit(limit if at is None else 1))).all()
+
+
+async def models_by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[EndpointModelRow]:
+    """The models of these ids that there are, of all projects."""
+    return (await session.scalars(select(EndpointModelRow).where(EndpointModelRow.id.in_(ids)))).all()
+
+
+async def call_marks(session: AsyncSession, ids: Collection[str]) -> dict[str, CallMarkRow]:
+    """What the counters of these models said last."""
+    rows = await session.scalars(select(CallMarkRow).where(CallMarkRow.endpoint_model_id.in_(ids)))
+    return {row.endpoint_model_id: row for row in rows}
+
+
+async def call_blocks(
+    session: AsyncSession, endpoint_id: str, span_seconds: int, first: int, last: int
+) -> Sequence[CallBlockRow]:
+    """Blocks of an endpoint that start from `first` to `last`, oldest first."""
+    statement = select(CallBlockRow).where(
+        CallBlockRow.endpoint_id == endpoint_id,
+        CallBlockRow.span_seconds == span_seconds,
+        CallBlockRow.starts_at.between(first, last),
+    )
+    return (await session.scalars(statement.order_by(CallBlockRow.starts_at))).all()
+
+
+async def call_block(
+    session: AsyncSession, endpoint_model_id: str, span_seconds: int, starts_at: int
+) -> CallBlockRow | None:
+    """One block."""
+    return await session.get(CallBlockRow, (endpoint_model_id, span_seconds, starts_at))
+
+
+async def forget_old_calls(session: AsyncSession, span_seconds: int, before: int) -> None:
+    """Delete the blocks that start before that moment."""
+    old = CallBlockRow.span_seconds == span_seconds, CallBlockRow.starts_at < before
+    await session.execute(delete(CallBlockRow).where(*old))
+
+
+async def forget_calls(session: AsyncSession, endpoint_id: str) -> None:
+    """Delete all blocks of an endpoint."""
+    await session.execute(delete(CallBlockRow).where(CallBlockRow.endpoint_id == endpoint_id))
+
+
+async def forget_call_mark(session: AsyncSession, endpoint_model_id: str) -> None:
+    """Delete what the counters of a model said last."""
+    await session.execute(delete(CallMarkRow).where(CallMarkRow.endpoint_model_id == endpoint_model_id))
 
 
 async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> Sequence[Blocker]:

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime
 
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.endpoints.schemas import (
+    CallStatisticsOne,
     DefaultStageChange,
     EndpointChange,
     EndpointCreate,
@@ -18,10 +19,12 @@ from modelyard.resources.endpoints.schemas import (
     EndpointStageList,
     EndpointStageOne,
     StageGatewaySettingsOne,
+    StatisticsQuery,
     TrafficChange,
     TrafficHistory,
 )
 from modelyard.resources.endpoints.service import Endpoints
+from modelyard.resources.endpoints.statistics import Statistics
 from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
@@ -31,16 +34,18 @@ from modelyard.web import WireRoute, listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
-def create_router(endpoints: Endpoints, traffic: Traffic, access: Access) -> APIRouter:
+def create_router(endpoints: Endpoints, traffic: Traffic, statistics: Statistics, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = APIRouter(route_class=WireRoute, dependencies=[Depends(access)])
-    _add_endpoints(router, endpoints, traffic, access)
+    _add_endpoints(router, endpoints, traffic, statistics, access)
     _add_stages(router, endpoints, traffic, access)
     _add_models(router, endpoints, access)
     return router
 
 
-def _add_endpoints(router: APIRouter, endpoints: Endpoints, traffic: Traffic, access: Access) -> None:
+def _add_endpoints(
+    router: APIRouter, endpoints: Endpoints, traffic: Traffic, statistics: Statistics, access: Access
+) -> None:
     tags: list[str] = ["endpoints"]
 
     @router.get("/endpoints", tags=[*tags])
@@ -100,6 +105,18 @@ def _add_endpoints(router: APIRouter, endpoints: Endpoints, traffic: Traffic, ac
     ) -> TrafficHistory:
         """Which stages and models answered since when, newest first; `at` (ISO 8601) asks for one moment."""
         return TrafficHistory(traffic_list=list(await traffic.history(caller, endpoint_id, at)))
+
+    @router.get("/endpoints/{endpoint_id}/statistics", tags=[*tags])
+    async def read_statistics(
+        endpoint_id: str,
+        resolution_seconds: int = Query(default=60, alias="resolutionSeconds"),
+        from_: AwareDatetime | None = Query(default=None, alias="from"),
+        to: AwareDatetime | None = Query(default=None),
+        caller: Caller = Depends(access),
+    ) -> CallStatisticsOne:
+        """Calls over time in spans of 10, 60 or 3600 seconds; the last hour when neither `from` nor `to` (ISO 8601) is said."""
+        query = StatisticsQuery(resolution_seconds=resolution_seconds, from_=from_, to=to)
+        return CallStatisticsOne(statistics=await statistics.read(caller, endpoint_id, query))
 
     @router.get("/endpoints/{endpoint_id}/events", tags=[*tags])
     async def list_endpoint_events(endpoint_id: str, caller: Caller = Depends(access)) -> EventList:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from modelyard.easymaker import STAGE, as_newest, with_model_list
 from modelyard.resources.flavors.schemas import FlavorOut
@@ -299,3 +299,62 @@ class StageGatewaySettingsOne(Wire):
 
     header: Header = Header()
     gateway_settings: StageGatewaySettings
+
+
+class StatisticsQuery(Wire):
+    """What is asked of `GET /endpoints/{id}/statistics`."""
+
+    resolution_seconds: int = 60
+    from_: AwareDatetime | None = None
+    to: AwareDatetime | None = None
+
+
+class CallCounts(Wire):
+    """Calls in a span of time. Latencies are told to within an eighth, and absent without calls; `activeMax` is the most seen at once."""
+
+    calls_count: int
+    success_count: int
+    redirect_count: int
+    client_error_count: int
+    server_error_count: int
+    timeout_count: int
+    received_bytes: int
+    sent_bytes: int
+    active_max: int
+    latency_p50_milliseconds: float | None = None
+    latency_p90_milliseconds: float | None = None
+    latency_p99_milliseconds: float | None = None
+
+
+class CallPoint(CallCounts):
+    """The span that begins at `time`."""
+
+    time: Moment
+
+
+class CallSeries(Wire):
+    """Calls of an endpoint, of a stage, or of a model on a stage. Spans without calls are left out."""
+
+    endpoint_id: str | None = None
+    endpoint_stage_id: str | None = None
+    endpoint_model_id: str | None = None
+    total: CallCounts
+    point_list: list[CallPoint]
+
+
+class CallStatistics(Wire):
+    """Calls of an endpoint over time, as a whole and by stage and model; stages that are gone are still in it."""
+
+    resolution_seconds: int
+    from_datetime: Moment
+    to_datetime: Moment
+    endpoint: CallSeries
+    stage_list: list[CallSeries]
+    model_list: list[CallSeries]
+
+
+class CallStatisticsOne(Wire):
+    """`GET /endpoints/{id}/statistics`."""
+
+    header: Header = Header()
+    statistics: CallStatistics

@@ -31,6 +31,39 @@ class TrafficRow(Table):
     __table_args__ = (Index("ix_endpoint_traffic_since", "endpoint_id", "since"),)
 
 
+class CallMarkRow(Table):
+    """What the gateway's counters of a model on a stage said when they were last read: what they say more next time has happened since."""
+
+    __tablename__ = "endpoint_call_marks"
+
+    endpoint_model_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    counters: Mapped[list[Any]] = mapped_column(Json)
+
+
+class CallBlockRow(Table):
+    """Calls of a model on a stage in a row of equal spans of time, those without calls left out.
+
+    Attributes:
+        span_seconds: the length of a span.
+        starts_at: the first span's begin, in seconds since 1970.
+        points: number of the span in the block → counts (`counting.Counts.stored`).
+    """
+
+    __tablename__ = "endpoint_call_blocks"
+
+    endpoint_model_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    span_seconds: Mapped[int] = mapped_column(primary_key=True)
+    starts_at: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(36))
+    stage_id: Mapped[str] = mapped_column(String(36))
+    points: Mapped[dict[str, Any]] = mapped_column(Json)
+
+    __table_args__ = (
+        Index("ix_endpoint_call_blocks_endpoint", "endpoint_id", "span_seconds", "starts_at"),
+        Index("ix_endpoint_call_blocks_age", "span_seconds", "starts_at"),
+    )
+
+
 class StageRow(ResourceColumns, Table):
     """A stage of an endpoint."""
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from modelyard.gateway.port import UpstreamStatistics
 from modelyard.resources.routes.lifecycle import RouteState
+
+CallCounters = UpstreamStatistics
+"""What the gateway has counted for an upstream, for the resources above, which don't know the gateway."""
 
 
 class _Frozen(BaseModel):

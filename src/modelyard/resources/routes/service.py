@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
-from modelyard.gateway.port import Gateway
+from modelyard.gateway.port import Gateway, UpstreamStatistics
 from modelyard.kit.clock import utc_now
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
@@ -28,6 +28,10 @@ class Routes:
     async def read_configuration(self, route_id: str) -> str | None:
         """What the gateway has of a route now, in its own language (JSON). Raises `RetryLater` when it does not answer."""
         return await self._gateway.read_route(route_id)
+
+    async def read_statistics(self) -> Sequence[UpstreamStatistics]:
+        """What the gateway has counted for each upstream, by the name that its route gave it. Raises `RetryLater`."""
+        return await self._gateway.read_statistics()
 
     async def put(self, session: AsyncSession, route_id: str, project_id: str, spec: RouteSpec, *, actor: str) -> Route:
         """Ask for a route with this content, as part of the caller's transaction. Asking for what is there already changes nothing."""

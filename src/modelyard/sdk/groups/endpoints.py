@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from modelyard.resources.endpoints.schemas import (
+    CallStatistics,
+    CallStatisticsOne,
     DefaultStageChange,
     EndpointChange,
     EndpointCreate,
@@ -226,6 +228,21 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         params = {"at": None if at is None else at.isoformat()}
         path = f"/endpoints/{await self.id_of(key)}/traffic"
         return (await self._api.ask(TrafficHistory, "GET", path, params=params)).traffic_list
+
+    async def statistics(
+        self, key: str, *, resolution_seconds: int = 60, start: datetime | None = None, end: datetime | None = None
+    ) -> CallStatistics:
+        """Calls over time in spans of 10, 60 or 3600 seconds, as a whole and by stage and model; the last hour by default.
+
+        `start` and `end` need their UTC offset.
+        """
+        params = {
+            "resolutionSeconds": str(resolution_seconds),
+            "from": None if start is None else start.isoformat(),
+            "to": None if end is None else end.isoformat(),
+        }
+        path = f"/endpoints/{await self.id_of(key)}/statistics"
+        return (await self._api.ask(CallStatisticsOne, "GET", path, params=params)).statistics
 
     async def predict(
         self,

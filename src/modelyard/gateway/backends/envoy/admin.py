@@ -43,7 +43,9 @@ class Admin:
 
     async def statistics(self, pattern: str) -> bytes:
         """Envoy's JSON of all statistics, histograms too, whose names match the regular expression (RE2)."""
-        return await self._content(f"/stats?format=json&usedonly&filter={quote(pattern)}", seconds=_DUMP_SECONDS)
+        return await self._content(
+            f"/stats?format=json&usedonly&histogram_buckets=disjoint&filter={quote(pattern)}", seconds=_DUMP_SECONDS
+        )
 
     async def dump_routes(self) -> bytes:
         """Envoy's JSON of the route configuration that it has now."""

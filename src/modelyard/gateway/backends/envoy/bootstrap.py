@@ -14,6 +14,7 @@ from typing import Any
 from modelyard.gateway.backends.envoy.guarded import guard_filters, internal_listeners
 from modelyard.gateway.backends.envoy.replies import local_replies
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, Files, ListenAddress
+from modelyard.gateway.backends.envoy.statistics import KEPT, LATENCY_BOUNDS_MS
 from modelyard.gateway.backends.envoy.tunnel import tunnel_clusters
 
 Json = dict[str, Any]
@@ -40,7 +41,10 @@ def bootstrap(settings: EnvoySettings) -> Json:
             "address": {"pipe": {"path": str(files.admin_socket), "mode": 0o600}},
             "ignore_global_conn_limit": True,
         },
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": _kept_statistics()}}},
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": _kept_statistics()}},
+            "histogram_bucket_settings": [{"match": {"prefix": "cluster."}, "buckets": list(LATENCY_BOUNDS_MS)}],
+        },
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "cluster_manager": {"enable_deferred_cluster_creation": True},
         "bootstrap_extensions": [internal_listeners()],
@@ -65,8 +69,9 @@ def bootstrap(settings: EnvoySettings) -> Json:
 
 def _kept_statistics() -> list[Json]:
     # An Envoy left to itself keeps some hundred counters for each upstream; only what is read is kept.
-    prefixes = ("vhost.", "http.ingress.", "cluster_manager.cds.", "server.", "listener_manager.", "sds.")
-    return [{"prefix": prefix} for prefix in prefixes]
+    prefixes = ("http.ingress.", "cluster_manager.cds.", "server.", "listener_manager.", "sds.")
+    counted: Json = {"safe_regex": {"google_re2": {}, "regex": KEPT}}
+    return [counted, *({"prefix": prefix} for prefix in prefixes)]
 
 
 def _listeners(settings: EnvoySettings) -> list[Json]:

@@ -35,6 +35,7 @@ from modelyard.gateway.port import GatewayRefused, Route, Rule, Target, Upstream
 Json = dict[str, Any]
 
 METADATA = "modelyard"
+_COUNTABLE = re.compile(r"[A-Za-z0-9_-]+")
 HELD_BODY_LIMIT_BYTES = 64 * 1024 * 1024
 """A body of unknown size is held in memory until its end to keep a route's limit; for higher limits the client must tell the size."""
 
@@ -269,8 +270,8 @@ _Ways = Mapping[str, _Way]
 
 def _way(route: Route, upstream: Upstream) -> _Way:
     addresses = sorted({target.address for target in upstream.targets})
-    name = "u-" + hashlib.sha256("\n".join(addresses).encode()).hexdigest()[:24]
-    direct = {name: _cluster_named(name, [_address(Target(address)) for address in addresses])}
+    name = "u-" + hashlib.sha256("\n".join([upstream.name, *addresses]).encode()).hexdigest()[:24]
+    direct = {name: _cluster_named(name, [_address(Target(address)) for address in addresses], upstream.name)}
     if route.access is None:
         return _Way(name, direct, {})
     relay = relay_name(route, route.access, name)
@@ -283,7 +284,7 @@ def guard_cluster(sockets: Sequence[Path]) -> Mapping[str, bytes]:
     return {GUARD_CLUSTER: _cluster_named(GUARD_CLUSTER, guard_addresses(sockets))} if sockets else {}
 
 
-def _cluster_named(name: str, addresses: Sequence[Json]) -> bytes:
+def _cluster_named(name: str, addresses: Sequence[Json], counted_as: str | None = None) -> bytes:
     thresholds = {
         "max_connections": _HIGH,
         "max_pending_requests": _HIGH,
@@ -307,6 +308,8 @@ def _cluster_named(name: str, addresses: Sequence[Json]) -> bytes:
             }
         },
     }
+    if counted_as is not None and _COUNTABLE.fullmatch(counted_as):
+        cluster["alt_stat_name"] = counted_as
     if len(addresses) > 1:
         cluster["outlier_detection"] = _outliers()
     return orjson.dumps(cluster)

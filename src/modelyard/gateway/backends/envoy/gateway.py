@@ -32,9 +32,9 @@ from modelyard.gateway.backends.envoy.process import (
 from modelyard.gateway.backends.envoy.routes import clusters_named, configuration_of
 from modelyard.gateway.backends.envoy.secret import secret_resource
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
-from modelyard.gateway.backends.envoy.statistics import PATTERN, RouteStatistics, route_statistics
+from modelyard.gateway.backends.envoy.statistics import PATTERN, upstream_statistics
 from modelyard.gateway.certificates import CertificateUnusable, check_certificate
-from modelyard.gateway.port import GatewayRefused, ObservedRoute, Route
+from modelyard.gateway.port import GatewayRefused, ObservedRoute, Route, UpstreamStatistics
 from modelyard.kit.backoff import Backoff
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater
@@ -167,13 +167,13 @@ class EnvoyGateway:
             raise RetryLater(str(cause)) from cause
         return orjson.dumps({"routes": entries, "clusters": clusters}, option=orjson.OPT_INDENT_2).decode()
 
-    async def read_statistics(self) -> dict[str, RouteStatistics]:
-        """Counters and latencies by route id since Envoy's start; routes that were never called are missing. Raises `RetryLater`."""
+    async def read_statistics(self) -> Sequence[UpstreamStatistics]:
+        """What was counted for each upstream since Envoy's start; those that were never called are missing. Raises `RetryLater`."""
         try:
             content = await self._admin.statistics(PATTERN)
         except AdminUnreachable as cause:
             raise RetryLater(str(cause)) from cause
-        return await asyncio.to_thread(route_statistics, content)
+        return await asyncio.to_thread(upstream_statistics, content)
 
     async def is_ready(self) -> bool:
         """Whether Envoy runs and serves."""

@@ -1,76 +1,65 @@
-"""What Envoy counted for each route, since Envoy's start."""
+"""What Envoy counts for each upstream, since Envoy's start.
+
+Upstreams of the same name are one in Envoy's counters (`alt_stat_name`), so counts go on when replicas come and go.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-PATTERN = r"^vhost\.[^.]*\.route\.[a-z0-9-]+\.upstream_rq_(total|[1-5]xx|timeout|retry|time)$"
-_NAME = re.compile(PATTERN.replace("[a-z0-9-]+", "([a-z0-9-]+)"))
+from modelyard.gateway.port import UpstreamStatistics
+
+_COUNTED = r"upstream_(rq_(completed|[2-5]xx|timeout|active|time)|cx_[rt]x_bytes_total)"
+KEPT = rf"cluster\.[A-Za-z0-9_-]+\.{_COUNTED}"
+"""The statistics that Envoy is to keep (RE2), and `PATTERN`, with which it is asked for them."""
+PATTERN = f"^{KEPT}$"
+_NAME = re.compile(rf"cluster\.([A-Za-z0-9_-]+)\.{_COUNTED}")
+LATENCY_BOUNDS_MS = tuple(
+    float(f"{step * 10.0**power:.3g}")
+    for power in range(-1, 5)
+    for step in (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)
+)
+"""Upper bounds of the buckets that latencies are counted in, 0.1 ms to 80 s: ten for each power of ten, so that a percentile is right
+within an eighth."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteStatistics:
-    """Calls of one route since Envoy's start.
-
-    Attributes:
-        calls_count: requests sent to targets, retries not counted.
-        success_count, redirect_count, client_error_count, server_error_count: answers 2xx, 3xx, 4xx, 5xx. A target that gave no answer
-            counts as 5xx; what the gateway turned away before (404, 413) is not counted.
-        timeout_count: answers that took too long.
-        retry_count: requests that were sent again.
-        latency_seconds: percentile (50, 90, 99 …) → time until the whole answer was there.
-    """
-
-    route_id: str
-    calls_count: int = 0
-    success_count: int = 0
-    redirect_count: int = 0
-    client_error_count: int = 0
-    server_error_count: int = 0
-    timeout_count: int = 0
-    retry_count: int = 0
-    latency_seconds: tuple[tuple[float, float], ...] = ()
-
-
-def route_statistics(content: bytes) -> dict[str, RouteStatistics]:
-    """Statistics by route, from Envoy's JSON (`/stats?format=json`)."""
+def upstream_statistics(content: bytes) -> list[UpstreamStatistics]:
+    """Statistics by upstream, from Envoy's JSON (`/stats?format=json&histogram_buckets=disjoint`)."""
     counts: dict[str, dict[str, int]] = {}
-    times: dict[str, tuple[tuple[float, float], ...]] = {}
+    latencies: dict[str, tuple[tuple[float, int], ...]] = {}
     for entry in orjson.loads(content)["stats"]:
         if "histograms" in entry:
-            times |= _latencies(entry["histograms"])
-        elif found := _NAME.match(entry["name"]):
-            route_id, counter = found.groups()
-            counts.setdefault(route_id, {})[counter] = int(entry["value"])
-    return {
-        route_id: RouteStatistics(
-            route_id,
-            calls_count=counters.get("total", 0),
-            success_count=counters.get("2xx", 0),
-            redirect_count=counters.get("3xx", 0),
-            client_error_count=counters.get("4xx", 0),
-            server_error_count=counters.get("5xx", 0),
-            timeout_count=counters.get("timeout", 0),
-            retry_count=counters.get("retry", 0),
-            latency_seconds=times.get(route_id, ()),
+            latencies |= _latencies(entry["histograms"])
+        elif found := _NAME.fullmatch(entry["name"]):
+            counts.setdefault(found.group(1), {})[found.group(2)] = int(entry["value"])
+    return [
+        UpstreamStatistics(
+            name,
+            calls_count=counted.get("rq_completed", 0),
+            success_count=counted.get("rq_2xx", 0),
+            redirect_count=counted.get("rq_3xx", 0),
+            client_error_count=counted.get("rq_4xx", 0),
+            server_error_count=counted.get("rq_5xx", 0),
+            timeout_count=counted.get("rq_timeout", 0),
+            active_count=counted.get("rq_active", 0),
+            received_bytes=counted.get("cx_tx_bytes_total", 0),
+            sent_bytes=counted.get("cx_rx_bytes_total", 0),
+            latencies=latencies.get(name, ()),
         )
-        for route_id, counters in counts.items()
-    }
+        for name, counted in counts.items()
+    ]
 
 
-def _latencies(histograms: dict[str, Any]) -> dict[str, tuple[tuple[float, float], ...]]:
-    quantiles: list[float] = histograms.get("supported_quantiles", [])
-    found: dict[str, tuple[tuple[float, float], ...]] = {}
-    for entry in histograms.get("computed_quantiles", []):
-        name = _NAME.match(entry["name"])
+def _latencies(histograms: list[dict[str, Any]]) -> dict[str, tuple[tuple[float, int], ...]]:
+    found: dict[str, tuple[tuple[float, int], ...]] = {}
+    for histogram in histograms:
+        name = _NAME.fullmatch(histogram["name"])
         if name is None:
             continue
-        values = [value["cumulative"] for value in entry["values"]]
-        pairs = zip(quantiles, values, strict=True)
         # Envoy counts in milliseconds.
-        found[name.group(1)] = tuple((quantile, value / 1000) for quantile, value in pairs if value is not None)
+        buckets = [(float(bucket["upper_bound"]) / 1000, int(bucket["cumulative"])) for bucket in histogram["buckets"]]
+        found[name.group(1)] = tuple(buckets)
     return found

@@ -1,0 +1,119 @@
+"""Counts of calls: what happened between two readings of the gateway's counters, sums of such, and percentiles of latencies. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard.resources.routes.model import CallCounters
+
+_SUMS = (
+    "calls_count",
+    "success_count",
+    "redirect_count",
+    "client_error_count",
+    "server_error_count",
+    "timeout_count",
+    "received_bytes",
+    "sent_bytes",
+)
+LATENCY_BOUNDS = tuple(
+    float(f"{step * 10.0**power:.3g}")
+    for power in range(-4, 3)
+    for step in (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)
+)
+"""Upper bounds in seconds, 0.1 ms to 800 s, of the buckets that latencies are kept in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Calls in a span of time.
+
+    Attributes:
+        active_max: the most that were seen under way at once.
+        latencies: index in `LATENCY_BOUNDS` → calls that took at most so long, and longer than the bound before.
+    """
+
+    calls_count: int = 0
+    success_count: int = 0
+    redirect_count: int = 0
+    client_error_count: int = 0
+    server_error_count: int = 0
+    timeout_count: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    active_max: int = 0
+    latencies: Mapping[int, int] = field(default_factory=dict[int, int])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing happened."""
+        return not (self.calls_count or self.active_max or self.received_bytes or self.sent_bytes)
+
+    def stored(self) -> list[Any]:
+        """As a short JSON value; `restored` reads it."""
+        return [
+            *(getattr(self, name) for name in _SUMS),
+            self.active_max,
+            {str(k): n for k, n in self.latencies.items()},
+        ]
+
+
+def restored(value: Sequence[Any]) -> Counts:
+    """The counts of `Counts.stored`."""
+    *numbers, latencies = value
+    return Counts(*numbers, latencies={int(key): count for key, count in latencies.items()})
+
+
+def counted(seen: CallCounters) -> Counts:
+    """A reading of the gateway, as counts."""
+    latencies: dict[int, int] = {}
+    for bound, count in seen.latencies:
+        if count:
+            index = min(bisect_left(LATENCY_BOUNDS, bound * 0.999), len(LATENCY_BOUNDS) - 1)
+            latencies[index] = latencies.get(index, 0) + count
+    return Counts(**{name: getattr(seen, name) for name in _SUMS}, active_max=seen.active_count, latencies=latencies)
+
+
+def since(before: Counts | None, now: Counts) -> Counts:
+    """What happened between two readings. Counters that fell began anew, so all that they show has happened since."""
+    if before is None or now.calls_count < before.calls_count:
+        return now
+    sums = {name: max(0, getattr(now, name) - getattr(before, name)) for name in _SUMS}
+    latencies = {
+        index: count - before.latencies.get(index, 0)
+        for index, count in now.latencies.items()
+        if count > before.latencies.get(index, 0)
+    }
+    return Counts(**sums, active_max=now.active_max, latencies=latencies)
+
+
+def added(items: Iterable[Counts]) -> Counts:
+    """All of them together; of the calls under way the most that any saw."""
+    sums = dict.fromkeys(_SUMS, 0)
+    active_max = 0
+    latencies: dict[int, int] = {}
+    for item in items:
+        for name in _SUMS:
+            sums[name] += getattr(item, name)
+        active_max = max(active_max, item.active_max)
+        for index, count in item.latencies.items():
+            latencies[index] = latencies.get(index, 0) + count
+    return Counts(**sums, active_max=active_max, latencies=latencies)
+
+
+def percentile(latencies: Mapping[int, int], share: float) -> float | None:
+    """The latency in seconds that this share (0 to 1) of the calls kept to, interpolated in its bucket; None without calls."""
+    total = sum(latencies.values())
+    if not total:
+        return None
+    wanted, seen = share * total, 0
+    for index in sorted(latencies):
+        count = latencies[index]
+        if seen + count >= wanted:
+            low = LATENCY_BOUNDS[index - 1] if index else 0.0
+            return low + (LATENCY_BOUNDS[index] - low) * max(0.0, wanted - seen) / count
+        seen += count
+    return LATENCY_BOUNDS[max(latencies)]

@@ -1,0 +1,138 @@
+"""Calls over time, from a gateway's counters that grow, stand still and begin anew."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from api_platform import ApiPlatform
+
+from modelyard.gateway.port import UpstreamStatistics
+from modelyard.kit.clock import utc_now
+from modelyard.kit.ids import new_id
+from modelyard.resources.endpoints.statistics import Statistics
+from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.routes.service import Routes
+from modelyard.testing.gateway import FakeGateway
+
+BEGIN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+class Calls:
+    """An endpoint with two stages of one model each, and the gateway that counts their calls."""
+
+    def __init__(self, api: ApiPlatform) -> None:
+        self.api = api
+        self.gateway = FakeGateway()
+        self.now = BEGIN
+        self.statistics = self.started()
+        self.endpoint_id, self.models = new_id(), [new_id(), new_id()]
+        self.counts = dict.fromkeys(self.models, 0)
+
+    def started(self) -> Statistics:
+        return Statistics(self.api.database, Routes(self.gateway), clock=lambda: self.now)
+
+    async def store(self) -> None:
+        project = await self.api.services.projects.of_tenant(self.api.keys.tenant_id)
+        assert project is not None
+        shared = {
+            "project_id": project.id,
+            "tags": [],
+            "spec": {"service_id": "s", "flavor_id": "f", "flavor_name": "f"},
+            "status": {},
+            "desired": "run",
+            "state": "ACTIVE",
+            "created_at": utc_now(),
+            "updated_at": utc_now(),
+        }
+        async with self.api.database.write() as session:
+            session.add(EndpointRow(id=self.endpoint_id, name="e", **shared))
+            await session.flush()
+            for number, model_id in enumerate(self.models):
+                stage_id = new_id()
+                stage = {"endpoint_id": self.endpoint_id, "is_default": number == 0}
+                session.add(StageRow(id=stage_id, name=f"s{number}", **shared, **stage))
+                await session.flush()
+                place = {"endpoint_id": self.endpoint_id, "stage_id": stage_id, "model_id": "m"}
+                session.add(EndpointModelRow(id=model_id, name="m", **shared, **place))
+
+    async def happen(self, *counts: int, seconds: int = 10) -> None:
+        """So many calls of each model, and the next reading."""
+        for id, count in zip(self.models, counts, strict=True):
+            self.counts[id] += count
+            total = self.counts[id]
+            self.gateway.statistics[id] = UpstreamStatistics(
+                id, calls_count=total, success_count=total, received_bytes=10 * total, latencies=((0.01, total),)
+            )
+        self.now += timedelta(seconds=seconds)
+        await self.statistics.collect()
+
+    async def read(self, **query: str) -> dict:
+        asked = {"from": BEGIN.isoformat(), "to": self.now.isoformat(), **query}
+        path = f"/endpoints/{self.endpoint_id}/statistics"
+        return (await self.api.ask("GET", path, params=asked))["statistics"]
+
+
+@pytest.fixture
+async def calls(api: ApiPlatform) -> Calls:
+    calls = Calls(api)
+    await calls.store()
+    return calls
+
+
+async def test_calls_are_counted_once_at_every_resolution(calls: Calls) -> None:
+    for _ in range(12):
+        await calls.happen(5, 1)
+    await calls.statistics.collect()  # nothing new
+    for resolution, points in (("10", 12), ("60", 3), ("3600", 1)):
+        found = await calls.read(resolutionSeconds=resolution)
+        assert found["endpoint"]["total"]["callsCount"] == 72
+        assert len(found["endpoint"]["pointList"]) == points
+        assert sorted(series["total"]["callsCount"] for series in found["stageList"]) == [12, 60]
+        assert {series["endpointModelId"] for series in found["modelList"]} == set(calls.models)
+    latency = found["endpoint"]["total"]["latencyP99Milliseconds"]
+    assert 8 <= latency <= 10
+
+
+async def test_a_gateway_and_a_platform_that_begin_anew_lose_and_repeat_nothing(calls: Calls) -> None:
+    await calls.happen(5, 0)
+    calls.statistics = calls.started()
+    await calls.happen(4, 0)
+    calls.counts = dict.fromkeys(calls.models, 0)  # the gateway was started anew
+    await calls.happen(3, 0)
+    found = await calls.read()
+    assert found["endpoint"]["total"]["callsCount"] == 12
+    assert found["endpoint"]["total"]["receivedBytes"] == 120
+
+
+async def test_old_calls_go_and_coarse_ones_stay(calls: Calls) -> None:
+    await calls.happen(5, 0)
+    calls.now += timedelta(days=4)
+    await calls.statistics.forget_old()
+    fine = await calls.read(resolutionSeconds="10", to=(BEGIN + timedelta(hours=1)).isoformat())
+    coarse = await calls.read(resolutionSeconds="3600")
+    assert (fine["endpoint"]["total"]["callsCount"], coarse["endpoint"]["total"]["callsCount"]) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"resolutionSeconds": "7"}, "resolutionSeconds: must be one of 10, 60, 3600"),
+        ({"resolutionSeconds": "10", "from": "2026-01-01T00:00:00Z"}, "from: asks for more than 10,000 spans"),
+        ({"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}, "from: must be before 'to'"),
+        ({"from": "yesterday"}, "from"),
+        ({"from": "2026-03-01T00:00:00"}, "from"),
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_told(calls: Calls, query: dict[str, str], sentence: str) -> None:
+    calls.now += timedelta(days=1)
+    asked = {"from": BEGIN.isoformat(), "to": calls.now.isoformat(), **query}
+    answer = await calls.api.call("GET", f"/endpoints/{calls.endpoint_id}/statistics", params=asked)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["header"]["resultMessage"]
+
+
+async def test_another_projects_endpoint_is_not_there(calls: Calls) -> None:
+    other = await calls.api.neighbour()
+    answer = await other.call("GET", f"/endpoints/{calls.endpoint_id}/statistics")
+    assert answer.status_code == 404

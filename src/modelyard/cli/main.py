@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from modelyard import __version__
 from modelyard.cli import (
     applying,
+    caches,
     catalogue,
     endpoints,
     experiments,
@@ -46,6 +47,7 @@ _GROUPS = {
     "nas": nas.app,
     "storage": storage.app,
     "logs": logs.app,
+    "cache": caches.app,
 }
 _WITH_VALUE = ("--home", "--api-url", "--app-key", "--token", "--ca-file", "--output")
 _WITHOUT_VALUE = ("--traceback",)

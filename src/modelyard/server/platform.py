@@ -16,12 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
+from modelyard.compute.backends.local.caches import Bounds
 from modelyard.compute.backends.local.gpus import find_gpus
 from modelyard.control.controller import Controller
 from modelyard.control.work import WorkQueue, enqueue
@@ -36,6 +38,7 @@ from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.sessions.observer import VisitObserver
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
+from modelyard.resources.workloads.service import environments_needed
 from modelyard.resources.workloads.sweeper import OrphanSweeper
 from modelyard.server.app import create_app
 from modelyard.server.backends import Backends, make_backends, renew_certificates
@@ -49,6 +52,7 @@ log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 3600  # longer than the gateway's own, so that it never writes into a connection that is closing
 _HOUSEKEEPING_SECONDS = 60.0
+_CACHES_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +218,29 @@ class Platform:
 
     async def _keep_house(self, backends: Backends, services: Services) -> None:
         """What has to be done now and then: drop old log lines, and blobs that nothing names."""
+        caches_due_at = 0.0
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             try:
                 await backends.logs.remove_before(utc_now() - timedelta(days=self._settings.logs.retention_days))
                 await backends.objects.sweep()
                 await services.snapshots.sweep()
+                if monotonic() >= caches_due_at:
+                    caches_due_at = monotonic() + _CACHES_SECONDS
+                    await self._trim_caches(backends)
                 # A certificate that ends soon is renewed; the gateway picks the new files up by itself.
                 await asyncio.to_thread(renew_certificates, self._home, self._settings)
             except Exception:
                 log.exception("Housekeeping failed; trying again in a minute")
+
+    async def _trim_caches(self, backends: Backends) -> None:
+        """Keep what can be made or fetched again within its bounds."""
+        settings = self._settings.compute
+        bounds = Bounds(
+            environments_bytes=int(settings.environments_gib * 2**30), layers_bytes=int(settings.layers_gib * 2**30)
+        )
+        for item in await backends.compute.trim_caches(bounds, await environments_needed(self._database)):
+            log.info("Removed from the caches, as it was not used for long: %s %s", item.title, item.name)
 
     async def _stop_loops(self) -> None:
         if self._preparing is not None:

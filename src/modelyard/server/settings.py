@@ -34,6 +34,14 @@ class ComputeGroup(_Group):
         ge=0,
         description="What runs have fetched is kept for later runs of the project, so much of it; 0 for none.",
     )
+    environments_gib: float = Field(
+        default=200.0,
+        ge=0,
+        description="Built images that nothing uses go when all take more; the longest unused first.",
+    )
+    layers_gib: float = Field(
+        default=20.0, ge=0, description="The same for what requirements.txt files have installed, for each project."
+    )
     training_grace_seconds: float = Field(default=30.0, ge=0, description="From a stop to the end by force.")
     project_grace_seconds: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="The same for single projects, by app key: theirs may have more to save."

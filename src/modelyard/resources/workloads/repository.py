@@ -9,7 +9,7 @@ from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
-from modelyard.resources.workloads.lifecycle import WorkloadState
+from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import Held
 from modelyard.resources.workloads.table import WorkloadRow
 
@@ -39,6 +39,12 @@ async def specs(session: AsyncSession, ids: Collection[str]) -> Mapping[str, dic
         return {}
     rows = await session.execute(select(WorkloadRow.id, WorkloadRow.spec).where(WorkloadRow.id.in_(ids)))
     return {row.id: row.spec for row in rows}
+
+
+async def not_ended(session: AsyncSession) -> Sequence[dict[str, Any]]:
+    """The specs of all that may still start something."""
+    ended = [state.value for state in WorkloadState if LIFECYCLE.is_final(state)]
+    return (await session.scalars(select(WorkloadRow.spec).where(WorkloadRow.state.not_in(ended)))).all()
 
 
 async def with_output_to_ship(session: AsyncSession) -> Sequence[WorkloadRow]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.compute.port import Capacity, Compute, HasCapacity, KeepsVolumes, LogChunk, Phase
+from modelyard.compute.port import Capacity, Compute, Environment, HasCapacity, KeepsVolumes, LogChunk, Phase
 from modelyard.control.transitions import born
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
@@ -224,3 +224,11 @@ def _new_row(workload_id: str, project_id: str, spec: WorkloadSpec, actor: str) 
         held_memory_bytes=wanted.memory_bytes,
         held_gpus=wanted.gpus,
     )
+
+
+async def environments_needed(database: Database) -> set[str]:
+    """Digests of the environments of all workloads that have not ended: also of those that wait for room."""
+    async with database.read() as session:
+        specs = await repository.not_ended(session)
+    wanted = [WorkloadSpec.model_validate(spec).environment for spec in specs]
+    return {Environment(**environment.model_dump()).digest for environment in wanted if environment is not None}

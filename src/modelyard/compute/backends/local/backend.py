@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,6 +30,7 @@ from modelyard.compute.backends.local import (
     removal,
     runtime,
 )
+from modelyard.compute.backends.local.caches import Bounds, Caches, Item
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.backends.local.hints import HintListener
 from modelyard.compute.backends.local.identities import Identities
@@ -145,6 +146,10 @@ class LocalCompute:
     async def has_volume(self, volume_id: str) -> bool:
         """See the port."""
         return await self._run(self._has_volume, volume_id)
+
+    async def trim_caches(self, bounds: Bounds, needed: Collection[str]) -> Sequence[Item]:
+        """Take away what caches hold beyond their bounds and nothing uses; what went. `needed`: see `Caches.list`."""
+        return await self._run(Caches(self._root, self._environments).trim, bounds, needed)
 
     async def list_instances(self) -> Sequence[LocalInstance]:
         """See the port."""
@@ -262,6 +267,7 @@ class LocalCompute:
                 cgroup_v2_controllers=plan["cgroup_v2_controllers"],
                 gpu_devices=tuple(gpu_devices),
                 account=instance.account or "",
+                environment=instance.environment.digest if instance.environment is not None else "",
             )
             if gpu_devices:
                 launching.write_facts(directory, facts)

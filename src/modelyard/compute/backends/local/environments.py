@@ -14,8 +14,9 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from modelyard.compute.port import Environment
 
 FACTS_FILE = "environment.json"
 _LOCKS_DIRECTORY = ".locks"
+_USED_DIRECTORY = ".used"
 _LOCK_POLL_SECONDS = 0.2
 
 
@@ -119,16 +121,38 @@ class EnvironmentStore:
         facts = self.facts(environment)
         return facts.size_bytes if facts else 0
 
+    def note_use(self, environment: Environment) -> None:
+        """It is needed now: remember that, for when there are too many."""
+        mark = self.root / _USED_DIRECTORY / environment.digest
+        with suppress(OSError):  # a store that can't be written to is cleaned by nobody here either
+            mark.parent.mkdir(mode=0o755, exist_ok=True)
+            mark.touch()
+
+    def used_at(self, facts: EnvironmentFacts) -> float:
+        """When it was last needed, in seconds since 1970; when it was built, if never."""
+        try:
+            return (self.root / _USED_DIRECTORY / facts.digest).stat().st_mtime
+        except OSError:
+            return datetime.fromisoformat(facts.built_at).timestamp()
+
     def remove(self, environment: Environment) -> bool:
         """Delete it; answers whether there was anything. The caller sees to it that nothing runs in it."""
-        path = self.path(environment)
         with environment_lock(self.root, environment.digest):
-            trash = self.root / f".removing-{environment.digest}-{os.getpid()}"
-            try:
-                path.rename(trash)
-            except FileNotFoundError:
-                return False
-            shutil.rmtree(trash, ignore_errors=True)
+            return self._remove(environment.digest)
+
+    def remove_unused(self, digest: str, used_at: float) -> bool:
+        """Delete it unless it was needed since that moment; answers whether it went. The caller sees to it that nothing runs in it."""
+        with environment_lock(self.root, digest):
+            facts = _read_facts(self.root / digest)
+            return facts is not None and self.used_at(facts) <= used_at and self._remove(digest)
+
+    def _remove(self, digest: str) -> bool:
+        trash = self.root / f".removing-{digest}-{os.getpid()}"
+        try:
+            (self.root / digest).rename(trash)
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(trash, ignore_errors=True)
         return True
 
 

@@ -32,6 +32,7 @@ class InstanceFacts:
         cgroups_v1, cgroup_v2, cgroup_v2_controllers: as `Cgroups` takes them.
         gpu_devices: device files that it has to itself.
         account: whose user it runs as.
+        environment: digest of the environment that it runs in; empty for none.
     """
 
     id: str
@@ -46,6 +47,7 @@ class InstanceFacts:
     cgroup_v2_controllers: tuple[str, ...]
     gpu_devices: tuple[str, ...]
     account: str = ""
+    environment: str = ""
 
     @property
     def cgroups(self) -> Cgroups:

@@ -349,6 +349,7 @@ def _built_environment(instance: Instance, command: Command, machine: Machine) -
         return None
     if not machine.environments.is_built(instance.environment):
         raise RetryLater(f"The environment '{instance.environment.name}' is not built yet.")
+    machine.environments.note_use(instance.environment)
     machine.runtime.compile_for(machine.environments.python(instance.environment))
     return machine.environments.path(instance.environment)
 

@@ -11,7 +11,8 @@
     return newest ? (await versions[newest].get())() : undefined;
   };
 
-  const activate = async () => {
+  const activate = async (app) => {
+    await app.restored; // what is told before would be counted at the bell and not shown
     const [{ Notification }, { PageConfig, URLExt }] = await Promise.all([
       shared("@jupyterlab/apputils"),
       shared("@jupyterlab/coreutils"),

@@ -51,6 +51,17 @@ async def test_a_training_names_its_models(api: ApiPlatform) -> None:
     assert (await api.call("GET", f"/trainings/{training['trainingId']}")).status_code == 404
 
 
+async def test_a_volume_names_the_trainings_that_use_it(api: ApiPlatform) -> None:
+    volume = (await api.ask("POST", "/nas-volumes", {"nasVolumeName": "v"}))["nasVolume"]["nasVolumeId"]
+    training = await created(api, modelUploadUri=f"nas://{volume}:/out")
+    refused = await api.call("DELETE", f"/nas-volumes/{volume}")
+    assert refused.status_code == 409
+    assert [item["id"] for item in refused.json()["blockerList"]] == [training["trainingId"]]
+    await api.ask("PUT", f"/trainings/{training['trainingId']}/stop")
+    await api.reconcile("training")
+    await api.ask("DELETE", f"/nas-volumes/{volume}")
+
+
 def test_many_are_cut_short() -> None:
     blockers = [Blocker("training", str(number), f"t{number}") for number in range(MAX_BLOCKERS + 1)]
     blocked = Blocked("still used by {blockers}; delete them", blockers)

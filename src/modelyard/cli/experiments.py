@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli import options
 from modelyard.cli.options import pairs
-from modelyard.cli.session import Session, say, session_of
+from modelyard.cli.session import Session, say, session_of, tell_deletions
 
 if TYPE_CHECKING:
     from modelyard.resources.experiments.schemas import ExperimentOut
@@ -40,10 +40,18 @@ def create(
 
 
 @app.command("list")
-def list_(context: typer.Context, page: options.Page = 1, limit: options.Limit = None) -> None:
+def list_(
+    context: typer.Context,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state, e.g. ACTIVE; may be repeated.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Only with this in the name.")] = None,
+    sort: Annotated[str | None, typer.Option(help="E.g. experimentName; with a '-' before it descending.")] = None,
+    page: options.Page = 1,
+    limit: options.Limit = None,
+) -> None:
     """List experiments, newest first."""
     session = session_of(context)
-    session.show_many(session.client.experiments.list(page=page, limit=limit), COLUMNS)
+    found = session.client.experiments.list(state=state, name_contains=contains, sort=sort, page=page, limit=limit)
+    session.show_many(found, COLUMNS)
 
 
 @app.command()
@@ -75,10 +83,14 @@ def retry(context: typer.Context, experiment: options.Experiment) -> None:
 
 
 @app.command()
-def delete(context: typer.Context, experiment: options.Experiment) -> None:
-    """Delete an experiment that has no trainings."""
-    session_of(context).client.experiments.delete(experiment)
-    say(f"experiment '{experiment}' is deleted")
+def delete(context: typer.Context, experiments: options.ExperimentsToDelete) -> None:
+    """Delete experiments that have no trainings."""
+    client = session_of(context).client
+    if len(experiments) == 1:
+        client.experiments.delete(experiments[0])
+        say(f"experiment '{experiments[0]}' is deleted")
+        return
+    tell_deletions("experiment", client.experiments.delete_many(experiments))
 
 
 @app.command()

@@ -66,6 +66,9 @@ Notebook = Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Name or id.",
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name or id.", autocompletion=names_of("experiments"))
 ]
+ExperimentsToDelete = Annotated[
+    list[str], typer.Argument(metavar="EXPERIMENT...", help="Names or ids.", autocompletion=names_of("experiments"))
+]
 Model = Annotated[
     str,
     typer.Argument(

@@ -46,6 +46,7 @@ class Experiments(Blocking[AsyncExperiments]):
     update = blocking(AsyncExperiments.update)
     retry = blocking(AsyncExperiments.retry)
     delete = blocking(AsyncExperiments.delete)
+    delete_many = blocking(AsyncExperiments.delete_many)
     wait = blocking(AsyncExperiments.wait)
     iterate = blocking_each(AsyncExperiments.iterate)
 

@@ -141,6 +141,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     visits.targets["notebook"] = notebooks
     experiments.deletion_guards.append(trainings.guard_experiment)
     trainings.deletion_guards.append(models.guard_training)
+    storages.volume_users.append(trainings.on_volume)
     models.deletion_guards.append(endpoints.guard_model)
     return Services(
         users=users,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard.kit.errors import Conflict, UserError
+from collections.abc import Sequence
+
+from modelyard.kit.errors import Blocked, Blocker, Conflict, UserError
 
 
 class StoragePathFault(UserError):
@@ -27,6 +29,15 @@ class VolumeInUse(Conflict):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the NAS volume '{name}' is not empty; delete its content first")
+
+
+class VolumeMounted(Blocked):
+    """What runs uses the volume."""
+
+    code = 409031
+
+    def __init__(self, name: str, users: Sequence[Blocker]) -> None:
+        super().__init__(f"the NAS volume '{name}' is used by {{blockers}}; wait for them to end, or stop them", users)
 
 
 class TreeUnreadable(Exception):

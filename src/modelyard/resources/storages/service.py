@@ -7,13 +7,15 @@ permission is told when the request is made and not minutes later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.idempotency import claim, remember
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
-from modelyard.kit.errors import NotFound
+from modelyard.kit.errors import Blocker, NotFound
 from modelyard.kit.ids import is_id, new_id
 from modelyard.objectstore.access import Access, Principal
 from modelyard.objectstore.hosts import StoreHosts
@@ -22,7 +24,13 @@ from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, St
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.storages import repository
 from modelyard.resources.storages.copies import Copies, digest_of, digest_of_tags
-from modelyard.resources.storages.errors import FileMissing, StoragePathFault, TreeUnreadable, VolumeInUse
+from modelyard.resources.storages.errors import (
+    FileMissing,
+    StoragePathFault,
+    TreeUnreadable,
+    VolumeInUse,
+    VolumeMounted,
+)
 from modelyard.resources.storages.model import (
     COPY_SCHEME,
     DOOR,
@@ -40,6 +48,10 @@ from modelyard.resources.storages.trees import ObjectTree, VolumeTree
 KIND = "nas_volume"
 MOUNT_ROOT = "/mnt/nas"
 COPY_MOUNT_ROOT = "/mnt/models"
+
+
+VolumeUsers = Callable[[AsyncSession, str, str], Awaitable[Sequence[Blocker]]]
+"""Given project and volume, what runs on it now, or soon."""
 
 
 class Storages:
@@ -64,6 +76,7 @@ class Storages:
         self._hosts = hosts
         self._door_url = door_url.rstrip("/")
         self._volumes_root = volumes_root
+        self.volume_users: list[VolumeUsers] = []
         self._copies = Copies(copies_root or volumes_root.with_name("copies"))
 
     async def locate(self, project: Project, uri: str) -> Location:
@@ -187,11 +200,14 @@ class Storages:
         return _volume_out(row, caller.project)
 
     async def delete_volume(self, caller: Caller, volume_id: str) -> None:
-        """Remove an empty volume. What users have stored is never deleted along."""
+        """Remove an empty volume that nothing uses. What users have stored is never deleted along. Raises `VolumeInUse`, `VolumeMounted`."""
         async with self._database.write() as session:
             row = await repository.volume(session, caller.project.id, volume_id)
             if row is None:
                 raise NotFound("NAS volume", volume_id)
+            users = [user for find in self.volume_users for user in await find(session, caller.project.id, row.id)]
+            if users:
+                raise VolumeMounted(row.name, users)
             try:
                 await asyncio.to_thread((self._volumes_root / row.id).rmdir)
             except FileNotFoundError:

@@ -16,7 +16,7 @@ from modelyard.control.turns import take_turn
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
-from modelyard.kit.errors import MAX_BLOCKERS, Fault, Invalid, NotFound
+from modelyard.kit.errors import MAX_BLOCKERS, Blocker, Fault, Invalid, NotFound
 from modelyard.kit.ids import new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.experiments.errors import ExperimentInUse
@@ -43,7 +43,7 @@ from modelyard.resources.trainings.repository import TrainingFilter
 from modelyard.resources.trainings.schemas import TrainingChange, TrainingCreate, TrainingDraft, TrainingOut
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.trainings.terms import terms_of
-from modelyard.resources.trainings.views import metrics_owner, request_of, run_from, run_of, training_out
+from modelyard.resources.trainings.views import metrics_owner, request_of, run_from, run_of, training_out, uris_of
 from modelyard.resources.workloads.service import Workloads
 
 KIND = "training"
@@ -231,6 +231,15 @@ class Trainings:
         trainings = await repository.in_experiment(session, experiment_id, MAX_BLOCKERS + 1)
         if trainings:
             raise ExperimentInUse(trainings)
+
+    async def on_volume(self, session: AsyncSession, project_id: str, volume_id: str) -> Sequence[Blocker]:
+        """Trainings that have not ended and that read from a NAS volume or write to it."""
+        found = [
+            Blocker("training", row.id, row.name)
+            for row in await repository.active(session, project_id)
+            if any(uri.startswith(f"nas://{volume_id}:") for uri in uris_of(TrainingSpec.model_validate(row.spec)))
+        ]
+        return found[: MAX_BLOCKERS + 1]
 
     def _deleter(self, caller: Caller) -> Callable[[AsyncSession, str], Awaitable[None]]:
         async def _one(session: AsyncSession, training_id: str) -> None:

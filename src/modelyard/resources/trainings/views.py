@@ -125,6 +125,12 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+def uris_of(spec: TrainingSpec) -> list[str]:
+    """All storage paths of a training."""
+    paths = [spec.source_uri, spec.model_uri, spec.checkpoint_uri, spec.checkpoint_input_uri]
+    return [*(path for path in paths if path), *(dataset.uri for dataset in spec.datasets)]
+
+
 def request_of(row: TrainingRow) -> TrainingCreate:
     """The request that would create this training again."""
     spec = TrainingSpec.model_validate(row.spec)

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from modelyard.resources.experiments.schemas import (
     ExperimentChange,
     ExperimentCreate,
+    ExperimentDeletion,
     ExperimentList,
     ExperimentOne,
     ExperimentOut,
 )
 from modelyard.sdk.api import Api
 from modelyard.sdk.groups.resource import Kind, Resources, one_or_many, tag_list
+from modelyard.wire import DeletionOut
 
 EXPERIMENTS = Kind(
     word="experiment",
@@ -40,10 +42,23 @@ class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
         return await self._create(ExperimentCreate, fields)
 
     async def list(
-        self, *, name: str | Sequence[str] | None = None, page: int = 1, limit: int | None = None
+        self,
+        *,
+        name: str | Sequence[str] | None = None,
+        state: str | Sequence[str] | None = None,
+        name_contains: str | None = None,
+        sort: str | None = None,
+        page: int = 1,
+        limit: int | None = None,
     ) -> Sequence[ExperimentOut]:
-        """Experiments, newest first; all of them, or `limit` of them a page."""
-        items, _ = await self._page({"experimentNameList": one_or_many(name)}, page, limit)
+        """Experiments, newest first or as `sort` says (`experimentName`, `-updatedDatetime` …); all of them, or `limit` of them a page."""
+        filters = {
+            "experimentNameList": one_or_many(name),
+            "experimentStatusCodeList": one_or_many(state),
+            "nameContains": name_contains,
+            "sort": sort,
+        }
+        items, _ = await self._page(filters, page, limit)
         return items
 
     def iterate(self, *, name: str | Sequence[str] | None = None) -> AsyncIterator[ExperimentOut]:
@@ -61,6 +76,10 @@ class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
         """Change what is given; the rest stays."""
         fields = {"experimentName": name, "description": description, "tagList": tag_list(tags)}
         return await self._change(key, ExperimentChange, fields)
+
+    async def delete_many(self, keys: Sequence[str]) -> Sequence[DeletionOut]:
+        """Delete several (100 at most) that have no trainings, and say of each what became of it: a refused one refuses no other."""
+        return await self._delete_many(keys, lambda ids: ExperimentDeletion(experiment_id_list=list(ids)))
 
     async def retry(self, key: str) -> ExperimentOut:
         """Try again to create an experiment that has failed."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli import options
+from modelyard.cli.forms import Output
 from modelyard.cli.options import pairs
 from modelyard.cli.session import Session, say, session_of, tell_deletions
 
@@ -98,6 +99,57 @@ def wait(context: typer.Context, experiment: options.Experiment, timeout: option
     """Wait until an experiment is ACTIVE."""
     session = session_of(context)
     session.show_one(_waited(session, experiment, experiment, timeout))
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    experiment: options.Experiment,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="Only these metrics; may be repeated.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--filter", "-f", help="e.g. 'metrics.accuracy>0.9' or parameters.lr=0.01; may be repeated."),
+    ] = None,
+    sort: Annotated[
+        list[str] | None, typer.Option("--sort", "-s", help="e.g. metrics.loss:min, or -name for the other way round.")
+    ] = None,
+    page: options.Page = 1,
+    limit: options.Limit = None,
+) -> None:
+    """Show the trainings of an experiment side by side, with hyperparameters and the last values of metrics."""
+    from modelyard.cli import figures
+
+    session = session_of(context)
+    found = session.client.experiments.compare(
+        experiment, metrics=metric, filters=where, sort=sort, page=page, limit=limit
+    )
+    if session.settings.output is not Output.TABLE:
+        session.show_one(found)
+        return
+    parameters = [(f"{name} *", f"parameter {at}") for at, name in enumerate(found.parameter_name_list)]
+    metrics = [(name, f"metric {at}") for at, name in enumerate(found.metric_name_list)]
+    rows = [
+        {
+            "name": run.training_name,
+            "state": run.training_status_code,
+            **{f"parameter {at}": run.parameters.get(name, "-") for at, name in enumerate(found.parameter_name_list)},
+            **{
+                f"metric {at}": figures.number(value.last) if (value := run.metrics.get(name)) else "-"
+                for at, name in enumerate(found.metric_name_list)
+            },
+        }
+        for run in found.run_list
+    ]
+    session.show_many(rows, (("TRAINING", "name"), ("STATE", "state"), *parameters, *metrics))
+    notes = ["* hyperparameters"] if parameters else []
+    if found.has_more_metrics:
+        notes.append("there are more metrics; choose with --metric")
+    if found.paging.total_count > len(rows):
+        notes.append(f"{len(rows)} of {found.paging.total_count} trainings")
+    if notes:
+        say("; ".join(notes))
 
 
 def _waited(session: Session, key: str, name: str, timeout: float | None) -> ExperimentOut:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli import options
+from modelyard.cli.forms import Output
 from modelyard.cli.options import names_of, pairs
 from modelyard.cli.session import Session, say, session_of, tell_deletions
 
@@ -35,6 +37,23 @@ EVENT_COLUMNS = (
     ("TO", "newStatusCode"),
     ("REASON", "statusReason"),
     ("MESSAGE", "statusMessage"),
+)
+METRIC_COLUMNS = (
+    ("NAME", "name"),
+    ("INSTANCE", "instance"),
+    ("POINTS", "points"),
+    ("LAST @ STEP", "last"),
+    ("MIN @ STEP", "min"),
+    ("MAX @ STEP", "max"),
+    ("CURVE", "curve"),
+)
+MAX_DRAWN = 50
+USAGE_COLUMNS = (
+    ("INSTANCE", "instance"),
+    ("CORES (MOST)", "cores"),
+    ("MEMORY (MOST)", "memory"),
+    ("DISK (MOST)", "disk"),
+    ("GPU (MOST)", "gpu"),
 )
 
 
@@ -261,6 +280,72 @@ def events(context: typer.Context, training: options.Training) -> None:
     """Show how a training came to its state."""
     session = session_of(context)
     session.show_many(session.client.trainings.events(training), EVENT_COLUMNS)
+
+
+@app.command()
+def metrics(
+    context: typer.Context,
+    training: options.Training,
+    name: Annotated[list[str] | None, typer.Argument(help="Only these metrics.")] = None,
+    instance: Annotated[int | None, typer.Option(min=0, help="Only of this instance.")] = None,
+    from_step: Annotated[int | None, typer.Option(help="From this step on.")] = None,
+    to_step: Annotated[int | None, typer.Option(help="Up to this step.")] = None,
+    points: Annotated[int, typer.Option(min=10, max=5000, help="At most so many points of each.")] = 1000,
+) -> None:
+    """Show what a training's metrics come to; with --output json the history of those that are named too."""
+    from modelyard.cli import figures
+
+    session = session_of(context)
+    read = partial(
+        session.client.trainings.metrics, instance=instance, from_step=from_step, to_step=to_step, max_points=points
+    )
+    found = read(training, *(name or ()))
+    if session.settings.output is not Output.TABLE:
+        session.show_many(found, ())
+        return
+    names = sorted({metric.name for metric in found})[:MAX_DRAWN]
+    drawn = {(each.name, each.instance): each.points for each in (read(training, *names) if names else ())}
+    rows = [
+        {
+            "name": each.name,
+            "instance": each.instance,
+            "points": each.point_count,
+            "last": figures.at_step(each.last_value, each.last_step),
+            "min": figures.at_step(each.min_value, each.min_step),
+            "max": figures.at_step(each.max_value, each.max_step),
+            "curve": figures.sparkline(history.values) if (history := drawn.get((each.name, each.instance))) else "",
+        }
+        for each in found
+    ]
+    session.show_many(rows, METRIC_COLUMNS)
+
+
+@app.command()
+def usage(
+    context: typer.Context,
+    training: options.Training,
+    instance: Annotated[int | None, typer.Option(min=0, help="Only of this instance.")] = None,
+    points: Annotated[int, typer.Option(min=1, max=5000, help="At most so many points of each instance.")] = 1000,
+) -> None:
+    """Show what a training's instances use: cores, memory, disk and GPUs. With --output json all points."""
+    from modelyard.cli import figures
+
+    session = session_of(context)
+    found = session.client.trainings.usage(training, instance=instance, max_points=points)
+    if session.settings.output is not Output.TABLE:
+        session.show_one(found)
+        return
+    rows = [
+        {
+            "instance": each.instance,
+            "cores": f"{max(each.cpu_cores_max):.2f}  {figures.sparkline(each.cpu_cores)}",
+            "memory": f"{figures.size(max(each.memory_bytes_max))}  {figures.sparkline(each.memory_bytes)}",
+            "disk": figures.size(max(each.disk_bytes)),
+            "gpu": f"{max(each.gpu_percent):.0f} %" if each.gpu_percent else None,
+        }
+        for each in found.usage_list
+    ]
+    session.show_many(rows, USAGE_COLUMNS)
 
 
 def _waited(session: Session, key: str, name: str, timeout: float | None) -> TrainingOut:

@@ -331,6 +331,33 @@ class Compute(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What an instance uses at a moment; None where that can't be told.
+
+    Attributes:
+        cpu_seconds: processor time since its start.
+        disk_bytes: of its own working files, measured now and then.
+        gpu_percent, gpu_memory_bytes: of all its GPUs together (200 % are two at full load); None without any.
+    """
+
+    id: str
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    gpu_percent: float | None = None
+    gpu_memory_bytes: int | None = None
+
+
+@runtime_checkable
+class MeasuresUse(Protocol):
+    """A backend that can tell what instances use."""
+
+    async def measure(self, ids: Sequence[str]) -> Sequence[Use]:
+        """What each running instance of these uses now; those that don't run are left out."""
+        ...
+
+
 @runtime_checkable
 class HasCapacity(Protocol):
     """A backend that knows its size."""

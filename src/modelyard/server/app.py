@@ -21,6 +21,7 @@ from modelyard.resources.sessions.router import create_admin_router as session_r
 from modelyard.resources.sessions.router import create_router as access_code_router
 from modelyard.resources.storages.router import create_router as storage_router
 from modelyard.resources.trainings.router import create_router as training_router
+from modelyard.resources.usage.router import create_router as usage_router
 from modelyard.server.backends import Backends
 from modelyard.server.body_limit import BodyLimit
 from modelyard.server.doors.absent import create_router as absent_router
@@ -63,6 +64,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         training_router(services.trainings, access),
         metric_router(services.metrics, services.trainings, access),
         notebook_router(services.notebooks, access),
+        usage_router(services.usage, services.trainings, access),
         model_router(services.models, access),
         endpoint_router(services.endpoints, services.traffic, services.statistics, access),
         absent_router(access),

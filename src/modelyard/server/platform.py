@@ -36,9 +36,10 @@ from modelyard.resources.metrics.collector import Collector
 from modelyard.resources.routes.observer import RouteObserver
 from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.sessions.observer import VisitObserver
+from modelyard.resources.usage.recorder import Recorder
 from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.resources.workloads.service import KIND as WORKLOAD_KIND
-from modelyard.resources.workloads.service import environments_needed
+from modelyard.resources.workloads.service import Workloads, environments_needed
 from modelyard.resources.workloads.sweeper import OrphanSweeper
 from modelyard.server.app import create_app
 from modelyard.server.backends import Backends, make_backends, renew_certificates
@@ -211,6 +212,9 @@ class Platform:
         self._loop("the log shipper", shipping.run())
         collector = Collector(self._database, services.metrics, services.workloads)
         self._loop("the collector of metrics", collector.run())
+        # A view of workloads of its own: what has not changed since the last look is remembered for one looker.
+        recorder = Recorder(services.usage, Workloads(self._database, backends.compute))
+        self._loop("the recorder of use", recorder.run())
         self._loop("housekeeping", self._keep_house(backends, services))
 
     def _loop(self, name: str, work: Coroutine[Any, Any, None]) -> None:

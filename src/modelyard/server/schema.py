@@ -19,6 +19,7 @@ from modelyard.resources.sessions import table as sessions
 from modelyard.resources.snapshots import table as snapshots
 from modelyard.resources.storages import table as storages
 from modelyard.resources.trainings import table as trainings
+from modelyard.resources.usage import table as usage
 from modelyard.resources.users import table as users
 from modelyard.resources.workloads import table as workloads
 
@@ -36,6 +37,7 @@ _MAPPED = (
     sessions,
     storages,
     trainings,
+    usage,
     users,
     workloads,
 )

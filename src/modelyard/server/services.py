@@ -45,6 +45,8 @@ from modelyard.resources.trainings.instances import Site
 from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
 from modelyard.resources.trainings.service import Trainings
+from modelyard.resources.usage.model import Retention as UsageRetention
+from modelyard.resources.usage.service import Usage
 from modelyard.resources.users.service import Users
 from modelyard.resources.workloads.admission import AdmissionSettings
 from modelyard.resources.workloads.model import Workload
@@ -76,6 +78,7 @@ class Services:
     logs: Logs
     snapshots: Snapshots
     metrics: Metrics
+    usage: Usage
     experiments: Experiments
     trainings: Trainings
     notebooks: Notebooks
@@ -156,6 +159,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         logs=Logs(backends.logs),
         snapshots=snapshots,
         metrics=Metrics(database, _metric_limits(settings)),
+        usage=Usage(database, workloads, UsageRetention.of_days(settings.metrics.usage_days)),
         experiments=experiments,
         trainings=trainings,
         notebooks=notebooks,
@@ -199,7 +203,7 @@ def make_reconcilers(
         RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, event_files),
-        TrainingReconciler(*shared, services.snapshots, services.metrics, training_settings),
+        TrainingReconciler(*shared, services.snapshots, services.metrics, services.usage, training_settings),
         NotebookReconciler(
             *shared, services.routes, NotebookSite(settings.region, backends.origins, _authority(backends))
         ),

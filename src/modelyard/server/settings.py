@@ -158,6 +158,7 @@ class MetricGroup(_Group):
 
     series_per_run: int = Field(default=1000, ge=1, description="Further metrics of a run are not kept.")
     points_per_series: int = Field(default=5_000_000, ge=1, description="Further points of a metric are not kept.")
+    usage_days: int = Field(default=90, ge=1, description="How long the use of cores, memory, disk and GPUs is kept.")
 
 
 class Settings(BaseSettings):

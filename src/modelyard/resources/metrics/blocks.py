@@ -91,6 +91,10 @@ class Summary:
 
 def columns_of(points: Iterable[tuple[int, int, float]]) -> Columns:
     """Points (step, time, value) in order; of several on one spot the last one stays."""
+    points = list(points)
+    if len(points) == 1:
+        ((step, time, value),) = points
+        return Columns(array("q", (step,)), array("q", (time,)), array("d", (value,)))
     kept = {(step, time): value for step, time, value in points}
     columns = Columns()
     for (step, time), value in sorted(kept.items(), key=_spot_of) if not _is_rising(kept) else kept.items():

@@ -21,8 +21,8 @@ _INSTANCE = re.compile(r"instance-(\d{1,2})/")
 class EventFiles:
     """Where the platform keeps event files: one directory for each experiment, in it one for each training.
 
-    They stay when a training has ended and go when it is deleted. Of a training with several instances, each has a directory of its own in
-    it (`instance_directory`); what a single instance writes lies in it as the script has left it.
+    They stay when a training has ended and go when it is deleted. What the first instance writes lies in it as the script has left it; each further
+    instance has a directory of its own in it, `instance-1`, `instance-2` and so on (the runner sees to that).
     """
 
     root: Path
@@ -34,11 +34,6 @@ class EventFiles:
     def of_training(self, experiment_id: str | None, training_id: str) -> Path:
         """The directory of a training's event files."""
         return self.of_experiment(experiment_id) / training_id
-
-
-def instance_directory(index: int | str) -> str:
-    """The name of an instance's directory below its training's, where there are several instances."""
-    return f"instance-{index}"
 
 
 def split_instance(name: str, instance_count: int) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Depends, Query
@@ -64,6 +65,8 @@ def create_router(metrics: Metrics, runs: Runs, access: Access) -> APIRouter:
         """Write metrics without TensorBoard. Points that are there already (same metric, step and time) stay as they are."""
         now = utc_now()
         points = [Point(each.name, each.step, _microseconds(each.time or now), each.value) for each in body.metric_list]
+        if all(each.time is not None for each in body.metric_list):
+            caller = replace(caller, idempotency_key=None)  # times tell a point that is sent again
         await metrics.write(runs, caller, training_id, body.instance, points)
         return MetricWritten(point_count=len(points))
 

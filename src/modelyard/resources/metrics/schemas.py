@@ -39,7 +39,7 @@ class MetricPoint(Wire):
     name: str
     value: Number
     step: int = Field(default=0, gt=-_MAX_STEP, lt=_MAX_STEP)
-    time: Moment | None = Field(default=None, description="The moment of arrival when absent.")
+    time: datetime | None = Field(default=None, description="The moment of arrival when absent.")
 
     @field_validator("time")
     @classmethod

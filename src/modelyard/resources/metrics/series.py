@@ -6,6 +6,7 @@ A point that is there already (same step, same time) stays as it is, so that wha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 from modelyard.resources.metrics.blocks import Columns, Extreme, Spot, Summary, before, joined, summarise, tail_limit
 
@@ -55,7 +56,7 @@ def count(series: Series, fresh: Columns) -> None:
     """Let points that were added count in what the series comes to."""
     if not len(fresh):
         return
-    summary = summarise(fresh)
+    summary = summarise(fresh) if len(fresh) > 1 else _of_one(fresh)
     _widen(series, summary)
     if not series.point_count or summary.last > series.last:
         series.last, series.last_value = summary.last, fresh.values[-1]
@@ -82,6 +83,15 @@ def _late(series: Series, new: Columns) -> tuple[Columns, Columns]:
         return before(new, series.tail.first)
     step, time = series.last
     return before(new, (step, time + 1))
+
+
+def _of_one(columns: Columns) -> Summary:
+    """`summarise` for a single point: what a training that logs each step adds to each of its series."""
+    value = columns.values[0]
+    extreme = Extreme(*columns.first, value)
+    if isfinite(value):
+        return Summary(1, columns.first, columns.first, extreme, extreme, None, 0)
+    return Summary(1, columns.first, columns.first, None, None, extreme, 1)
 
 
 def _widen(series: Series, summary: Summary) -> None:

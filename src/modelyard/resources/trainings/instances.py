@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from modelyard.compute.port import CACHE, DATA, ROOT, RUN, WORKSPACE
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.flavors.model import Flavor
-from modelyard.resources.metrics.model import instance_directory
 from modelyard.resources.projects.model import Project
 from modelyard.resources.storages.model import Location, ObjectLocation
 from modelyard.resources.trainings.model import TrainingSpec
@@ -180,7 +179,7 @@ def training_workload(
             ),
         ),
         requirements=f"{source_dir}/requirements.txt",
-        directories=(env["EM_CHECKPOINT_DIR"], env["EM_TENSORBOARD_LOG_DIR"]),
+        directories=(env["EM_CHECKPOINT_DIR"],),
         image_digest=image_digest,
         cache_dir=CACHE,
         data_storage=WORKSPACE,
@@ -266,19 +265,13 @@ def _script_variables(
         "EM_SOURCE_DIR": source_dir,
         "EM_ENTRY_POINT": spec.entry_point,
         "EM_MODEL_DIR": model_dir,
-        "EM_TENSORBOARD_LOG_DIR": _log_directory(spec),
+        "EM_TENSORBOARD_LOG_DIR": ROOT + TENSORBOARD_MOUNT,
         "EM_DATASETS": json.dumps(dataset_dirs, ensure_ascii=False),
         "EM_HPS": json.dumps(hyperparameters, ensure_ascii=False),
     }
     env |= {f"EM_DATASET_{environment_suffix(name)}": path for name, path in dataset_dirs.items()}
     env |= {f"EM_HP_{environment_suffix(name)}": value for name, value in hyperparameters.items()}
     return env
-
-
-def _log_directory(spec: TrainingSpec) -> str:
-    """Where the script writes for TensorBoard: instances must not mix up what they write."""
-    own = f"/{instance_directory(INDEX)}" if spec.instance_count > 1 else ""
-    return f"{ROOT}{TENSORBOARD_MOUNT}{own}"
 
 
 def _argv(spec: TrainingSpec, source_dir: str) -> tuple[str, ...]:

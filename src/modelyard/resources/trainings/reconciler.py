@@ -38,6 +38,7 @@ from modelyard.resources.trainings.provenance import begun, with_inputs
 from modelyard.resources.trainings.service import KIND
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.trainings.views import metrics_owner
+from modelyard.resources.usage.service import Usage
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
 from modelyard.resources.workloads.model import Desired, InstanceSeen, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
@@ -74,6 +75,7 @@ class TrainingReconciler:
         workloads: Workloads,
         snapshots: Snapshots,
         metrics: Metrics,
+        usage: Usage,
         settings: TrainingSettings,
     ) -> None:
         self._database = database
@@ -84,6 +86,7 @@ class TrainingReconciler:
         self._workloads = workloads
         self._snapshots = snapshots
         self._metrics = metrics
+        self._usage = usage
         self._settings = settings
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
@@ -242,6 +245,7 @@ class TrainingReconciler:
             if row is None or await self._workloads.ask(session, key, Desired.DELETE):
                 return
         await self._metrics.forget(key)
+        await self._usage.forget(key)
         await asyncio.to_thread(shutil.rmtree, self._event_directory(row), ignore_errors=True)
         async with self._database.write() as session:
             await lease.guard(session)

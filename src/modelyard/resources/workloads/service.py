@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.compute.port import Capacity, Compute, Environment, HasCapacity, KeepsVolumes, LogChunk, Phase
+from modelyard.compute.port import (
+    Capacity,
+    Compute,
+    Environment,
+    HasCapacity,
+    KeepsVolumes,
+    LogChunk,
+    MeasuresUse,
+    Phase,
+    Use,
+)
 from modelyard.control.transitions import born
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
@@ -114,6 +124,10 @@ class Workloads:
     async def read_instance(self, instance: str, offset: int, limit_bytes: int) -> LogChunk:
         """A piece of the output of one instance, by its id."""
         return await self._compute.read_logs(instance, offset, limit_bytes)
+
+    async def measure(self, instance_ids: Sequence[str]) -> Sequence[Use]:
+        """What instances use now; nothing where the backend can't tell."""
+        return await self._compute.measure(instance_ids) if isinstance(self._compute, MeasuresUse) else []
 
     async def last_lines(self, workload: Workload) -> tuple[str, ...]:
         """The last lines of the instance that is to blame, for the answer that says why."""

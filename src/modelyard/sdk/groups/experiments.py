@@ -12,7 +12,8 @@ from modelyard.resources.experiments.schemas import (
     ExperimentOne,
     ExperimentOut,
 )
-from modelyard.sdk.api import Api
+from modelyard.resources.metrics.schemas import ComparisonOut
+from modelyard.sdk.api import Api, Params
 from modelyard.sdk.groups.resource import Kind, Resources, one_or_many, tag_list
 from modelyard.wire import DeletionOut
 
@@ -85,3 +86,31 @@ class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
         """Try again to create an experiment that has failed."""
         answer = await self._api.ask(ExperimentOne, "PUT", self._at(await self.id_of(key), "/retry"))
         return answer.experiment
+
+    async def compare(
+        self,
+        key: str,
+        *,
+        metrics: str | Sequence[str] | None = None,
+        filters: str | Sequence[str] | None = None,
+        sort: str | Sequence[str] | None = None,
+        page: int = 1,
+        limit: int | None = None,
+    ) -> ComparisonOut:
+        """The trainings of an experiment side by side, with hyperparameters and metrics.
+
+        `metrics` chooses columns. `filters` are e.g. `metrics.accuracy>0.9` or `parameters.lr=0.01`, all of which must hold; `sort` e.g.
+        `-metrics.loss:min`, the first deciding. Raises `BadRequest` with what is wrong with them.
+        """
+        params: Params = {
+            "name": _listed(metrics),
+            "filter": _listed(filters),
+            "sort": _listed(sort),
+            "page": page,
+            "limit": limit,
+        }
+        return await self._api.ask(ComparisonOut, "GET", self._at(await self.id_of(key), "/comparison"), params=params)
+
+
+def _listed(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [value] if isinstance(value, str) else value

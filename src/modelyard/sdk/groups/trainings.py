@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypedDict, Unpack
 
+from modelyard.resources.metrics.schemas import MetricList, MetricOut, MetricPoint, MetricWrite, MetricWritten
 from modelyard.resources.trainings.schemas import (
     TrainingChange,
     TrainingCopy,
@@ -15,6 +16,7 @@ from modelyard.resources.trainings.schemas import (
     TrainingOne,
     TrainingOut,
 )
+from modelyard.resources.usage.schemas import UsageList
 from modelyard.sdk.api import Api, Params
 from modelyard.sdk.groups.catalogue import AsyncFlavors, AsyncImages
 from modelyard.sdk.groups.experiments import AsyncExperiments
@@ -232,6 +234,67 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         `attempt` counts from 0; without it the newest is read, and with `follow` those that come after it too.
         """
         return self._output(key, instance, offset, follow, attempt)
+
+    async def metrics(
+        self,
+        key: str,
+        *names: str,
+        instance: int | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        max_points: int = 1000,
+    ) -> Sequence[MetricOut]:
+        """What the metrics of a training come to; of those that are named, with their history of at most `max_points` points each.
+
+        A longer history is sampled by the platform so that no peak is lost. Steps are inclusive.
+        """
+        params: Params = {
+            "name": list(names),
+            "instance": instance,
+            "fromStep": from_step,
+            "toStep": to_step,
+            "maxPoints": max_points,
+        }
+        answer = await self._api.ask(MetricList, "GET", self._at(await self.id_of(key), "/metrics"), params=params)
+        return answer.metric_list
+
+    async def log_metrics(
+        self,
+        key: str,
+        values: Mapping[str, float],
+        *,
+        step: int = 0,
+        time: datetime | None = None,
+        instance: int = 0,
+    ) -> None:
+        """Write a value of each metric at a step. In a script, the training is `os.environ["EM_TRAINING_ID"]`.
+
+        `time` is now when absent. A point is known by its metric, step and time: sent again it changes nothing.
+        """
+        moment = time or datetime.now(UTC)
+        points = [MetricPoint(name=name, value=value, step=step, time=moment) for name, value in values.items()]
+        body = MetricWrite(metric_list=points, instance=instance)
+        await self._api.ask(MetricWritten, "POST", self._at(await self.id_of(key), "/metrics"), body=body)
+
+    async def usage(
+        self,
+        key: str,
+        *,
+        instance: int | None = None,
+        begin_at: datetime | None = None,
+        end_at: datetime | None = None,
+        resolution_seconds: int | None = None,
+        max_points: int = 1000,
+    ) -> UsageList:
+        """What the instances of a training use: cores, memory, disk and GPUs over time. `resolution_seconds` is 10, 60 or 3600."""
+        params: Params = {
+            "instance": instance,
+            "from": None if begin_at is None else begin_at.isoformat(),
+            "to": None if end_at is None else end_at.isoformat(),
+            "resolutionSeconds": resolution_seconds,
+            "maxPoints": max_points,
+        }
+        return await self._api.ask(UsageList, "GET", self._at(await self.id_of(key), "/usage"), params=params)
 
     async def _filters(self, wanted: TrainingFilters) -> dict[str, str | Sequence[str] | None]:
         experiment, image, flavor = wanted.get("experiment"), wanted.get("image"), wanted.get("flavor")

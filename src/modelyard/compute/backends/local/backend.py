@@ -32,6 +32,7 @@ from modelyard.compute.backends.local import (
 )
 from modelyard.compute.backends.local.caches import Bounds, Caches, Item
 from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.compute.backends.local.gauges import Gauges
 from modelyard.compute.backends.local.hints import HintListener
 from modelyard.compute.backends.local.identities import Identities
 from modelyard.compute.backends.local.isolation import PROBE_PREFIX, find_isolation
@@ -50,6 +51,7 @@ from modelyard.compute.port import (
     Observation,
     Peer,
     Phase,
+    Use,
 )
 from modelyard.kit.errors import RetryLater
 
@@ -97,6 +99,7 @@ class LocalCompute:
         self._notes: tuple[str, ...] = ()
         self._gpu_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
+        self._gauges = Gauges()
 
     async def prepare(self) -> tuple[Isolation, tuple[str, ...]]:
         """Find out what this machine offers, which the first launch would do otherwise; answers the isolation and the notes about it."""
@@ -151,6 +154,11 @@ class LocalCompute:
         """Take away what caches hold beyond their bounds and nothing uses; what went. `needed`: see `Caches.list`."""
         return await self._run(Caches(self._root, self._environments).trim, bounds, needed)
 
+    async def measure(self, ids: Sequence[str]) -> Sequence[Use]:
+        """See the port."""
+        known = [instance_id for instance_id in ids if checks.is_instance_id(instance_id)]
+        return await self._run(self._gauges.measure, known, self._directory)
+
     async def list_instances(self) -> Sequence[LocalInstance]:
         """See the port."""
         return await self._run(self._list)
@@ -172,6 +180,7 @@ class LocalCompute:
 
     def close(self) -> None:
         """Let go of the threads. Instances go on."""
+        self._gauges.close()
         self._threads.shutdown(wait=True)
 
     async def _run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

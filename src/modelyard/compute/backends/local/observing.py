@@ -82,6 +82,12 @@ def supervisor_pid(directory: Path) -> int | None:
     return None if supervisor is None else supervisor["pid"]
 
 
+def init_pid(directory: Path) -> int | None:
+    """The first process of the instance; None before it has started."""
+    start = _read_json(directory / records.START)
+    return None if start is None else start["init_pid"]
+
+
 def has_ended(directory: Path) -> bool:
     """Whether the exit is on record."""
     return (directory / records.EXIT).exists()

@@ -481,6 +481,26 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "usage_samples",
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("instance", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("resolution", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sample_count", sa.Integer(), nullable=False),
+        sa.Column("cpu_sum", sa.Float(precision=53), nullable=False),
+        sa.Column("cpu_max", sa.Float(precision=53), nullable=False),
+        sa.Column("memory_sum", sa.Float(precision=53), nullable=False),
+        sa.Column("memory_max", sa.BigInteger(), nullable=False),
+        sa.Column("disk_max", sa.BigInteger(), nullable=False),
+        sa.Column("gpu_count", sa.Integer(), nullable=False),
+        sa.Column("gpu_sum", sa.Float(precision=53), nullable=False),
+        sa.Column("gpu_memory_max", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id", "instance", "resolution", "at"),
+    )
+    with op.batch_alter_table("usage_samples", schema=None) as batch_op:
+        batch_op.create_index("ix_usage_samples_age", ["resolution", "at"], unique=False)
+
+    op.create_table(
         "users",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -834,6 +854,10 @@ def downgrade() -> None:
 
     op.drop_table("visit_codes")
     op.drop_table("users")
+    with op.batch_alter_table("usage_samples", schema=None) as batch_op:
+        batch_op.drop_index("ix_usage_samples_age")
+
+    op.drop_table("usage_samples")
     with op.batch_alter_table("trainings", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_trainings_updated",

@@ -1,0 +1,1 @@
+"""What running instances use: cores, memory, disk and GPUs, over time."""

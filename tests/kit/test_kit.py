@@ -80,7 +80,8 @@ def test_bad_names(name: str, fault: str) -> None:
 
 def test_names_as_tails_of_variables() -> None:
     assert environment_suffix("train data-1") == "TRAIN_DATA_1"
-    assert environment_suffix("데이터") == "___"
+    assert environment_suffix("데이터") == "데이터"
+    assert environment_suffix("a.b+c") == "A_B_C"
 
 
 class Light(StrEnum):

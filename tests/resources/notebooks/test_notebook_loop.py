@@ -60,7 +60,7 @@ class Rig:
         flavors = Flavors(directory / "none-flavors.yaml")
         storages = Storages(database, StoreHosts(None, frozenset(), {}), door_url=HTTP, volumes_root=directory)  # type: ignore[arg-type]
         self.workloads = Workloads(database, self.compute)
-        routes = Routes()
+        routes = Routes(self.gateway)
         self.notebooks = Notebooks(database, images, flavors, storages, self.workloads, origins, self.clock)
         reconcilers: list[Reconciler] = [
             WorkloadReconciler(database, self.compute, self._token, clock=self.clock),

@@ -17,6 +17,7 @@ from modelyard.resources.images.lifecycle import LIFECYCLE as ENVIRONMENT
 from modelyard.resources.models.lifecycle import LIFECYCLE as MODEL
 from modelyard.resources.notebooks.lifecycle import LIFECYCLE as NOTEBOOK
 from modelyard.resources.routes.lifecycle import LIFECYCLE as ROUTE
+from modelyard.resources.tensorboards.lifecycle import LIFECYCLE as TENSORBOARD
 from modelyard.resources.trainings.lifecycle import LIFECYCLE as TRAINING
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD
 from modelyard.server.app import create_app
@@ -64,7 +65,19 @@ def _states() -> Iterator[str]:
     yield ""
     yield "Drawn from the `lifecycle.py` of each resource by `make gen`. A state without an arrow out of it is final; deleting is possible"
     yield "where the resource's rules allow it and is not drawn for workloads and routes."
-    lifecycles = (TRAINING, NOTEBOOK, EXPERIMENT, MODEL, ENDPOINT, STAGE, ENDPOINT_MODEL, ENVIRONMENT, WORKLOAD, ROUTE)
+    lifecycles = (
+        TRAINING,
+        NOTEBOOK,
+        EXPERIMENT,
+        MODEL,
+        ENDPOINT,
+        STAGE,
+        ENDPOINT_MODEL,
+        ENVIRONMENT,
+        TENSORBOARD,
+        WORKLOAD,
+        ROUTE,
+    )
     for lifecycle in lifecycles:
         yield from _diagram(lifecycle)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli import options
+from modelyard.cli import options, tensorboard
 from modelyard.cli.forms import Output
 from modelyard.cli.options import pairs
 from modelyard.cli.session import Session, say, session_of, tell_deletions
@@ -23,6 +23,9 @@ COLUMNS = (
     ("DESCRIPTION", "description"),
     ("CREATED", "createdDatetime"),
 )
+
+
+app.command("tensorboard")(tensorboard.of_experiment)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli import options
+from modelyard.cli import options, tensorboard
 from modelyard.cli.forms import Output
 from modelyard.cli.options import names_of, pairs
 from modelyard.cli.session import Session, say, session_of, tell_deletions
@@ -55,6 +55,9 @@ USAGE_COLUMNS = (
     ("DISK (MOST)", "disk"),
     ("GPU (MOST)", "gpu"),
 )
+
+
+app.command("tensorboard")(tensorboard.of_training)
 
 
 @app.command()

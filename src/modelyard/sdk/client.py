@@ -28,6 +28,7 @@ from modelyard.sdk.facade import (
     Notebooks,
     Stages,
     Storage,
+    TensorBoards,
     Trainings,
 )
 from modelyard.sdk.groups.catalogue import AsyncFlavors, AsyncImages
@@ -38,6 +39,7 @@ from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
 from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
+from modelyard.sdk.groups.tensorboards import AsyncTensorBoards
 from modelyard.sdk.groups.trainings import AsyncTrainings
 from modelyard.sdk.places import Places
 
@@ -53,6 +55,7 @@ class _Groups:
         self.experiments = AsyncExperiments(api)
         self.trainings = AsyncTrainings(api, self.experiments, self.images, self.flavors, places)
         self.notebooks = AsyncNotebooks(api, self.images, self.flavors)
+        self.tensorboards = AsyncTensorBoards(api, self.trainings, self.experiments)
         self.models = AsyncModels(api, self.trainings, places)
         self.endpoints = AsyncEndpoints(api, self.models, self.flavors)
         self.stages = AsyncStages(api, self.models, self.flavors)
@@ -111,6 +114,7 @@ class Client:
         self.experiments = Experiments(groups.experiments)
         self.trainings = Trainings(groups.trainings)
         self.notebooks = Notebooks(groups.notebooks)
+        self.tensorboards = TensorBoards(groups.tensorboards)
         self.models = Models(groups.models)
         self.endpoints = Endpoints(groups.endpoints)
         self.stages = Stages(groups.stages)

@@ -14,6 +14,7 @@ from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
 from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
+from modelyard.sdk.groups.tensorboards import AsyncTensorBoards
 from modelyard.sdk.groups.trainings import AsyncTrainings
 
 
@@ -95,6 +96,15 @@ class Notebooks(Blocking[AsyncNotebooks]):
     events = blocking(AsyncNotebooks.events)
     iterate = blocking_each(AsyncNotebooks.iterate)
     logs = blocking_each(AsyncNotebooks.logs)
+
+
+class TensorBoards(Blocking[AsyncTensorBoards]):
+    """`client.tensorboards`."""
+
+    start = blocking(AsyncTensorBoards.start)
+    get = blocking(AsyncTensorBoards.get)
+    stop = blocking(AsyncTensorBoards.stop)
+    open = blocking(AsyncTensorBoards.open)
 
 
 class Models(Blocking[AsyncModels]):

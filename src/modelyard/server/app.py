@@ -20,6 +20,7 @@ from modelyard.resources.projects.access import project_access
 from modelyard.resources.sessions.router import create_admin_router as session_router
 from modelyard.resources.sessions.router import create_router as access_code_router
 from modelyard.resources.storages.router import create_router as storage_router
+from modelyard.resources.tensorboards.router import create_router as tensorboard_router
 from modelyard.resources.trainings.router import create_router as training_router
 from modelyard.resources.usage.router import create_router as usage_router
 from modelyard.server.backends import Backends
@@ -70,6 +71,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         absent_router(access),
     ):
         api.include_router(router)
+    api.include_router(tensorboard_router(services.tensorboards, access))
     api.include_router(access_code_router(services.visits, backends.origins, access, enter=ENTER))
     app.include_router(api)
     app.include_router(session_router(services.sessions), prefix="/v1.0")

@@ -18,6 +18,7 @@ from modelyard.resources.routes import table as routes
 from modelyard.resources.sessions import table as sessions
 from modelyard.resources.snapshots import table as snapshots
 from modelyard.resources.storages import table as storages
+from modelyard.resources.tensorboards import table as tensorboards
 from modelyard.resources.trainings import table as trainings
 from modelyard.resources.usage import table as usage
 from modelyard.resources.users import table as users
@@ -36,6 +37,7 @@ _MAPPED = (
     snapshots,
     sessions,
     storages,
+    tensorboards,
     trainings,
     usage,
     users,

@@ -41,6 +41,9 @@ from modelyard.resources.sessions.service import Sessions
 from modelyard.resources.snapshots.service import Snapshots, SnapshotSettings
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.storages.service import Storages
+from modelyard.resources.tensorboards.model import KIND as TENSORBOARD_KIND
+from modelyard.resources.tensorboards.reconciler import TensorBoardReconciler
+from modelyard.resources.tensorboards.service import TensorBoards
 from modelyard.resources.trainings.instances import Site
 from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
@@ -82,6 +85,7 @@ class Services:
     experiments: Experiments
     trainings: Trainings
     notebooks: Notebooks
+    tensorboards: TensorBoards
     models: Models
     endpoints: Endpoints
     traffic: Traffic
@@ -142,9 +146,12 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
     notebooks = Notebooks(database, images, flavors, storages, workloads, backends.origins)
     visits.targets["notebook"] = notebooks
-    experiments.deletion_guards.append(trainings.guard_experiment)
-    trainings.deletion_guards.append(models.guard_training)
     storages.volume_users.append(trainings.on_volume)
+    tensorboards = TensorBoards(database, trainings, experiments, backends.origins)
+    visits.targets[TENSORBOARD_KIND] = tensorboards
+    experiments.tensorboard_address = trainings.tensorboard_address = tensorboards.address
+    experiments.deletion_guards += [trainings.guard_experiment, tensorboards.owner_goes]
+    trainings.deletion_guards += [models.guard_training, tensorboards.owner_goes]
     models.deletion_guards.append(endpoints.guard_model)
     return Services(
         users=users,
@@ -163,6 +170,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         experiments=experiments,
         trainings=trainings,
         notebooks=notebooks,
+        tensorboards=tensorboards,
         models=models,
         endpoints=endpoints,
         traffic=Traffic(database, routes),
@@ -212,6 +220,16 @@ def make_reconcilers(
             services.projects,
             services.storages,
             InspectionSettings(copy_bytes=settings.models.copy_limit_gib * 2**30),
+        ),
+        TensorBoardReconciler(
+            database,
+            services.images,
+            services.trainings,
+            services.workloads,
+            services.routes,
+            event_files,
+            backends.origins,
+            timedelta(minutes=settings.access.tensorboard_idle_minutes),
         ),
         StageReconciler(*shared, services.routes, serving),
         EndpointReconciler(database, services.workloads, services.routes, serving),

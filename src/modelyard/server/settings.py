@@ -95,6 +95,7 @@ class AccessGroup(_Group):
         default=False,
         description="They lie on paths of the main origin instead. Their pages, users' code, can then act as whoever looks at them.",
     )
+    tensorboard_idle_minutes: float = Field(default=30.0, gt=0, description="One that nobody looks at ends.")
     session_idle_hours: float = Field(default=12.0, gt=0, description="A sign-in that is not used for so long ends.")
     session_hours: float = Field(default=168.0, gt=0, description="Every sign-in ends after so long.")
 

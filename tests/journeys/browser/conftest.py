@@ -23,9 +23,12 @@ _FLAGS = (
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser, started once a session. A test opens contexts of its own: `chromium.new_context(ignore_https_errors=True)`."""
+    """The browser. A test opens contexts of its own: `chromium.new_context(ignore_https_errors=True)`.
+
+    Started once a module, not once a session: while Playwright runs, its event loop is in the way of asynchronous tests.
+    """
     program = next((found for name in _NAMES if (found := shutil.which(name))), None)
     assert program, "There is no Chromium: run tools/chromium.sh"
     with sync_playwright() as playwright:

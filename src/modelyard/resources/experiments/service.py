@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -42,6 +42,7 @@ class Experiments:
         self._database = database
         self._limit = limit
         self.deletion_guards: list[DeletionGuard] = []
+        self.tensorboard_address: Callable[[str], str] | None = None
 
     async def create(self, caller: Caller, request: ExperimentCreate) -> ExperimentOut:
         """A new experiment. Raises `ExperimentNameTaken`."""
@@ -49,13 +50,13 @@ class Experiments:
         async with self._database.write() as session:
             known_id = await claim(session, project_id, KIND, key)
             if known_id is not None:
-                return experiment_out(await _found(session, caller, known_id), caller.project.app_key)
+                return self._out(await _found(session, caller, known_id), caller.project.app_key)
             await take_turn(session, KIND, project_id)
             if await repository.by_name(session, project_id, request.experiment_name) is not None:
                 raise ExperimentNameTaken(request.experiment_name)
             row = await self._add(session, caller, request)
             remember(session, project_id, KIND, key, row.id)
-        return experiment_out(row, caller.project.app_key)
+        return self._out(row, caller.project.app_key)
 
     async def find_or_create(
         self, session: AsyncSession, caller: Caller, name: str, description: str | None
@@ -67,7 +68,7 @@ class Experiments:
             row = await repository.by_name(session, caller.project.id, name)
         if row is None or await repository.held(session, caller.project.id, row.id) is None:
             row = await self._add(session, caller, ExperimentCreate(experiment_name=name, description=description))
-        return experiment_out(row, caller.project.app_key)
+        return self._out(row, caller.project.app_key)
 
     async def check_usable(self, caller: Caller, experiment_id: str) -> None:
         """Raise `NotFound` or `ExperimentNotUsable` unless trainings can be put into the experiment."""
@@ -94,17 +95,17 @@ class Experiments:
         """Experiments of the project, newest first."""
         async with self._database.read() as session:
             page = await repository.page(session, caller.project.id, wanted, request)
-        return page.showing([experiment_out(row, caller.project.app_key) for row in page.items])
+        return page.showing([self._out(row, caller.project.app_key) for row in page.items])
 
     async def get(self, caller: Caller, experiment_id: str) -> ExperimentOut:
         """One experiment."""
         async with self._database.read() as session:
             row = await _found(session, caller, experiment_id)
-        return experiment_out(row, caller.project.app_key)
+        return self._out(row, caller.project.app_key)
 
     async def get_many(self, session: AsyncSession, app_key: str, ids: Sequence[str]) -> Mapping[str, ExperimentOut]:
         """Several experiments by id."""
-        return {row.id: experiment_out(row, app_key) for row in await repository.by_ids(session, ids)}
+        return {row.id: self._out(row, app_key) for row in await repository.by_ids(session, ids)}
 
     async def change(self, caller: Caller, experiment_id: str, change: Change) -> ExperimentOut:
         """Change name, description or tags."""
@@ -120,7 +121,7 @@ class Experiments:
             if change.tag_list is not None:
                 row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
             row.updated_at = utc_now()
-        return experiment_out(row, caller.project.app_key)
+        return self._out(row, caller.project.app_key)
 
     async def retry(self, caller: Caller, experiment_id: str) -> ExperimentOut:
         """Try a failed creation again."""
@@ -130,7 +131,7 @@ class Experiments:
                 raise ExperimentNotFailed(row.name, row.state)
             move(session, LIFECYCLE, row, ExperimentState.CREATE_IN_PROGRESS, actor=caller.actor)
             await enqueue(session, KIND, row.id)
-        return experiment_out(row, caller.project.app_key)
+        return self._out(row, caller.project.app_key)
 
     async def delete(self, caller: Caller, experiment_id: str) -> None:
         """Delete it, and its TensorBoard logs. Raises `ExperimentBusy` while it is being created, `Blocked` while trainings belong to it."""
@@ -157,6 +158,16 @@ class Experiments:
         row.desired = "delete"
         row.generation += 1
         await enqueue(session, KIND, row.id)
+
+    async def whereabouts(self, experiment_id: str) -> tuple[str, str] | None:
+        """Project and name of an experiment, whatever its project."""
+        async with self._database.read() as session:
+            row = await repository.by_key(session, experiment_id)
+        return None if row is None or row.desired == "delete" else (row.project_id, row.name)
+
+    def _out(self, row: ExperimentRow, app_key: str) -> ExperimentOut:
+        address = self.tensorboard_address
+        return experiment_out(row, app_key, address and address(row.id))
 
     async def _check_quota(self, session: AsyncSession, caller: Caller) -> None:
         limit = self._limit
@@ -186,7 +197,7 @@ class Experiments:
         return row
 
 
-def experiment_out(row: ExperimentRow, app_key: str) -> ExperimentOut:
+def experiment_out(row: ExperimentRow, app_key: str, tensorboard_address: str | None = None) -> ExperimentOut:
     """The wire form."""
     return ExperimentOut.model_validate(
         {
@@ -202,6 +213,7 @@ def experiment_out(row: ExperimentRow, app_key: str) -> ExperimentOut:
             "status_message": row.message,
             "created_datetime": row.created_at,
             "updated_datetime": row.updated_at,
+            "tensorboard_access_uri": tensorboard_address,
         }
     )
 

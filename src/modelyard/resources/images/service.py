@@ -83,7 +83,12 @@ class Images:
 
         An environment that could not be built is tried again for everyone who newly asks; who has waited is told the failure, once.
         """
-        environment = to_environment(image)
+        return await self.need_environment(session, to_environment(image), kind, key)
+
+    async def need_environment(
+        self, session: AsyncSession, environment: Environment, kind: str, key: str
+    ) -> EnvironmentView:
+        """The same for an environment that is no image's."""
         row = await repository.by_digest(session, environment.digest)
         if row is None:
             row = _new_row(environment)

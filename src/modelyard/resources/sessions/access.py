@@ -22,13 +22,24 @@ from modelyard.resources.projects.service import Projects
 from modelyard.resources.routes.service import Routes
 from modelyard.resources.sessions import repository
 from modelyard.resources.sessions.errors import NoPerson
-from modelyard.resources.sessions.model import CODE_SECONDS, Entry, Holder, Openable, Opening, SignedIn, Target, Visitor
+from modelyard.resources.sessions.model import (
+    CODE_SECONDS,
+    Entry,
+    Holder,
+    NotesUse,
+    Openable,
+    Opening,
+    SignedIn,
+    Target,
+    Visitor,
+)
 from modelyard.resources.sessions.service import Sessions, digest
 from modelyard.resources.sessions.table import CodeRow, VisitRow
 
 MEMORY_SECONDS = 2.0
 MAX_PATH_CHARACTERS = 4000
 _MEMORY_ENTRIES = 10_000
+_NOTE_USE_SECONDS = 60.0
 _SETTLED = timedelta(seconds=MEMORY_SECONDS + 0.5)
 
 
@@ -52,6 +63,7 @@ class Visits:
         self._routes = routes
         self._clock = clock
         self._memory: dict[tuple[str, str], tuple[float, Visitor]] = {}
+        self._noted: dict[tuple[str, str], float] = {}
         self.targets: dict[str, Openable] = {}
 
     async def find_target(self, kind: str, id: str, signed_in: SignedIn) -> Target | None:
@@ -124,6 +136,8 @@ class Visits:
         if until > now:
             return visitor
         visitor = await self._look(token, project_id, kind, id)
+        if visitor is not None:
+            await self._note_use(kind, id, now)
         if visitor is None:
             self._memory.pop(key, None)
         else:
@@ -157,6 +171,15 @@ class Visits:
             for kind, target_id in sorted({(row.kind, row.target_id) for row in over}):
                 await self._routes.end_connections(session, kind, target_id)
         return len(over)
+
+    async def _note_use(self, kind: str, id: str, now: float) -> None:
+        openable = self.targets.get(kind)
+        if not isinstance(openable, NotesUse) or self._noted.get((kind, id), 0.0) > now:
+            return
+        if len(self._noted) >= _MEMORY_ENTRIES:
+            self._noted.clear()
+        self._noted[kind, id] = now + _NOTE_USE_SECONDS
+        await openable.note_use(id)
 
     async def _lost(self, rows: Sequence[VisitRow], now: datetime) -> list[VisitRow]:
         known: dict[_Basis, bool] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 CODE_SECONDS = 60
 """How long a one-time code is good for."""
@@ -66,6 +66,15 @@ class Opening:
     is_ready: bool
     is_coming: bool = False
     message: str = ""
+
+
+@runtime_checkable
+class NotesUse(Protocol):
+    """A resource that wants to know that somebody looks at a thing (at most once a minute)."""
+
+    async def note_use(self, id: str) -> None:
+        """Somebody looks at it."""
+        ...
 
 
 class Openable(Protocol):

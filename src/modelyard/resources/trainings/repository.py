@@ -94,6 +94,13 @@ async def count_active(session: AsyncSession, project_id: str, limit: int) -> in
     return await session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
+async def names_in(session: AsyncSession, experiment_id: str, limit: int) -> dict[str, str]:
+    """The names of an experiment's trainings, by their ids; the newest where there are more than `limit`."""
+    statement = select(TrainingRow.id, TrainingRow.name).where(TrainingRow.experiment_id == experiment_id, _IS_THERE)
+    rows = await session.execute(statement.order_by(TrainingRow.id.desc()).limit(limit))
+    return dict(rows.tuples().all())
+
+
 async def run_columns(session: AsyncSession, project_id: str, experiment_id: str, limit: int) -> Sequence[Any]:
     """Of the trainings of an experiment, newest first, what `views.run_from` takes."""
     statement = select(

@@ -76,6 +76,7 @@ class Trainings:
         self._active_limit = active_limit
         self._clock = clock
         self.deletion_guards: list[DeletionGuard] = []
+        self.tensorboard_address: Callable[[str], str] | None = None
 
     async def create(self, caller: Caller, request: TrainingCreate) -> TrainingOut:
         """A new training. Everything that can be known to be wrong is told now, all at once, and nothing is stored then."""
@@ -185,6 +186,17 @@ class Trainings:
             return await delete_each(
                 session, caller.project.id, KIND, caller.idempotency_key, training_ids, self._deleter(caller)
             )
+
+    async def whereabouts(self, training_id: str) -> tuple[str, str, str | None] | None:
+        """Project, name and experiment of a training, whatever its project."""
+        async with self._database.read() as session:
+            row = await repository.by_key(session, training_id)
+        return None if row is None or row.desired == "delete" else (row.project_id, row.name, row.experiment_id)
+
+    async def names_in(self, experiment_id: str) -> dict[str, str]:
+        """The names of an experiment's trainings, by their ids."""
+        async with self._database.read() as session:
+            return await repository.names_in(session, experiment_id, _MAX_COMPARED)
 
     async def hold(self, session: AsyncSession, caller: Caller, training_id: str) -> None:
         """Keep a training from being deleted until the caller's transaction ends. Raises `NotFound`."""
@@ -340,7 +352,11 @@ class Trainings:
         known = tuple(image for image in self._images.list() if image.id in used)
         images = {image.image_id: image for image in await self._images.show(known)}
         now = self._clock()
-        return [training_out(row, app_key, experiments, images, self._flavors, now) for row in rows]
+        address = self.tensorboard_address
+        return [
+            training_out(row, app_key, experiments, images, self._flavors, now, address and address(row.id))
+            for row in rows
+        ]
 
 
 async def _index(session: AsyncSession, row: TrainingRow) -> None:

@@ -64,6 +64,7 @@ def training_out(
     images: Mapping[str, ImageOut],
     flavors: Flavors,
     now: datetime,
+    tensorboard_address: str | None = None,
 ) -> TrainingOut:
     """The wire form."""
     spec = TrainingSpec.model_validate(row.spec)
@@ -107,6 +108,7 @@ def training_out(
             "started_datetime": status.started_at,
             "finished_datetime": status.ended_at,
             "exit_code": status.exit_code,
+            "tensorboard_access_uri": tensorboard_address,
             "last_log_lines": list(status.last_lines),
             "provenance": None if status.provenance is None else _provenance_out(status.provenance),
         }

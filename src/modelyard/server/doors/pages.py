@@ -56,7 +56,8 @@ def page_headers(form_action: str = "'none'") -> dict[str, str]:
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
+        # With "no-referrer" browsers send `Origin: null` with forms, which could not be told from another page's.
+        "Referrer-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
 

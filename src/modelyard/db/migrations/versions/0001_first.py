@@ -408,6 +408,32 @@ def upgrade() -> None:
         batch_op.create_index("ix_source_snapshots_listing", ["project_id", "listing_digest"], unique=False)
 
     op.create_table(
+        "tensorboards",
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("description", sa.String(length=512), nullable=True),
+        sa.Column("tags", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("spec", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("status", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("desired", sa.String(length=16), nullable=False),
+        sa.Column("state", sa.String(length=48), nullable=False),
+        sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("created_by", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("owner_id"),
+    )
+    with op.batch_alter_table("tensorboards", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_tensorboards_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_tensorboards_state"), ["state"], unique=False)
+
+    op.create_table(
         "trainings",
         sa.Column("project_id", sa.String(length=36), nullable=False),
         sa.Column("state", sa.String(length=48), nullable=False),
@@ -896,6 +922,11 @@ def downgrade() -> None:
         )
 
     op.drop_table("trainings")
+    with op.batch_alter_table("tensorboards", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_tensorboards_state"))
+        batch_op.drop_index(batch_op.f("ix_tensorboards_project_id"))
+
+    op.drop_table("tensorboards")
     with op.batch_alter_table("source_snapshots", schema=None) as batch_op:
         batch_op.drop_index("ix_source_snapshots_listing")
         batch_op.drop_index("ix_source_snapshots_digest")

@@ -1,0 +1,1 @@
+"""TensorBoards: views of what trainings write, started when somebody looks."""

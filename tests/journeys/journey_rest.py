@@ -30,12 +30,13 @@ class Operation:
     @property
     def id_name(self) -> str | None:
         """The path's parameter beside the app key."""
-        names = [name for name in re.findall(r"{(\w+)}", self.path) if name != "appkey"]
+        names = [name for name in re.findall(r"{(\w+)}", self.path) if name.endswith("_id")]
         return names[0] if names else None
 
     def filled(self, app_key: str, id: str = UNKNOWN_ID) -> str:
         """The path with the parameters in it."""
-        return re.sub(r"{\w+}", id, self.path.replace("{appkey}", app_key))
+        path = re.sub(r"{\w+_id}", id, self.path.replace("{appkey}", app_key))
+        return re.sub(r"{\w+}", "x", path)
 
 
 class Rest:

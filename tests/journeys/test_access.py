@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -168,9 +169,15 @@ def test_what_is_not_there_is_404_in_the_envelope(
         for id in (UNKNOWN_ID, "1", "a%00b", "%F0%9F%90%8D", "x" * 2000, "%27%20OR%201%3D1", "-1"):
             body = {} if each.method in ("POST", "PUT") else None
             answer = rest.send(each.method, each.filled(key, id), headers=platform.headers, json=body)
-            refused(answer, *((404,) if id == UNKNOWN_ID else (400, 404)))
+            # An empty body may lack fields: that is told first.
+            is_incomplete = body is not None and answer.status_code == 400 and "must be given" in answer.text
+            refused(answer, *((404,) if id == UNKNOWN_ID and not is_incomplete else (400, 404)))
     for path in (f"/v1.0/appkeys/{key}/nothing", "/nothing", "/v1.0", f"/v2.0/appkeys/{key}/trainings"):
         refused(rest.send("GET", path, headers=platform.headers), 404)
+
+
+def has_form(target: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), target) is not None
 
 
 def test_wrong_methods_are_405_in_the_envelope(
@@ -179,9 +186,11 @@ def test_wrong_methods_are_405_in_the_envelope(
     by_path: dict[str, set[str]] = {}
     for each in operations:
         by_path.setdefault(each.path, set()).add(each.method)
-    for path, methods in by_path.items():
+    for path in by_path:
+        target = Operation("GET", path).filled(platform.credentials["appKey"])
+        # `…/bulk-delete` has the form of `…/{id}` too.
+        methods = set[str]().union(*(known for other, known in by_path.items() if has_form(target, other)))
         for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - methods:
-            target = Operation(method, path).filled(platform.credentials["appKey"])
             answer = rest.send(method, target, headers=platform.headers)
             refused(answer, 405)
             assert set(answer.headers["allow"].replace(" ", "").split(",")) <= {*methods, "HEAD"}

@@ -56,7 +56,7 @@ def good(platform: RunningPlatform, rest: Rest, tmp_path_factory: pytest.TempPat
     [
         ({"imageId": "no-such-image"}, "imageId", "no-such-image"),
         ({"flavorId": "no-such-flavor"}, "flavorId", "no-such-flavor"),
-        ({"experimentId": "no-such-experiment"}, "experimentId", "not found"),
+        ({"experimentId": "no-such-experiment", "experimentName": None}, "experimentId", "not found"),
         ({"entryPoint": "missing.py"}, "entryPoint|sourceDirUri", "missing.py"),
         ({"entryPoint": "../train.py"}, "entryPoint", ""),
         ({"entryPoint": "/etc/passwd"}, "entryPoint", ""),

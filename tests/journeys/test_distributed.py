@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -204,4 +205,5 @@ def _place(output: str) -> dict[str, str | None]:
 
 
 def _places(output: str) -> list[dict[str, str | None]]:
-    return [json.loads(line.removeprefix("place ")) for line in output.splitlines() if line.startswith("place ")]
+    # Libraries that write beside may have begun the line.
+    return [json.loads(found) for found in re.findall(r"place ({[^}]*})", output)]

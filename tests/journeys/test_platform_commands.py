@@ -47,6 +47,7 @@ CREDENTIALS = [
     "caFile",
     "adminUser",
     "adminPassword",
+    "caBundle",
 ]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 SMALL_DISK_BYTES = 96 * 2**20

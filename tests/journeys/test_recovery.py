@@ -19,6 +19,7 @@ from journey_scripts import SMALL_FLAVOR, finish, output_of, start_script, uploa
 
 from modelyard.resources.endpoints.schemas import EndpointOut
 from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.runner.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow
 
@@ -206,7 +207,8 @@ def test_a_killed_model_server_is_started_again(platform: RunningPlatform, serve
 def test_a_training_whose_supervisor_is_killed_is_started_again(platform: RunningPlatform, tmp_path: Path) -> None:
     training = start_resumable(platform, tmp_path, "supervisor", wait_seconds=600)
     [first] = platform.instances(training.id)
-    eventually(lambda: platform.client.storage.list("supervisor/checkpoints"), "a checkpoint is in the store")
+    places = platform.client.storage
+    eventually(lambda: MANIFEST in str(places.list("supervisor/checkpoints")), "a checkpoint is in the store", 60)
     os.kill(platform.supervisor_pid(first), signal.SIGKILL)
     finish(platform, training)
     assert platform.instances(training.id) == [f"{training.id}.0.1"]
@@ -249,6 +251,8 @@ def test_down_in_the_midst_of_a_training_and_up_again(
     client.endpoints.create("downed", models={"downed": "/inference"}, flavor=SMALL_FLAVOR)
     url = inference_url(client.endpoints.wait("downed", timeout_seconds=SERVE_SECONDS))
     training = start_resumable(platform, tmp_path, "down", wait_seconds=600)
+    # A file of the last second before an end by force may be half a checkpoint, and is not taken.
+    eventually(lambda: MANIFEST in str(client.storage.list("down/checkpoints")), "the checkpoint is complete", 60)
     done = platform.down()
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(platform.seen) >= 6, platform.seen  # keeper, server, Envoy, two supervisors and what they watch

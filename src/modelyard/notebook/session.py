@@ -29,7 +29,7 @@ _FIGURES_SECONDS = 15.0
 _ANSWER_PAUSE_SECONDS = 0.05
 _WARNING_SECONDS = 300.0
 _ROUND_SECONDS = 30
-_ROUND_BYTES = 1 << 20
+_ROUND_BYTES = 2**20
 
 
 def main(argv: list[str]) -> int:

@@ -48,7 +48,7 @@ def show_credentials(home: Home, settings: Settings) -> dict[str, Any]:
         "objectStorePassword": known["store_password"],
         # Your own certificate is trusted by whatever trusts its issuer; there is nothing to add then.
         "caFile": str(home.certificates / "ca.crt") if settings.gateway.certificate is None else None,
-        "caBundle": str(home.certificates / "public/bundle.pem") if settings.gateway.certificate is None else None,
         "adminUser": ADMIN,
         "adminPassword": known["admin_password"],
+        "caBundle": str(home.certificates / "public/bundle.pem") if settings.gateway.certificate is None else None,
     }

@@ -11,8 +11,8 @@ from modelyard.kit.ids import new_id
 from modelyard.resources.trainings.lifecycle import TrainingState
 from modelyard.resources.trainings.table import TermRow, TrainingRow
 
-LIFE = {"trainingId", "id", "createdDatetime", "updatedDatetime"}
-"""What differs between a training and its copy."""
+LIFE = {"trainingId", "id", "createdDatetime", "updatedDatetime", "tensorboardAccessUri"}
+"""What differs between a training and its copy (the address of its TensorBoard holds its id)."""
 
 
 async def rich_training(api: ApiPlatform) -> dict[str, Any]:

@@ -60,6 +60,30 @@ def test_a_training_from_creation_to_deletion(run: Run) -> None:
     assert run("training", "get", "first").exit_code == 3
 
 
+def test_creating_again_with_the_same_key_gives_the_same_thing(run: Run) -> None:
+    key = ("--idempotency-key", "night-7", "--output=json")
+    first = json.loads(good(create_training(run, "t", *key)).stdout)
+    assert json.loads(good(create_training(run, "t", *key)).stdout)["trainingId"] == first["trainingId"]
+    other = create_training(run, "u", *key)
+    assert other.exit_code == 1
+    assert "'night-7' was used for another request" in other.stderr
+
+
+def test_models_are_served_as_asked_for(run: Run) -> None:
+    good(create_training(run, "t", "--wait"))
+    good(run("model", "create", "iris", "--training", "t"))
+    create = ("endpoint", "create", "e", "--model", "iris=/inference", "--flavor", "m2.c2m4", "--output=json")
+    wrong = run(*create, "--serving-option", "batch=32")
+    assert wrong.exit_code == 2
+    assert "max_batch_size" in wrong.stderr
+    too_many = run(*create, "--serving-option", "max_batch_size=0")
+    assert too_many.exit_code == 2
+    assert "max_batch_size" in too_many.stderr or "maxBatchSize" in too_many.stderr
+    made = json.loads(good(run(*create, "--serving-option", "max_batch_size=32")).stdout)
+    [served] = made["endpointStageList"][0]["endpointModelList"]
+    assert served["servingOptions"]["maxBatchSize"] == 32
+
+
 def test_models_endpoints_and_stages(run: Run, tmp_path: Path) -> None:
     good(run("experiment", "create", "e", "--tag", "team=a", "--wait"))
     good(create_training(run, "t", "--experiment", "e", "--wait"))

@@ -37,7 +37,7 @@ from modelyard.resources.experiments.schemas import ExperimentCreate, Experiment
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.images.schemas import ImageOut
 from modelyard.resources.logs.schemas import EventOut
-from modelyard.resources.models.schemas import ModelCreate, ModelOut, ServingOptions
+from modelyard.resources.models.schemas import ModelCreate, ModelOut, ModelTraining, ServingOptions
 from modelyard.resources.storages.schemas import NasVolumeCreate, NasVolumeOut
 from modelyard.resources.trainings.schemas import StorageOut, TrainingCreate, TrainingOut
 from modelyard.sdk.api import Patience
@@ -78,7 +78,7 @@ class SmallPlatform:
         self.refusals: list[int] = []
         self.calls: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
-        self.made: dict[str, Response] = {}
+        self.made: dict[str, tuple[bytes, Response]] = {}
         self.objects: dict[str, dict[str, bytes]] = {}
         self.manifests: dict[str, list[dict[str, Any]]] = {}
         self.corrupt: set[str] = set()
@@ -108,11 +108,15 @@ class SmallPlatform:
         if request.headers.get("x-nhn-authorization") != f"Bearer {TOKEN}":
             raise Refused(401, "the access token is not valid")
         key = request.headers.get("idempotency-key")
+        body = await request.body()
         if key in self.made:
-            return self.made[key]
-        answer = self._api(request, path.split("/"), json.loads(await request.body() or b"{}"))
+            asked, answer = self.made[key]
+            if asked != path.encode() + body:
+                raise Refused(409, f"the Idempotency-Key '{key}' was used for another request")
+            return answer
+        answer = self._api(request, path.split("/"), json.loads(body or b"{}"))
         if key is not None:
-            self.made[key] = answer
+            self.made[key] = (path.encode() + body, answer)
         return answer
 
     def _api(self, request: Request, parts: list[str], body: dict[str, Any]) -> Response:
@@ -184,7 +188,7 @@ class SmallPlatform:
         shapes = {
             "experiments": (ExperimentCreate, experiment_out),
             "trainings": (TrainingCreate, self._training_out),
-            "models": (ModelCreate, model_out),
+            "models": (ModelCreate, self._model_out),
             "endpoints": (EndpointCreate, self._endpoint_out),
             "endpoint-stages": (EndpointStageCreate, self._stage_out),
             "nas-volumes": (NasVolumeCreate, volume_out),
@@ -237,6 +241,19 @@ class SmallPlatform:
             data_storage_list=[StorageOut(storage_size=10)],
             use_log=body.use_log,
             use_torchrun=body.use_torchrun,
+        )
+
+    def _model_out(self, body: ModelCreate) -> ModelOut:
+        id = new_id()
+        trained = self.items["trainings"].get(body.training_id or "")
+        return ModelOut(
+            **common(id, body.model_name, body.description),
+            model_id=id,
+            model_name=body.model_name,
+            model_status_code="ACTIVE",
+            model_format_code=body.model_format_code or "TENSORFLOW",
+            model_upload_uri=body.model_upload_uri or "obs://127.0.0.1/v1/AUTH_tenant/out",
+            training=None if trained is None else ModelTraining.model_validate(trained),
         )
 
     def _endpoint_out(self, body: EndpointCreate) -> EndpointOut:
@@ -480,18 +497,6 @@ def experiment_out(body: ExperimentCreate) -> ExperimentOut:
         experiment_id=id,
         experiment_name=body.experiment_name,
         experiment_status_code="ACTIVE",
-    )
-
-
-def model_out(body: ModelCreate) -> ModelOut:
-    id = new_id()
-    return ModelOut(
-        **common(id, body.model_name, body.description),
-        model_id=id,
-        model_name=body.model_name,
-        model_status_code="ACTIVE",
-        model_format_code=body.model_format_code or "TENSORFLOW",
-        model_upload_uri=body.model_upload_uri or "obs://127.0.0.1/v1/AUTH_tenant/out",
     )
 
 

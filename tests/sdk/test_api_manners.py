@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -10,6 +11,8 @@ import httpx
 import pytest
 from small_platform import APP_KEY, IMAGE_NAME, QUICK, TOKEN, SmallPlatform
 
+from modelyard.sdk import facade
+from modelyard.sdk.blocking import Blocking
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import Connection, Credentials
 from modelyard.sdk.errors import (
@@ -84,6 +87,37 @@ def test_a_create_whose_answer_got_lost_is_not_done_twice(connection: Connection
     posts = [headers for (method, _), headers in zip(platform.calls, platform.headers, strict=True) if method == "POST"]
     assert len(posts) == 2
     assert posts[0]["idempotency-key"] == posts[1]["idempotency-key"]
+
+
+def test_a_create_with_a_key_of_the_callers_own_makes_one_thing(client: Client, platform: SmallPlatform) -> None:
+    first = client.experiments.create("kept", idempotency_key="order-7")
+    assert client.experiments.create("kept", idempotency_key="order-7").id == first.id
+    assert len(client.experiments.list()) == 1
+    with pytest.raises(Conflict, match="'order-7' was used for another request"):
+        client.experiments.create("other", idempotency_key="order-7")
+    assert {headers.get("idempotency-key") for headers in platform.headers} == {"order-7", None}
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "käse", "two\nlines", " padded"])
+def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_sent(
+    client: Client, platform: SmallPlatform, key: str
+) -> None:
+    with pytest.raises(BadRequest, match="printable ASCII") as refused:
+        client.experiments.create("e", idempotency_key=key)
+    assert refused.value.faults[0].field == "idempotency_key"
+    assert not platform.calls
+
+
+def test_every_create_takes_a_key() -> None:
+    groups = [group for _, group in inspect.getmembers(facade, inspect.isclass) if issubclass(group, Blocking)]
+    creates = [
+        method
+        for group in groups
+        for name in ("create", "copy", "submit")
+        if (method := getattr(group, name, None)) is not None
+    ]
+    assert len(creates) >= 9
+    assert [each for each in creates if "idempotency_key" not in inspect.signature(each).parameters] == []
 
 
 def test_a_prediction_is_not_repeated_once_it_was_sent(connection: Connection, platform: SmallPlatform) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from modelyard.sdk.apply.manifest import read_manifest
 from modelyard.sdk.errors import ManifestInvalid
+from modelyard.sdk.groups.endpoints import Served, served_models
 
 
 def faults_of(text: str) -> dict[str, str]:
@@ -77,3 +78,21 @@ def test_what_should_be_absent_needs_no_more_than_its_name() -> None:
     assert item.is_absent
     assert item.key == "e/s"
     assert faults_of("stages: [{name: s, absent: true}]") == {"stages[0].endpoint": "must be given"}
+
+
+def test_models_are_served_as_the_file_says_and_a_key_is_no_field() -> None:
+    [item] = read_manifest(
+        "endpoints: [{name: e, flavor: f, models: {plain: /a, quick: {path: /b, max_batch_size: 32}, free: }}]"
+    )
+    assert served_models(item.fields["models"]) == {
+        "plain": Served(path="/a"),
+        "quick": Served(path="/b", max_batch_size=32),
+        "free": Served(),
+    }
+    faults = faults_of("""
+        endpoints:
+          - {name: e, flavor: f, models: {m: {batch: 4}, n: /x}}
+          - {name: g, flavor: f, models: m, idempotency_key: k}
+    """)
+    assert faults["endpoints[0].models.m.batch"] == "is not known"
+    assert "is not known" in faults["endpoints[1].idempotency_key"]

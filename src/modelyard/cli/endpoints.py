@@ -17,6 +17,7 @@ from modelyard.cli.trainings import EVENT_COLUMNS
 
 if TYPE_CHECKING:
     from modelyard.resources.endpoints.schemas import EndpointOut
+    from modelyard.sdk.groups.endpoints import Served
 
 app = typer.Typer(help="Endpoints: models behind a URL.", no_args_is_help=True)
 
@@ -49,6 +50,15 @@ Models = Annotated[
         autocompletion=names_of("models"),
     ),
 ]
+ServingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--serving-option",
+        metavar="KEY=VALUE",
+        help="How the models of the stage answer: max_batch_size, max_batch_delay_milliseconds, queue_size, deadline_seconds, "
+        "log_sample_rate, log_max_bytes; may be repeated.",
+    ),
+]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, max=10, help="How many model servers share the requests.")]
 Log = Annotated[bool, typer.Option("--log", help="Keep requests and answers searchable in the log service.")]
 
@@ -60,9 +70,11 @@ def create(
     model: Models,
     flavor: options.Flavor,
     nodes: Nodes = 1,
+    serving_option: ServingOption = None,
     log: Log = False,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -70,12 +82,13 @@ def create(
     session = session_of(context)
     made = session.client.endpoints.create(
         name,
-        models=models_of(model),
+        models=models_of(model, serving_option),
         flavor=flavor,
         node_count=nodes,
         use_log=log,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 
@@ -216,14 +229,26 @@ def _weights_of(values: list[str]) -> dict[str, int]:
     return found
 
 
-def models_of(values: list[str]) -> dict[str, str | None]:
-    """Read `--model MODEL[=PATH]` options."""
-    found: dict[str, str | None] = {}
+def models_of(values: list[str], serving_options: list[str] | None) -> dict[str, Served]:
+    """Read `--model MODEL[=PATH]` and `--serving-option KEY=VALUE` options."""
+    from modelyard.resources.models.schemas import ServingOptions
+    from modelyard.sdk.api import checked
+    from modelyard.sdk.groups.endpoints import Served
+
+    given = pairs(serving_options, "--serving-option") or {}
+    known = list(ServingOptions.model_fields)
+    for key in given:
+        if key not in known:
+            raise typer.BadParameter(
+                f"there is no '{key}'; there are {', '.join(known)}", param_hint="--serving-option"
+            )
+    shared = checked(Served, given)
+    found: dict[str, Served] = {}
     for value in values:
         name, sign, path = value.partition("=")
         if not name or name in found:
             raise typer.BadParameter(f"'{value}' names no model, or one that was named before", param_hint="--model")
-        found[name] = path if sign else None
+        found[name] = shared.model_copy(update={"path": path}) if sign else shared
     return found
 
 

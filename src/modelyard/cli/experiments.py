@@ -34,12 +34,14 @@ def create(
     name: options.Name,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
     """Create an experiment."""
     session = session_of(context)
-    made = session.client.experiments.create(name, description=description, tags=pairs(tag, "--tag"))
+    tags = pairs(tag, "--tag")
+    made = session.client.experiments.create(name, description=description, tags=tags, idempotency_key=idempotency_key)
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 
 

@@ -46,6 +46,7 @@ def create(
     ] = None,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -63,6 +64,7 @@ def create(
         keeps_copy=copy,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 

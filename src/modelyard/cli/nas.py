@@ -18,10 +18,16 @@ COLUMNS = (
 
 
 @app.command()
-def create(context: typer.Context, name: options.Name, description: options.Description = None) -> None:
+def create(
+    context: typer.Context,
+    name: options.Name,
+    description: options.Description = None,
+    idempotency_key: options.IdempotencyKey = None,
+) -> None:
     """Create a volume."""
     session = session_of(context)
-    session.show_one(session.client.nas_volumes.create(name, description=description))
+    made = session.client.nas_volumes.create(name, description=description, idempotency_key=idempotency_key)
+    session.show_one(made)
 
 
 @app.command("list")

@@ -53,6 +53,7 @@ def create(
     idle_stop: IdleStop = None,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -68,6 +69,7 @@ def create(
         idle_stop_minutes=idle_stop or None,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 

@@ -50,6 +50,14 @@ Name = Annotated[str, typer.Argument(help="Its name, up to 50 characters.")]
 NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
 Description = Annotated[str | None, typer.Option("--description", help="A description, up to 255 characters.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="A tag; may be repeated, up to 10.")]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="A name for this request: sent again with it, the same resource comes back instead of a second one.",
+    ),
+]
 Page = Annotated[int, typer.Option("--page", min=1, help="Which page, with --limit.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="At most so many; all without it.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready or has failed.")]

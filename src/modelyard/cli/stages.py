@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli import options
-from modelyard.cli.endpoints import Log, Models, Nodes, models_of
+from modelyard.cli.endpoints import Log, Models, Nodes, ServingOption, models_of
 from modelyard.cli.options import names_of, pairs
 from modelyard.cli.session import Session, say, session_of
 from modelyard.cli.trainings import EVENT_COLUMNS
@@ -46,9 +46,11 @@ def create(
     model: Models,
     flavor: options.Flavor,
     nodes: Nodes = 1,
+    serving_option: ServingOption = None,
     log: Log = False,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -57,12 +59,13 @@ def create(
     made = session.client.stages.create(
         name,
         endpoint=endpoint,
-        models=models_of(model),
+        models=models_of(model, serving_option),
         flavor=flavor,
         node_count=nodes,
         use_log=log,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 

@@ -97,6 +97,7 @@ def create(
     ] = 0,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -125,6 +126,7 @@ def create(
         max_restart_count=max_restarts,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, name, timeout) if wait else made)
 
@@ -225,6 +227,7 @@ def copy(
     ] = False,
     description: options.Description = None,
     tag: options.Tags = None,
+    idempotency_key: options.IdempotencyKey = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
@@ -241,6 +244,7 @@ def copy(
         same_source=same_source,
         description=description,
         tags=pairs(tag, "--tag"),
+        idempotency_key=idempotency_key,
     )
     session.show_one(_waited(session, made.id, made.name, timeout) if wait else made)
 

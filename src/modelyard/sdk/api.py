@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from modelyard import __version__
 from modelyard.kit.backoff import Backoff
 from modelyard.kit.errors import Blocker, Fault
+from modelyard.kit.ids import MAX_IDEMPOTENCY_KEY_CHARACTERS
 from modelyard.sdk.connection import Connection
 from modelyard.sdk.door import Answer, Broken, Call, Door, NotSent
 from modelyard.sdk.errors import ApiError, BadRequest, ConnectionFailed, UnexpectedAnswer, api_error
@@ -62,10 +63,12 @@ class Api:
         *,
         params: Params | None = None,
         body: Wire | None = None,
+        idempotency_key: str | None = None,
         timeout_seconds: float = 30.0,
     ) -> W:
         """Call `path` (below the app key) and read the answer as `shape`.
 
+        `idempotency_key` names a request that creates; without one, each call of this method is a request of its own.
         Raises `ApiError` and its kin, `ConnectionFailed`, `UnexpectedAnswer`.
         """
         headers = {
@@ -78,7 +81,7 @@ class Api:
             content = body.model_dump_json(by_alias=True, exclude_unset=True).encode()
             headers["Content-Type"] = "application/json"
         if method == "POST":
-            headers["Idempotency-Key"] = str(uuid.uuid4())
+            headers["Idempotency-Key"] = str(uuid.uuid4()) if idempotency_key is None else _sendable(idempotency_key)
         call = Call(method, self._base + path, _flat(params), headers, content, timeout_seconds=timeout_seconds)
         answer = await self.send(call)
         if not 200 <= answer.status < 300:
@@ -170,6 +173,19 @@ def _flat(params: Params | None) -> dict[str, Sequence[str]]:
             continue
         flat[name] = [str(value)] if isinstance(value, str | int) else list(value)
     return flat
+
+
+def _sendable(key: str) -> str:
+    if (
+        not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS
+        or not key.isascii()
+        or not key.isprintable()
+        or key != key.strip()
+    ):
+        limit = MAX_IDEMPOTENCY_KEY_CHARACTERS
+        fault = Fault("idempotency_key", f"must have 1 to {limit} printable ASCII characters, and no space at its ends")
+        raise BadRequest(400, _INVALID, f"{fault.field}: {fault.message}", faults=[fault])
+    return key
 
 
 def _retry_after(answer: Answer) -> float:

@@ -44,8 +44,8 @@ from modelyard.sdk.groups.trainings import AsyncTrainings
 from modelyard.sdk.places import Places
 
 
-class _Groups:
-    """All groups over one door."""
+class AsyncGroups:
+    """All groups of coroutines over one door, whichever it is."""
 
     def __init__(self, connection: Connection, door: Door, patience: Patience | None) -> None:
         api = Api(connection, door, patience)
@@ -64,7 +64,7 @@ class _Groups:
         self.logs = AsyncLogs(api)
 
 
-class AsyncClient(_Groups):
+class AsyncClient(AsyncGroups):
     """The platform's API for asyncio programs. Use it in `async with`, or call `close`."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Client:
     ) -> None:
         self.connection = connection
         self._door = BlockingDoor(connection.ca_file, transport)
-        groups = _Groups(connection, self._door, patience)
+        self._groups = groups = AsyncGroups(connection, self._door, patience)
         self.flavors = Flavors(groups.flavors)
         self.images = Images(groups.images)
         self.experiments = Experiments(groups.experiments)
@@ -126,6 +126,11 @@ class Client:
     def from_environment(cls, *, home: Path | str | None = None, patience: Patience | None = None) -> Client:
         """A client for the platform that the environment, or the home of a platform on this machine, names. Raises `NotConfigured`."""
         return cls(Connection.find(home=home), patience=patience)
+
+    @staticmethod
+    def groups_of(client: Client) -> AsyncGroups:
+        """The coroutines behind a client's plain methods, for what is written once over both."""
+        return client._groups
 
     def close(self) -> None:
         """Close all connections."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast, get_type_hints
@@ -88,6 +88,10 @@ class Item:
         return [value] if isinstance(value, str) else list(cast(Mapping[str, Any], value))
 
 
+# A request's own name: applying a file again asks for what is there, which does as well.
+_NOT_IN_FILES = frozenset({"self", "idempotency_key"})
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as of version 1.2: `on`, `off`, `yes` and `no` are words, also as names of hyperparameters."""
 
@@ -158,11 +162,10 @@ def _item_of(kind: Kind, entry: Any, where: str, faults: list[Fault]) -> Item | 
     try:
         checked = shape.model_validate(fields)
     except ValidationError as error:
-        for fault in error.errors():
-            field_name = ".".join(str(part) for part in fault["loc"][:2] if part != "[key]")
-            faults.append(Fault(f"{where}.{field_name}", _sentence(fault["type"], fault["msg"], field_name, shape)))
+        faults += [Fault(f"{where}.{path}", sentence) for path, sentence in _wrong(error, fields, shape)]
         return None
-    written = {name: value for name, value in checked.model_dump(exclude_unset=True).items() if value is not None}
+    given = ((name, getattr(checked, name)) for name in checked.model_fields_set)
+    written = {name: value for name, value in given if value is not None}
     name = str(written.pop("name"))
     return Item(kind, name, written, is_absent, where)
 
@@ -173,7 +176,7 @@ def _shape_of(kind: Kind, *, is_partial: bool) -> type[BaseModel]:
     hints = get_type_hints(kind.create)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(kind.create).parameters.items():
-        if name == "self":
+        if name in _NOT_IN_FILES:
             continue
         is_needed = parameter.default is inspect.Parameter.empty
         if is_needed and is_partial and name not in {"name", "container", "endpoint"}:
@@ -186,13 +189,31 @@ def _shape_of(kind: Kind, *, is_partial: bool) -> type[BaseModel]:
     return create_model(f"{kind.word} in a file", __config__=config, **fields)
 
 
-def _sentence(type: str, message: str, field_name: str, shape: type[BaseModel]) -> str:
+def _wrong(error: ValidationError, fields: Mapping[str, Any], shape: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """What is wrong, by its place in the entry. Of a value that fits none of several forms, the form that it comes closest to is told."""
+    found = {_walked(fault["loc"], fields): fault for fault in reversed(error.errors())}
+    for path, fault in reversed(found.items()):
+        if any(len(other) > len(path) and other[: len(path)] == path for other in found):
+            continue
+        known = shape.model_fields if len(path) == 1 else ()
+        yield ".".join(path), _sentence(fault["type"], fault["msg"], path[-1], known)
+
+
+def _walked(location: Sequence[int | str], fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The part of a location that stands in the file: pydantic names the forms that it tried as well."""
+    path, value = (str(location[0]),), fields.get(str(location[0]))
+    for part in location[1:]:
+        if isinstance(value, dict) and part in value:
+            path, value = (*path, str(part)), cast(dict[Any, Any], value)[part]
+    return path
+
+
+def _sentence(type: str, message: str, field_name: str, known: Collection[str]) -> str:
     if type == "missing":
         return "must be given"
     if type == "extra_forbidden":
-        return (
-            f"is not known{_near(field_name, shape.model_fields)}; there are {', '.join(shape.model_fields)}, {ABSENT}"
-        )
+        there_are = f"{_near(field_name, known)}; there are {', '.join(known)}, {ABSENT}" if known else ""
+        return f"is not known{there_are}"
     return message.removeprefix("Value error, ")
 
 

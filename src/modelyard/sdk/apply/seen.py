@@ -6,22 +6,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modelyard.resources.endpoints.schemas import EndpointOut, EndpointStageOut
+from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.trainings.schemas import TrainingOut
 from modelyard.sdk.apply.manifest import Item
-from modelyard.sdk.client import Client
+from modelyard.sdk.client import AsyncGroups
 from modelyard.sdk.errors import UnknownName
+from modelyard.sdk.groups.endpoints import Served, served_models
 
 _PATHS = frozenset({"source", "model_upload", "checkpoint_upload", "checkpoint_input", "artifact"})
 _BY_NAME_OR_ID = frozenset({"image", "flavor", "experiment", "training", "endpoint"})
 
 
-def find(client: Client, item: Item) -> Any | None:
+async def find(client: AsyncGroups, item: Item) -> Any | None:
     """The resource that the item names; None where there is none. Raises `AmbiguousName`."""
     if item.kind.section == "containers":
-        return client.storage.grants(item.name)
+        return await client.storage.grants(item.name)
     group = getattr(client, item.kind.section)
     try:
-        return group.find(item.key)
+        return await group.find(item.key)
     except UnknownName:
         return None
 
@@ -34,20 +36,21 @@ def as_file(resource: Any, section: str) -> Mapping[str, Any]:
     return {**shared, **_OWN[section](resource)}
 
 
-def same(client: Client, name: str, wanted: Any, seen: Any) -> bool:
+async def same(client: AsyncGroups, name: str, wanted: Any, seen: Any) -> bool:
     """Whether a field of the file says what the platform has. What can be written in several ways is compared by what it means."""
     if name in _PATHS:
-        return client.storage.uri(wanted) == seen
+        return await client.storage.uri(wanted) == seen
     if name == "datasets":
-        return {key: client.storage.uri(place) for key, place in wanted.items()} == seen
+        return {key: await client.storage.uri(place) for key, place in wanted.items()} == seen
     if name == "hyperparameters":
         return {key: _text(value) for key, value in wanted.items()} == seen
     if name in _BY_NAME_OR_ID:
         return seen is not None and wanted in seen
     if name == "models":
-        pairs = {wanted: None} if isinstance(wanted, str) else dict(wanted)
+        pairs = served_models(wanted)
         return len(pairs) == len(seen) and all(
-            any(key in keys and path in (None, at) for keys, at in seen) for key, path in pairs.items()
+            any(key in keys and _is_served(how, at, options) for keys, at, options in seen)
+            for key, how in pairs.items()
         )
     if name in {"read", "write"}:
         return sorted(wanted) == sorted(seen)
@@ -88,7 +91,11 @@ def _stage(stage: EndpointStageOut) -> dict[str, Any]:
         "flavor": _keys(stage.flavor),
         "node_count": stage.node_count,
         "models": [
-            ((each.model_id, each.model.name if each.model is not None else each.model_id), each.apigw_resource_uri)
+            (
+                (each.model_id, each.model.name if each.model is not None else each.model_id),
+                each.apigw_resource_uri,
+                each.serving_options,
+            )
             for each in stage.endpoint_model_list
         ],
     }
@@ -97,6 +104,12 @@ def _stage(stage: EndpointStageOut) -> dict[str, Any]:
 def _endpoint(endpoint: EndpointOut) -> dict[str, Any]:
     default = [stage for stage in endpoint.endpoint_stage_list if stage.is_default_stage]
     return _stage(default[0]) if default else {}
+
+
+def _is_served(wanted: Served, path: str | None, options: ServingOptions) -> bool:
+    """Whether a model is served as the file says; what it leaves out may be as it is."""
+    given = wanted.model_dump(exclude_unset=True, exclude={"path"})
+    return wanted.path in (None, path) and all(getattr(options, name) == value for name, value in given.items())
 
 
 def _nothing(_resource: Any) -> dict[str, Any]:

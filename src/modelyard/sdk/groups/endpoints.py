@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import ConfigDict
+
 from modelyard.resources.endpoints.schemas import (
     CallStatistics,
     CallStatisticsOne,
@@ -29,6 +31,7 @@ from modelyard.resources.endpoints.schemas import (
     TrafficEntry,
     TrafficHistory,
 )
+from modelyard.resources.models.schemas import ServingOptions
 from modelyard.sdk.api import Api, error_of
 from modelyard.sdk.door import Call
 from modelyard.sdk.errors import AmbiguousName, UnexpectedAnswer, UnknownName
@@ -57,8 +60,17 @@ STAGES = Kind(
     state=lambda stage: stage.endpoint_stage_status_code,
 )
 
-ModelsToServe = str | Mapping[str, str | None]
-"""A model (name or id), or several, each with the path that it answers on (`/inference`; None leaves the choice to the platform)."""
+
+class Served(ServingOptions):
+    """How a model is served: `path` is what it answers on (None leaves the choice to the platform); the rest see `ServingOptions`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None = None
+
+
+ModelsToServe = str | Mapping[str, str | Served | None]
+"""A model (name or id), or several, each with the path that it answers on, or with a `Served` that says more."""
 
 
 class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOut]):
@@ -81,6 +93,7 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
         use_log: bool = False,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> EndpointStageOut:
         """Add a stage to an endpoint; see `endpoints.create`."""
         fields = {
@@ -90,7 +103,7 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
             "tagList": tag_list(tags),
             **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
         }
-        return await self._create(EndpointStageCreate, fields)
+        return await self._create(EndpointStageCreate, fields, idempotency_key)
 
     async def list(self, *, endpoint: str | None = None) -> Sequence[EndpointStageOut]:
         """Stages, of one endpoint or of all."""
@@ -160,11 +173,12 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         use_log: bool = False,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> EndpointOut:
         """Create an endpoint with its default stage.
 
-        `models` is one model (name or id) or a mapping of models to the paths that they answer on, e.g. `{"iris": "/inference"}`;
-        `node_count` model servers of `flavor` share the requests.
+        `models` is one model (name or id) or a mapping of models to the paths that they answer on, e.g. `{"iris": "/inference"}`, or to a
+        `Served` with more, e.g. `{"iris": Served(max_batch_size=32)}`. `node_count` model servers of `flavor` share the requests.
         """
         fields = {
             "endpointName": name,
@@ -172,7 +186,7 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
             "tagList": tag_list(tags),
             **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
         }
-        return await self._create(EndpointCreate, fields)
+        return await self._create(EndpointCreate, fields, idempotency_key)
 
     async def list(
         self, *, name: str | Sequence[str] | None = None, page: int = 1, limit: int | None = None
@@ -301,17 +315,26 @@ async def serving_fields(
     models: AsyncModels, flavors: AsyncFlavors, wanted: ModelsToServe, flavor: str, node_count: int, use_log: bool
 ) -> dict[str, Any]:
     """The fields that endpoints and stages have in common, on the wire."""
-    pairs = {wanted: None} if isinstance(wanted, str) else wanted
     resources: list[dict[str, Any]] = []
-    for key, path in pairs.items():
+    for key, served in served_models(wanted).items():
         item: dict[str, Any] = {"modelId": await models.id_of(key)}
-        resources.append(item if path is None else {**item, "apigwResourceUri": path})
+        if served.path is not None:
+            item["apigwResourceUri"] = served.path
+        if options := served.model_dump(by_alias=True, exclude_unset=True, exclude={"path"}):
+            item["servingOptions"] = options
+        resources.append(item)
     return {
         "flavorId": await flavors.id_of(flavor),
         "nodeCount": node_count,
         "endpointModelResourceList": resources,
         "useLog": use_log,
     }
+
+
+def served_models(wanted: ModelsToServe) -> Mapping[str, Served]:
+    """Which models, and how."""
+    pairs: Mapping[str, str | Served | None] = {wanted: None} if isinstance(wanted, str) else wanted
+    return {key: how if isinstance(how, Served) else Served(path=how) for key, how in pairs.items()}
 
 
 def _chosen_stage(endpoint: EndpointOut, name: str | None) -> EndpointStageOut:

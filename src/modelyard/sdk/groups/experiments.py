@@ -36,11 +36,16 @@ class AsyncExperiments(Resources[ExperimentOne, ExperimentList, ExperimentOut]):
         super().__init__(api, EXPERIMENTS)
 
     async def create(
-        self, name: str, *, description: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> ExperimentOut:
         """Create an experiment."""
         fields = {"experimentName": name, "description": description, "tagList": tag_list(tags)}
-        return await self._create(ExperimentCreate, fields)
+        return await self._create(ExperimentCreate, fields, idempotency_key)
 
     async def list(
         self,

@@ -43,6 +43,7 @@ class AsyncModels(LongLived[ModelOne, ModelList, ModelOut]):
         keeps_copy: bool | None = None,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> ModelOut:
         """Create a model from a COMPLETE `training` (name or id), or from an `artifact` (`obs://…`, `nas://…` or `container/path`).
 
@@ -63,7 +64,7 @@ class AsyncModels(LongLived[ModelOne, ModelList, ModelOut]):
                 {"parameterName": key, "parameterValue": value} for key, value in (parameters or {}).items()
             ],
         }
-        return await self._create(ModelCreate, fields)
+        return await self._create(ModelCreate, fields, idempotency_key)
 
     async def find(self, name: str) -> ModelOut:
         """One model by its name: the newest version of it, or the one that `NAME:VERSION` or `NAME@ALIAS` says. Raises `UnknownName`."""

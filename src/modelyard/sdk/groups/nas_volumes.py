@@ -25,9 +25,11 @@ class AsyncNasVolumes(Resources[NasVolumeOne, NasVolumeList, NasVolumeOut]):
     def __init__(self, api: Api) -> None:
         super().__init__(api, NAS_VOLUMES)
 
-    async def create(self, name: str, *, description: str | None = None) -> NasVolumeOut:
+    async def create(
+        self, name: str, *, description: str | None = None, idempotency_key: str | None = None
+    ) -> NasVolumeOut:
         """Create a volume."""
-        return await self._create(NasVolumeCreate, {"nasVolumeName": name, "description": description})
+        return await self._create(NasVolumeCreate, {"nasVolumeName": name, "description": description}, idempotency_key)
 
     async def list(self) -> Sequence[NasVolumeOut]:
         """All volumes."""

@@ -53,6 +53,7 @@ class AsyncNotebooks(LongLived[NotebookOne, NotebookList, NotebookOut]):
         idle_stop_minutes: int | None = None,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> NotebookOut:
         """Create a notebook; it starts by itself.
 
@@ -72,7 +73,7 @@ class AsyncNotebooks(LongLived[NotebookOne, NotebookList, NotebookOut]):
             ],
             "idleStopMinutes": idle_stop_minutes,
         }
-        return await self._create(NotebookCreate, fields)
+        return await self._create(NotebookCreate, fields, idempotency_key)
 
     async def list(
         self,

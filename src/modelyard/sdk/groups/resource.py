@@ -183,8 +183,10 @@ class Resources(Generic[One, Many, Out]):
                 return
             page += 1
 
-    async def _create(self, shape: type[Wire], fields: Mapping[str, Any]) -> Out:
-        answer = await self._api.ask(self._kind.one, "POST", self._kind.path, body=checked(shape, fields))
+    async def _create(self, shape: type[Wire], fields: Mapping[str, Any], idempotency_key: str | None) -> Out:
+        answer = await self._api.ask(
+            self._kind.one, "POST", self._kind.path, body=checked(shape, fields), idempotency_key=idempotency_key
+        )
         return self._kind.item(answer)
 
     async def _change(self, key: str, shape: type[Wire], fields: Mapping[str, Any]) -> Out:

@@ -100,6 +100,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         max_restart_count: int = 0,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> TrainingOut:
         """Create a training; it starts by itself.
 
@@ -140,7 +141,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
             "nprocPerNode": nproc_per_node,
             "maxRestartCount": max_restart_count,
         }
-        return await self._create(TrainingCreate, fields)
+        return await self._create(TrainingCreate, fields, idempotency_key)
 
     async def list(
         self, *, page: int = 1, limit: int | None = None, **wanted: Unpack[TrainingFilters]
@@ -177,6 +178,7 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
         timeout_minutes: int | None = None,
         tags: Mapping[str, str] | None = None,
         same_source: bool = False,
+        idempotency_key: str | None = None,
     ) -> TrainingOut:
         """Create a training with the settings of another one, but for what is given. `hyperparameters` are added to its own or replace them.
 
@@ -200,11 +202,13 @@ class AsyncTrainings(LongLived[TrainingOne, TrainingList, TrainingOut]):
             "tagList": tag_list(tags),
         }
         fields = request.model_dump(by_alias=True, exclude_none=True)
-        return await self._create(TrainingCreate, fields | {k: v for k, v in changes.items() if v is not None})
+        return await self._create(
+            TrainingCreate, fields | {k: v for k, v in changes.items() if v is not None}, idempotency_key
+        )
 
-    async def submit(self, request: TrainingCreate) -> TrainingOut:
+    async def submit(self, request: TrainingCreate, *, idempotency_key: str | None = None) -> TrainingOut:
         """Create a training from a whole request."""
-        return await self._create(TrainingCreate, request.model_dump(by_alias=True, exclude_none=True))
+        return await self._create(TrainingCreate, request.model_dump(by_alias=True, exclude_none=True), idempotency_key)
 
     async def delete_many(self, keys: Sequence[str]) -> Sequence[DeletionOut]:
         """Delete several (100 at most) that have ended, and say of each what became of it: a refused one refuses no other."""

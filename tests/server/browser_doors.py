@@ -255,10 +255,8 @@ async def make_doors(
     project = await projects.ensure("iris", keys, member_id=ann.id)
     app = FastAPI()
     add_problem_handlers(app)
-    app.include_router(
-        create_router(visits, origins, project_access(projects), enter=ENTER), prefix="/v1.0/appkeys/{appkey}"
-    )
-    app.include_router(create_admin_router(sessions), prefix="/v1.0")
+    app.include_router(create_router(visits, origins, project_access(projects), enter=ENTER))
+    app.include_router(create_admin_router(sessions))
     app.include_router(create_pages(sessions, visits, origins))
     app.add_middleware(WorkloadHosts, origins=origins)
     for application, name in ((app, "server"), (Guard(visits, origins), "guard")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from modelyard import __version__
@@ -55,7 +55,6 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
     )
     add_problem_handlers(app)
     access = project_access(services.projects)
-    api = APIRouter(prefix="/v1.0/appkeys/{appkey}")
     for router in (
         flavor_router(services.flavors, access),
         image_router(services.images, access),
@@ -69,16 +68,15 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         model_router(services.models, access),
         endpoint_router(services.endpoints, services.traffic, services.statistics, access),
         absent_router(access),
+        tensorboard_router(services.tensorboards, access),
+        access_code_router(services.visits, backends.origins, access, enter=ENTER),
+        session_router(services.sessions),
+        sign_in_router(services.sessions, services.visits, backends.origins),
+        front_page_router(),
+        token_router(services.projects, services.sessions, access, object_store_base=settings.http_url),
+        log_sender_router(services.projects, services.logs, hears_app_keys=settings.logs.hears_app_keys),
     ):
-        api.include_router(router)
-    api.include_router(tensorboard_router(services.tensorboards, access))
-    api.include_router(access_code_router(services.visits, backends.origins, access, enter=ENTER))
-    app.include_router(api)
-    app.include_router(session_router(services.sessions), prefix="/v1.0")
-    app.include_router(sign_in_router(services.sessions, services.visits, backends.origins))
-    app.include_router(front_page_router())
-    app.include_router(token_router(services.projects, services.sessions, access, object_store_base=settings.http_url))
-    app.include_router(log_sender_router(services.projects, services.logs, hears_app_keys=settings.logs.hears_app_keys))
+        app.router.routes.extend(router.routes)  # not `include_router`: it would build each route once more
     door = ObjectDoor(
         backends.objects,
         ObjectAccess(services.projects),

@@ -28,15 +28,15 @@ from modelyard.resources.endpoints.statistics import Statistics
 from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute, listed, page_request, paging_of, whole
+from modelyard.web import listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
 def create_router(endpoints: Endpoints, traffic: Traffic, statistics: Statistics, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, dependencies=[Depends(access)])
+    router = project_router(access)
     _add_endpoints(router, endpoints, traffic, statistics, access)
     _add_stages(router, endpoints, traffic, access)
     _add_models(router, endpoints, access)

@@ -17,9 +17,9 @@ from modelyard.resources.experiments.schemas import (
     ExperimentOne,
 )
 from modelyard.resources.experiments.service import Experiments
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import QueryMoment, WireRoute, deletions_out, listed, paging_of, sorted_page_request
+from modelyard.web import QueryMoment, deletions_out, listed, paging_of, sorted_page_request
 from modelyard.wire import DeletionList, Empty, Line
 
 _page_request = sorted_page_request(*EXPERIMENT_SORTS)
@@ -27,7 +27,7 @@ _page_request = sorted_page_request(*EXPERIMENT_SORTS)
 
 def create_router(experiments: Experiments, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["experiments"], dependencies=[Depends(access)])
+    router = project_router(access, "experiments")
 
     @router.get("/experiments")
     async def list_experiments(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from modelyard.resources.flavors.schemas import FlavorList
 from modelyard.resources.flavors.service import Flavors, flavor_out
-from modelyard.resources.projects.access import Access
-from modelyard.web import WireRoute, whole
+from modelyard.resources.projects.access import Access, project_router
+from modelyard.web import whole
 
 
 def create_router(flavors: Flavors, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["flavors"], dependencies=[Depends(access)])
+    router = project_router(access, "flavors")
 
     @router.get("/flavors")
     async def list_flavors() -> FlavorList:

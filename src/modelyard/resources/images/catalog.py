@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -276,7 +277,7 @@ def _locked(path: Path, lock: str | None) -> tuple[str, ...] | None:
 def _checked_requirements(lines: tuple[str, ...]) -> tuple[str, ...]:
     for line in lines:
         try:
-            Requirement(line)
+            _name(line)
         except InvalidRequirement as error:
             raise ValueError(f"'{line}' is not a requirement ({' '.join(str(error).split())})") from None
     return lines
@@ -302,7 +303,9 @@ def _plain_python(python: str) -> str:
     return python if python[:1].isdigit() else python.replace(",", " ")
 
 
+@lru_cache(maxsize=4096)
 def _name(line: str) -> str:
+    """The package that a line asks for. Remembered: the lock files of a catalogue name the same few hundred lines thousands of times."""
     return canonicalize_name(Requirement(line).name)
 
 

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Depends, Request
 from modelyard.kit.errors import NotFound
 from modelyard.resources.images.schemas import ImageList, ImageOne
 from modelyard.resources.images.service import Images
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute, listed, whole
+from modelyard.web import listed, whole
 
 
 def create_router(images: Images, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["images"], dependencies=[Depends(access)])
+    router = project_router(access, "images")
 
     @router.get("/images")
     async def list_images(request: Request) -> ImageList:

@@ -9,14 +9,13 @@ from fastapi import APIRouter, Depends, Query
 
 from modelyard.resources.logs.schemas import LogSearchOut
 from modelyard.resources.logs.service import Logs
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute
 
 
 def create_router(logs: Logs, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["logs"], dependencies=[Depends(access)])
+    router = project_router(access, "logs")
 
     @router.get("/logs")
     async def search_logs(

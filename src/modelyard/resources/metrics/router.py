@@ -24,16 +24,16 @@ from modelyard.resources.metrics.schemas import (
     PointsOut,
 )
 from modelyard.resources.metrics.service import ComparisonRequest, History, HistoryRequest, Metrics, Runs
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute, page_request, paging_of
+from modelyard.web import page_request, paging_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def create_router(metrics: Metrics, runs: Runs, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["metrics"], dependencies=[Depends(access)])
+    router = project_router(access, "metrics")
 
     @router.get("/trainings/{training_id}/metrics")
     async def read_training_metrics(

@@ -13,15 +13,15 @@ from modelyard.resources.logs.schemas import EventList
 from modelyard.resources.models.repository import ModelFilter
 from modelyard.resources.models.schemas import ModelChange, ModelCreate, ModelList, ModelOne
 from modelyard.resources.models.service import Models
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute, listed, page_request, paging_of
+from modelyard.web import listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(models: Models, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["models"], dependencies=[Depends(access)])
+    router = project_router(access, "models")
 
     @router.get("/models")
     async def list_models(

@@ -17,15 +17,15 @@ from modelyard.resources.notebooks.schemas import (
     UsageOne,
 )
 from modelyard.resources.notebooks.service import Notebooks
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import WireRoute, listed, page_request, paging_of
+from modelyard.web import listed, page_request, paging_of
 from modelyard.wire import Empty
 
 
 def create_router(notebooks: Notebooks, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["notebooks"], dependencies=[Depends(access)])
+    router = project_router(access, "notebooks")
 
     @router.get("/notebooks")
     async def list_notebooks(

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from fastapi import Request
+from fastapi import APIRouter, Depends, Request
 
 from modelyard.kit.errors import Fault, Invalid
 from modelyard.kit.ids import MAX_IDEMPOTENCY_KEY_CHARACTERS, IdempotencyKey
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.projects.service import Projects
+from modelyard.web import WireRoute
 
+PROJECT_PATH = "/v1.0/appkeys/{appkey}"
 Access = Callable[[Request, str], Awaitable[Caller]]
 """Answers who calls on the project of the path's app key, or refuses. A router can't be made without one."""
+
+
+def project_router(access: Access, *tags: str) -> APIRouter:
+    """An empty router for paths below a project's; all of it stands behind `access`.
+
+    Its routes know their whole path, so that the application takes them as they are: a router that is included in another builds each of
+    its routes once more, and looks for the right one once more with each request.
+    """
+    return APIRouter(prefix=PROJECT_PATH, route_class=WireRoute, tags=[*tags], dependencies=[Depends(access)])
 
 
 def project_access(projects: Projects) -> Access:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 
 from modelyard.kit.paging import PageRequest
-from modelyard.resources.projects.access import Access, credential_of
+from modelyard.resources.projects.access import Access, credential_of, project_router
 from modelyard.resources.projects.errors import NoCredential
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.sessions.access import Visits
@@ -25,7 +25,7 @@ from modelyard.wire import Empty
 
 def create_router(visits: Visits, origins: Origins, access: Access, *, enter: str) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`. `enter` is the path where codes are taken."""
-    router = APIRouter(route_class=WireRoute, tags=["sessions"], dependencies=[Depends(access)])
+    router = project_router(access, "sessions")
 
     @router.post("/access-codes")
     async def create_access_code(body: AccessCodeCreate, caller: Caller = Depends(access)) -> AccessCodeOne:
@@ -46,7 +46,7 @@ def create_admin_router(sessions: Sessions) -> APIRouter:
             raise NoCredential
         return await sessions.require_admin(token)
 
-    router = APIRouter(route_class=WireRoute, tags=["sessions"], dependencies=[Depends(admin)])
+    router = APIRouter(prefix="/v1.0", route_class=WireRoute, tags=["sessions"], dependencies=[Depends(admin)])
 
     @router.get("/sessions")
     async def list_sessions(page: PageRequest = Depends(page_request)) -> SessionList:

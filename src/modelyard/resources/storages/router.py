@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.storages.schemas import (
     NasVolumeCreate,
@@ -14,13 +14,13 @@ from modelyard.resources.storages.schemas import (
     StorageAccountOut,
 )
 from modelyard.resources.storages.service import Storages
-from modelyard.web import WireRoute, whole
+from modelyard.web import whole
 from modelyard.wire import Empty
 
 
 def create_router(storages: Storages, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["storages"], dependencies=[Depends(access)])
+    router = project_router(access, "storages")
 
     @router.get("/storage-account")
     async def get_storage_account(caller: Caller = Depends(access)) -> StorageAccountOne:

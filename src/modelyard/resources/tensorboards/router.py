@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.tensorboards.model import OwnerKind
 from modelyard.resources.tensorboards.schemas import TensorBoardOne
 from modelyard.resources.tensorboards.service import TensorBoards
-from modelyard.web import WireRoute
 from modelyard.wire import Empty
 
 
 def create_router(tensorboards: TensorBoards, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["tensorboards"], dependencies=[Depends(access)])
+    router = project_router(access, "tensorboards")
 
     @router.post("/trainings/{training_id}/tensorboard")
     async def start_training_tensorboard(training_id: str, caller: Caller = Depends(access)) -> TensorBoardOne:

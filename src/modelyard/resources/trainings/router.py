@@ -13,7 +13,7 @@ from modelyard.kit.ids import is_id
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.trainings.lifecycle import TrainingState
 from modelyard.resources.trainings.repository import TrainingFilter
@@ -36,7 +36,7 @@ _page_request = sorted_page_request(*TRAINING_SORTS)
 
 def create_router(trainings: Trainings, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["trainings"], dependencies=[Depends(access)])
+    router = project_router(access, "trainings")
 
     class CreateRoute(WireRoute):
         """Tells with what is wrong with a request's form what else is wrong with it."""

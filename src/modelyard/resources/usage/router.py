@@ -9,12 +9,11 @@ from typing import Literal, Protocol
 
 from fastapi import APIRouter, Depends, Query
 
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.usage.model import Stretch
 from modelyard.resources.usage.schemas import UsageLimits, UsageList, UsageOut
 from modelyard.resources.usage.service import Usage, UsageReport, UsageRequest
-from modelyard.web import WireRoute
 
 
 class Runs(Protocol):
@@ -27,7 +26,7 @@ class Runs(Protocol):
 
 def create_router(usage: Usage, runs: Runs, access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
-    router = APIRouter(route_class=WireRoute, tags=["usage"], dependencies=[Depends(access)])
+    router = project_router(access, "usage")
 
     @router.get("/trainings/{training_id}/usage")
     async def read_training_usage(

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from modelyard.kit.errors import NotFound, Unavailable
-from modelyard.resources.projects.access import Access
+from modelyard.resources.projects.access import PROJECT_PATH, Access
 from modelyard.wire import Empty, Header, Paging
 
 
@@ -64,7 +64,7 @@ class NotInThisVersion(Unavailable):
 
 def create_router(access: Access) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`. They are not in the API's description: there is nothing to use yet."""
-    router = APIRouter(dependencies=[Depends(access)], include_in_schema=False)
+    router = APIRouter(prefix=PROJECT_PATH, dependencies=[Depends(access)], include_in_schema=False)
     for absent in ABSENT:
         router.add_api_route(f"/{absent.path}", _lists(absent), methods=["GET"])
         if absent.create_path is not None:

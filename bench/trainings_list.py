@@ -105,6 +105,13 @@ def cases(experiments: list[str], middle: str) -> dict[str, dict[str, Any]]:
         "word, all": {"search": "learn"},
         "two words, few": {"search": "rare learn"},
         "a day": {"createdFrom": "2026-01-10T00:00:00Z", "createdTo": "2026-01-11T00:00:00Z"},
+        "part of a name and a state, 1 of 1000": {
+            "nameContains": "7 of",
+            "trainingStatusCodeList": "FAIL_TRAIN",
+            "tag": "team=b",
+        },
+        "two tags that never meet": {"tag": ["team=a", "team=b"]},
+        "image and tag that never meet": {"imageIdList": "image-0", "tag": "team=a"},
         "image, state and word": {"imageIdList": "image-1", "trainingStatusCodeList": "FAIL_TRAIN", "search": "about"},
     }
     found = {"newest 50": {}, "page 1000": {"page": 1000}, "cursor at the middle": {"cursor": middle}}
@@ -155,8 +162,9 @@ async def fill(database: Database, project_id: str, count: int, experiments: lis
             await session.execute(insert(TrainingRow), rows)
             await session.execute(insert(TermRow), terms)
         ids = [row["id"] for row in rows[-PAGE:]]
-    async with database.write() as session:
-        await session.execute(text("ANALYZE"))
+    async with database.engine.connect() as connection:  # what a database does by itself after many rows
+        settled = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await settled.execute(text("ANALYZE" if database.is_sqlite else "VACUUM (ANALYZE)"))
     return ids
 
 
@@ -183,6 +191,7 @@ def training(project_id: str, number: int, draw: random.Random, experiments: lis
         "id": new_id(created_at),
         "project_id": project_id,
         "name": f"run {number} of many",
+        "name_folded": f"run {number} of many",
         "description": "about learning" + (" something rare" if is_rare else ""),
         "tags": [{"tagKey": "team", "tagValue": "a" if number % 2 else "b"}]
         + ([{"tagKey": "rare", "tagValue": "yes"}] if is_rare else []),

@@ -87,7 +87,7 @@ class DeletionList(Wire):
 class Paging(Wire):
     """Which part of a list this is. `limit` is absent when the whole list was asked for.
 
-    Long lists are not counted to their end: where `isTotalCountExact` is false there are more than `totalCount`. `nextCursor` gives the
+    Long lists are not counted to their end: where `isTotalCountExact` is false there are `totalCount` or more. `nextCursor` gives the
     page after this one, and is absent on the last one.
     """
 

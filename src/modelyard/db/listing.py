@@ -3,14 +3,18 @@
 Rows are found in two steps: the ids of the page from an index, then the rows themselves, so that skipping and testing never loads what
 isn't shown. Counting stops at a bound: who looks at a list wants to know whether there are 40 or 4,000, and a count that reads
 all rows would make each page of a long list slow.
+
+Conditions that no single index answers are *tests*. No planner can know whether rows that pass them are common or rare, alone or together, so
+none is asked to: the list is first walked in its order for a bounded number of rows, which fills the page where they are common; where
+they are rare, the whole list is tested in one pass along an index that holds all that is tested, and what passed is then put in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,43 +25,92 @@ from modelyard.kit.errors import Fault, Invalid
 from modelyard.kit.paging import CREATED, Mark, Page, PageRequest
 
 R = TypeVar("R", bound=ResourceColumns)
+Ts = TypeVarTuple("Ts")
 
-COUNT_LIMIT = 100_000
-"""How far a list is counted whose count reads one index and nothing else: 10 ms or so."""
-TESTED_COUNT_LIMIT = 10_000
-"""How far a list is counted whose rows have to be looked at."""
+COUNT_LIMIT = 10_000
+"""How far a list is counted."""
+_WALKED = 2_000
+"""Rows that are walked before the whole list is tested: some milliseconds."""
+_COUNTED = 20_000
+"""Rows, the newest, that are counted among where each costs a look into another table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows of a list.
+
+    Attributes:
+        common: what all rows of the list fulfil, e.g. that they are the project's; every index of the list begins with it.
+        tests: what columns of the covering index tell.
+        probes: what only a look into another table tells.
+        is_indexed: whether an index begins with all of it, in the order of creation.
+        constant: columns in which all that is wanted is alike.
+    """
+
+    common: Sequence[ColumnElement[bool]]
+    tests: Sequence[ColumnElement[bool]] = ()
+    probes: Sequence[ColumnElement[bool]] = ()
+    is_indexed: bool = False
+    constant: Collection[str] = ()
+
+    @property
+    def all(self) -> list[ColumnElement[bool]]:
+        """Everything that the rows fulfil."""
+        return [*self.common, *self.tests, *self.probes]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[R]):
-    """A table as a list. `columns` are those that it can be sorted by, under their names on the wire; the creation is the id."""
+    """A table as a list.
+
+    Attributes:
+        columns: those that it can be sorted by, under their names on the wire; the creation is the id.
+        covering: the name of the index that holds all columns of tests and orders.
+    """
 
     row: type[R]
     columns: Mapping[str, InstrumentedAttribute[Any]]
+    covering: str | None = None
 
-    async def page(
-        self,
-        session: AsyncSession,
-        conditions: Sequence[ColumnElement[bool]],
-        request: PageRequest,
-        *,
-        count_limit: int = TESTED_COUNT_LIMIT,
-    ) -> Page[R]:
+    async def page(self, session: AsyncSession, wanted: Wanted, request: PageRequest) -> Page[R]:
         """The rows that are wanted, in the order that is wanted. Raises `Invalid` for a cursor that can't be read."""
         if request.limit is None:
-            rows = (await session.scalars(select(self.row).where(*conditions).order_by(*self._order(request)))).all()
+            rows = (
+                await session.scalars(
+                    select(self.row).where(*wanted.all).order_by(*_ordered(self._keys(request, wanted), request))
+                )
+            ).all()
             return Page(rows, len(rows), request)
-        total_count = await session.scalar(counted(self.row, conditions, count_limit + 1)) or 0
-        ids = (await session.scalars(self.ids(conditions, request))).all()
+        ids = await self._ids(session, wanted, request, request.limit)
+        total_count, is_exact = await self._count(session, wanted)
         rows = await self._rows(session, ids[: request.limit])
         cursor = self._mark(rows[-1], request).to_cursor() if len(ids) > request.limit and rows else None
-        return Page(rows, min(total_count, count_limit), request, cursor, total_count <= count_limit)
+        return Page(rows, total_count, request, cursor, is_exact)
 
-    def ids(self, conditions: Sequence[ColumnElement[bool]], request: PageRequest) -> Select[str]:
+    def covered(self, statement: Select[*Ts]) -> Select[*Ts]:
+        """The same, answered along the covering index. PostgreSQL knows by its statistics that this is best; SQLite has none."""
+        hint = f"INDEXED BY {self.covering}"
+        return statement if self.covering is None else statement.with_hint(self.row, hint, "sqlite")
+
+    async def _ids(self, session: AsyncSession, wanted: Wanted, request: PageRequest, limit: int) -> Sequence[str]:
         """The ids of a page, and one more if another page follows."""
-        chosen = [*conditions] if request.after is None else [*conditions, self._is_after(request.after)]
-        ordered = select(self.row.id).where(*chosen).order_by(*self._order(request))
-        return ordered.limit((request.limit or 0) + 1).offset(request.offset)
+        common = [*wanted.common] if request.after is None else [*wanted.common, self._is_after(request.after)]
+        tests = [*wanted.tests, *wanted.probes]
+        keys = self._keys(request, wanted)
+        order = _ordered(keys, request)
+
+        async def _part(ids: Select[str]) -> Sequence[str]:
+            return (await session.scalars(ids.limit(limit + 1).offset(request.offset))).all()
+
+        if not tests or (wanted.is_indexed and len(keys) == 1):
+            return await _part(select(self.row.id).where(*common, *tests).order_by(*order))
+        walked = select(self.row.id).where(*common).order_by(*order).limit(_WALKED).cte("walked")
+        is_walked = self.row.id.in_(select(walked.prefix_with("MATERIALIZED").c.id))
+        ids = await _part(select(self.row.id).where(is_walked, *tests).order_by(*order))
+        if len(ids) > limit:
+            return ids
+        found = self.covered(select(*keys).where(*common, *tests)).cte("found").prefix_with("MATERIALIZED")
+        return await _part(select(found.c.id).order_by(*_ordered([found.c[key.key] for key in keys], request)))
 
     async def _rows(self, session: AsyncSession, ids: Sequence[str]) -> list[R]:
         if not ids:
@@ -65,10 +118,10 @@ class Listing(Generic[R]):
         found = {row.id: row for row in await session.scalars(select(self.row).where(self.row.id.in_(ids)))}
         return [found[id] for id in ids if id in found]
 
-    def _order(self, request: PageRequest) -> list[ColumnElement[Any]]:
+    def _keys(self, request: PageRequest, wanted: Wanted) -> list[InstrumentedAttribute[Any]]:
+        """What rows are sorted by: not by what all of them have alike."""
         column = self._column(request.sort.field)
-        keys: list[Any] = [self.row.id] if column is None else [column, self.row.id]
-        return [key.desc() if request.sort.is_descending else key.asc() for key in keys]
+        return [self.row.id] if column is None or column.key in wanted.constant else [column, self.row.id]
 
     def _is_after(self, mark: Mark) -> ColumnElement[bool]:
         column = self._column(mark.sort.field)
@@ -91,10 +144,25 @@ class Listing(Generic[R]):
         value = "" if column is None else getattr(row, column.key)
         return Mark(request.sort, value.isoformat() if isinstance(value, datetime) else str(value), row.id)
 
+    async def _count(self, session: AsyncSession, wanted: Wanted) -> tuple[int, bool]:
+        """How many rows there are at least, and whether that is all."""
+        among = [*wanted.common]
+        is_whole = True
+        if wanted.probes and not wanted.is_indexed:
+            edge = select(self.row.id).where(*wanted.common).order_by(self.row.id.desc()).offset(_COUNTED).limit(1)
+            oldest = await session.scalar(edge)
+            if oldest is not None:
+                is_whole = False
+                among.append(self.row.id > oldest)
+        found = select(self.row.id).where(*among, *wanted.tests, *wanted.probes).limit(COUNT_LIMIT + 1)
+        if wanted.tests and not wanted.is_indexed:
+            found = self.covered(found)
+        count = await session.scalar(select(func.count()).select_from(found.subquery())) or 0
+        return min(count, COUNT_LIMIT), is_whole and count <= COUNT_LIMIT
+
     def _column(self, field: str) -> InstrumentedAttribute[Any] | None:
         return None if field == CREATED else self.columns[field]
 
 
-def counted(row: type[ResourceColumns], conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[int]:
-    """How many rows there are; counts no further than `limit`."""
-    return select(func.count()).select_from(select(row.id).where(*conditions).limit(limit).subquery())
+def _ordered(keys: Sequence[Any], request: PageRequest) -> list[ColumnElement[Any]]:
+    return [key.desc() if request.sort.is_descending else key.asc() for key in keys]

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.db.listing import Listing
+from modelyard.db.listing import Listing, Wanted
 from modelyard.kit.ids import first_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.experiments.table import ExperimentRow
@@ -92,4 +92,4 @@ async def page(
         conditions.append(ExperimentRow.id >= first_id(wanted.created_from))
     if wanted.created_to is not None:
         conditions.append(ExperimentRow.id < first_id(wanted.created_to))
-    return await LISTING.page(session, conditions, request)
+    return await LISTING.page(session, Wanted(conditions), request)

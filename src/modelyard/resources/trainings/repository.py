@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.db.listing import COUNT_LIMIT, TESTED_COUNT_LIMIT, Listing
+from modelyard.db.listing import Listing, Wanted
 from modelyard.kit.errors import Blocker
 from modelyard.kit.ids import first_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
-from modelyard.resources.trainings.table import TermRow, TrainingRow
-from modelyard.resources.trainings.terms import AFTER_ALL, tag_term
+from modelyard.resources.trainings.table import COVERING, TermRow, TrainingRow
+from modelyard.resources.trainings.terms import AFTER_ALL, folded, tag_term
 
 ACTIVE = tuple(state.value for state in TrainingState if not LIFECYCLE.is_final(state))
 """The states of what has not ended."""
@@ -30,9 +30,9 @@ LISTING = Listing(
         "trainingName": TrainingRow.name,
         "trainingStatusCode": TrainingRow.state,
     },
+    COVERING,
 )
-# A literal, not a parameter: the indexes of the list are for rows that fulfil just this, and the planner must see that.
-_IS_THERE = TrainingRow.desired != literal_column("'delete'")
+_IS_THERE = TrainingRow.desired != "delete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,7 @@ async def page(
     session: AsyncSession, project_id: str, wanted: TrainingFilter, request: PageRequest
 ) -> Page[TrainingRow]:
     """Trainings of the project, as the request sorts them."""
-    conditions, is_indexed = await _conditions(session, project_id, wanted)
-    limit = COUNT_LIMIT if is_indexed else TESTED_COUNT_LIMIT
-    return await LISTING.page(session, conditions, request, count_limit=limit)
+    return await LISTING.page(session, await _wanted(session, project_id, wanted), request)
 
 
 async def set_terms(session: AsyncSession, row: TrainingRow, terms: Iterable[str]) -> None:
@@ -134,23 +132,18 @@ async def set_terms(session: AsyncSession, row: TrainingRow, terms: Iterable[str
     session.add_all(TermRow(project_id=row.project_id, term=term, training_id=row.id) for term in sorted(terms))
 
 
-async def _conditions(
-    session: AsyncSession, project_id: str, wanted: TrainingFilter
-) -> tuple[list[ColumnElement[bool]], bool]:
-    """What rows must fulfil, and whether one index alone can tell how many do.
-
-    A planner can't know whether a filter leaves many rows or few: of many, the first in the list's order are soon found by walking along
-    it; few would be searched for through the whole list. So each filter is asked first for its rows, up to `FEW`.
-    """
-    shared: list[ColumnElement[bool]] = [TrainingRow.project_id == project_id, _IS_THERE]
+async def _wanted(session: AsyncSession, project_id: str, wanted: TrainingFilter) -> Wanted:
+    """What rows must fulfil. Each filter is asked first for its rows, up to `FEW`: few rows make all other filters cheap."""
+    common: list[ColumnElement[bool]] = [TrainingRow.project_id == project_id, _IS_THERE]
     if wanted.created_from is not None:
-        shared.append(TrainingRow.id >= first_id(wanted.created_from))
+        common.append(TrainingRow.id >= first_id(wanted.created_from))
     if wanted.created_to is not None:
-        shared.append(TrainingRow.id < first_id(wanted.created_to))
+        common.append(TrainingRow.id < first_id(wanted.created_to))
     if wanted.ids:
-        shared.append(TrainingRow.id.in_(wanted.ids))
-    filters: list[ColumnElement[bool]] = [TrainingRow.name.in_(wanted.names)] if wanted.names else []
+        common.append(TrainingRow.id.in_(wanted.ids))
+    filters: list[ColumnElement[bool]] = []
     for column, values in (
+        (TrainingRow.name, wanted.names),
         (TrainingRow.state, wanted.states),
         (TrainingRow.experiment_id, wanted.experiment_ids),
         (TrainingRow.image_id, wanted.image_ids),
@@ -158,18 +151,31 @@ async def _conditions(
     ):
         if values:
             filters.append(column == values[0] if len(values) == 1 else column.in_(values))
-    if wanted.name_part:
-        filters.append(TrainingRow.name.icontains(wanted.name_part, autoescape=True))
+    tests: list[ColumnElement[bool]] = []
+    probes: list[ColumnElement[bool]] = []
     # In the order of their ids, which every index for a filter has: without it SQLite may walk along an index that lacks what is tested.
-    postings = [(select(TrainingRow.id).where(*shared, each).order_by(TrainingRow.id.desc()), each) for each in filters]
-    postings += [_posting(project_id, term, term) for term in (tag_term(*tag) for tag in wanted.tags)]
-    postings += [_posting(project_id, word, word + AFTER_ALL) for word in wanted.words]
-    conditions = list(shared)
-    for few, condition in postings:
-        ids = set((await session.scalars(few.limit(FEW + 1))).all())
-        conditions.append(TrainingRow.id.in_(sorted(ids)) if len(ids) <= FEW else condition)
-    is_indexed = not postings or (len(filters) == 1 and len(postings) == 1 and wanted.name_part is None)
-    return conditions, is_indexed
+    newest = TrainingRow.id.desc()
+    looks = [(select(TrainingRow.id).where(*common, each).order_by(newest), each, tests) for each in filters]
+    if wanted.name_part:
+        has_part = _has_part(session, folded(wanted.name_part))
+        looks.append((LISTING.covered(select(TrainingRow.id).where(*common, has_part)), has_part, tests))
+    terms = [(term, term) for term in (tag_term(*tag) for tag in wanted.tags)]
+    terms += [(word, word + AFTER_ALL) for word in wanted.words]
+    looks += [(*_posting(project_id, *term), probes) for term in terms]
+    for look, condition, many in looks:
+        ids = set((await session.scalars(look.limit(FEW + 1))).all())
+        if len(ids) <= FEW:
+            common.append(TrainingRow.id.in_(sorted(ids)))
+        else:
+            many.append(condition)
+    is_indexed = len(looks) == 1 and not wanted.name_part
+    constant = {key for key, values in (("name", wanted.names), ("state", wanted.states)) if len(values) == 1}
+    return Wanted(common, tests, probes, is_indexed, constant)
+
+
+def _has_part(session: AsyncSession, part: str) -> ColumnElement[bool]:
+    find = func.instr if session.get_bind().dialect.name == "sqlite" else func.strpos
+    return find(TrainingRow.name_folded, part) > 0
 
 
 def _posting(project_id: str, first: str, last: str) -> tuple[Select[str], ColumnElement[bool]]:

@@ -34,5 +34,9 @@ def tag_term(key: str, value: str | None = None) -> str:
 
 def words(text: str) -> Sequence[str]:
     """The different words of a text in their order, without regard to case and form of letters."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return list(dict.fromkeys(word[:_MAX_WORD_CHARACTERS] for word in _WORD.findall(plain)))
+    return list(dict.fromkeys(word[:_MAX_WORD_CHARACTERS] for word in _WORD.findall(folded(text))))
+
+
+def folded(text: str) -> str:
+    """A text without regard to case and form of letters, in every script."""
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -436,6 +436,11 @@ def upgrade() -> None:
     op.create_table(
         "trainings",
         sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column(
+            "name_folded",
+            sa.String(length=512).with_variant(sa.String(length=512, collation="C"), "postgresql"),
+            nullable=False,
+        ),
         sa.Column("state", sa.String(length=48), nullable=False),
         sa.Column("experiment_id", sa.String(length=36), nullable=True),
         sa.Column("image_id", sa.String(length=64), nullable=False),
@@ -456,55 +461,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("trainings", schema=None) as batch_op:
+        batch_op.create_index("ix_trainings_experiment", ["experiment_id", "project_id", "id", "desired"], unique=False)
+        batch_op.create_index("ix_trainings_flavor", ["project_id", "flavor_id", "id", "desired"], unique=False)
+        batch_op.create_index("ix_trainings_image", ["project_id", "image_id", "id", "desired"], unique=False)
         batch_op.create_index(
-            "ix_trainings_experiment",
-            ["experiment_id", "project_id", "id"],
+            "ix_trainings_list",
+            [
+                "project_id",
+                "id",
+                "state",
+                "image_id",
+                "flavor_id",
+                "experiment_id",
+                "updated_at",
+                "name",
+                "name_folded",
+                "desired",
+            ],
             unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
         )
-        batch_op.create_index(
-            "ix_trainings_flavor",
-            ["project_id", "flavor_id", "id"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.create_index(
-            "ix_trainings_image",
-            ["project_id", "image_id", "id"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.create_index(
-            "ix_trainings_name",
-            ["project_id", "name", "id"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.create_index(
-            "ix_trainings_newest",
-            ["project_id", "id", "name"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.create_index(
-            "ix_trainings_state",
-            ["project_id", "state", "id"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.create_index(
-            "ix_trainings_updated",
-            ["project_id", "updated_at", "id"],
-            unique=False,
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
+        batch_op.create_index("ix_trainings_name", ["project_id", "name", "id", "desired"], unique=False)
+        batch_op.create_index("ix_trainings_state", ["project_id", "state", "id", "desired"], unique=False)
+        batch_op.create_index("ix_trainings_updated", ["project_id", "updated_at", "id", "desired"], unique=False)
 
     op.create_table(
         "usage_samples",
@@ -885,41 +863,13 @@ def downgrade() -> None:
 
     op.drop_table("usage_samples")
     with op.batch_alter_table("trainings", schema=None) as batch_op:
-        batch_op.drop_index(
-            "ix_trainings_updated",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_state",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_newest",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_name",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_image",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_flavor",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
-        batch_op.drop_index(
-            "ix_trainings_experiment",
-            sqlite_where=sa.text("desired <> 'delete'"),
-            postgresql_where=sa.text("desired <> 'delete'"),
-        )
+        batch_op.drop_index("ix_trainings_updated")
+        batch_op.drop_index("ix_trainings_state")
+        batch_op.drop_index("ix_trainings_name")
+        batch_op.drop_index("ix_trainings_list")
+        batch_op.drop_index("ix_trainings_image")
+        batch_op.drop_index("ix_trainings_flavor")
+        batch_op.drop_index("ix_trainings_experiment")
 
     op.drop_table("trainings")
     with op.batch_alter_table("tensorboards", schema=None) as batch_op:

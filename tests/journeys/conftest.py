@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from journey_platform import MakePlatform, RunningPlatform, free_ports
 
+from modelyard.compute.backends.local.build import build_environment
 from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.resources.images.catalog import load_catalog, to_environment
 
 _running: list[RunningPlatform] = []
 
@@ -30,6 +32,15 @@ def images(framework_python: Callable[[str, str], Path], environment_store: Envi
     ):
         framework_python(framework, version)
     return environment_store.root
+
+
+@pytest.fixture(scope="session")
+def notebook_image(environment_store: EnvironmentStore) -> str:
+    """The name of an image for notebooks whose environment is built: the smallest."""
+    name = "Ubuntu 22.04 CPU Python Notebook"
+    image = next(image for image in load_catalog() if image.name == name)
+    build_environment(to_environment(image), environment_store.root, lambda step, message, progress: None)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -14,21 +14,12 @@ import pytest
 from journey_jupyter import Jupyter
 from journey_platform import RunningPlatform, eventually
 
-from modelyard.compute.backends.local.build import build_environment
-from modelyard.compute.backends.local.environments import EnvironmentStore
-from modelyard.resources.images.catalog import load_catalog, to_environment
 from modelyard.resources.notebooks.schemas import NotebookOut, NotebookUsage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("notebook_image")]
 
 IMAGE = "Ubuntu 22.04 CPU Python Notebook"
 START_SECONDS = 240.0
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _image(environment_store: EnvironmentStore) -> None:
-    image = next(image for image in load_catalog() if image.name == IMAGE)
-    build_environment(to_environment(image), environment_store.root, lambda step, message, progress: None)
 
 
 def created(platform: RunningPlatform, name: str, **fields: object) -> NotebookOut:

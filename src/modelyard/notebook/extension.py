@@ -1,4 +1,5 @@
-"""The part that Jupyter loads: what the platform has to say to whoever looks at the page (`labextension` shows it)."""
+"""The part that Jupyter loads: what the platform has to say to whoever looks at the page, and what cells have put out
+while nobody did (`labextension` shows both)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import os
 from importlib import import_module
 from typing import Any
 
-_PATH = "modelyard/notices"
+_NOTICES = "modelyard/notices"
+_OUTPUTS = r"modelyard/outputs/([\w-]+)"
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:  # pyright: ignore[reportUnusedFunction]  # Jupyter looks for this name
@@ -15,11 +17,11 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:  # pyright: igno
 
 
 def _load_jupyter_server_extension(app: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # Jupyter looks for this name
-    handlers: Any = import_module("jupyter_server.base.handlers")
+    base_handlers: Any = import_module("jupyter_server.base.handlers")
     web: Any = import_module("tornado.web")
     path = os.path.join(os.environ["MODELYARD_NOTEBOOK_RUN"], "notices.json")
 
-    class Notices(handlers.APIHandler):  # pyright: ignore[reportUntypedBaseClass]  # Jupyter is not installed beside the platform
+    class Notices(base_handlers.APIHandler):  # pyright: ignore[reportUntypedBaseClass]  # Jupyter is not installed beside the platform
         """`GET /modelyard/notices`: `{"notices": [{"id", "kind", "text"}]}`."""
 
         _track_activity = False  # a page that asks now and then is not somebody at work
@@ -33,5 +35,9 @@ def _load_jupyter_server_extension(app: Any) -> None:  # pyright: ignore[reportU
                 content = {"notices": []}
             self.finish(content)
 
+    recording: Any = import_module("modelyard.notebook.recording")
+    recording.watch_saves(app)
     url: Any = import_module("jupyter_server.utils").url_path_join
-    app.web_app.add_handlers(".*$", [(url(app.web_app.settings["base_url"], _PATH), Notices)])
+    base = app.web_app.settings["base_url"]
+    handlers = [(url(base, _NOTICES), Notices), (url(base, _OUTPUTS), recording.Outputs)]
+    app.web_app.add_handlers(".*$", handlers)

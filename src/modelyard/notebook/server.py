@@ -16,7 +16,13 @@ from modelyard.notebook.plan import Plan
 from modelyard.notebook.telling import write_whole
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _STABLE_SECONDS = 0.5, 60.0, 60.0
-_ANNOUNCEMENTS = "@jupyterlab/apputils-extension:announcements"
+# Parts of the page that ask for what is not there: news from the internet, language servers, packages of extensions.
+_DISABLED = (
+    "@jupyterlab/apputils-extension:announcements",
+    "@jupyterlab/lsp-extension",
+    "@jupyterlab/fileeditor-extension:language-server",
+    "@jupyterlab/notebook-extension:language-server",
+)
 
 
 class JupyterServer:
@@ -37,7 +43,7 @@ class JupyterServer:
         write_whole(self.config, json.dumps(configuration(self._plan, self.socket), indent=1))
         settings = f"{self._plan.base}/etc/jupyter/labconfig"
         os.makedirs(settings, exist_ok=True)
-        write_whole(f"{settings}/page_config.json", json.dumps({"disabledExtensions": {_ANNOUNCEMENTS: True}}))
+        write_whole(f"{settings}/page_config.json", json.dumps({"disabledExtensions": dict.fromkeys(_DISABLED, True)}))
         source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "labextension")
         target = f"{self._plan.base}/share/jupyter/labextensions/modelyard-notices"
         with contextlib.suppress(FileExistsError):
@@ -105,6 +111,8 @@ def configuration(plan: Plan, socket: str) -> dict[str, Any]:
             "quit_button": False,
             "terminado_settings": {"shell_command": ["/bin/bash"]},
             "extra_static_paths": [],
+            "kernel_manager_class": "modelyard.notebook.recording.RecordingKernelManager",
+            "kernel_websocket_connection_class": "modelyard.notebook.recording.RecordingConnection",
             "jpserver_extensions": {
                 "modelyard.notebook.extension": True,
                 "jupyterlab": True,

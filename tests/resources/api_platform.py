@@ -4,7 +4,7 @@ loop that runs only where a test steps it."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,8 +91,10 @@ class ApiPlatform:
 
 
 @asynccontextmanager
-async def api_platform(database_url: str, directory: Path, **settings: Any) -> AsyncIterator[ApiPlatform]:
-    """Make one; `settings` are groups of the settings tree."""
+async def api_platform(
+    database_url: str, directory: Path, fakes: Mapping[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[ApiPlatform]:
+    """Make one; `settings` are groups of the settings tree, `fakes` stand in for backends by their names."""
     home = Home(directory)
     home.root.mkdir(mode=0o700, exist_ok=True)
     home.prepare()
@@ -100,7 +102,8 @@ async def api_platform(database_url: str, directory: Path, **settings: Any) -> A
     schema.all_metadata()
     database = Database(database_url)
     await upgrade(database)
-    backends = make_backends(home, chosen, database)
+    real = make_backends(home, chosen, database)
+    backends = replace(real, **(fakes or {}))
     services = make_services(home, chosen, database, backends, has_gpu=False)
     keys = new_project_keys()
     await services.projects.ensure("default", keys)
@@ -111,7 +114,7 @@ async def api_platform(database_url: str, directory: Path, **settings: Any) -> A
             reconcilers = make_reconcilers(home, chosen, database, backends, services)
             yield ApiPlatform(http, database, services, reconcilers, home, keys)
     finally:
-        backends.compute.close()
+        real.compute.close()
         await database.close()
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 from journey_platform import RunningPlatform, eventually
+from journey_processes import processes_of, still_alive
 from journey_scripts import finish, start_script, upload_script
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.slow
 
-WRITES_SCALARS = """
+SERVES = "/opt/environment/bin/python -m modelyard.serving.tensorboard"
+
+_EVENTS = """
     import os, struct, sys, time
     from pathlib import Path
 
@@ -41,12 +46,29 @@ WRITES_SCALARS = """
         inner = field(1, tag.encode()) + b"\\x15" + struct.pack("<f", value)
         return b"\\x09" + struct.pack("<d", time.time()) + b"\\x10" + bytes([step]) + field(5, field(1, inner))
 
-    speed = float(sys.argv[2])
-    with Path(os.environ["EM_TENSORBOARD_LOG_DIR"], f"events.out.tfevents.{int(time.time())}.host").open("wb") as file:
+    def begun():
+        file = Path(os.environ["EM_TENSORBOARD_LOG_DIR"], f"events.out.tfevents.{int(time.time())}.host").open("wb", 0)
         file.write(record(b"\\x09" + struct.pack("<d", time.time()) + field(3, b"brain.Event:2")))
+        return file
+"""
+WRITES_SCALARS = (
+    _EVENTS
+    + """
+    speed = float(sys.argv[2])
+    with begun() as file:
         for step in range(60):
             file.write(record(scalar(step, "loss", 1 / (1 + step * speed))))
 """
+)
+WRITES_ON = (
+    _EVENTS
+    + """
+    with begun() as file:
+        for step in range(120):
+            file.write(record(scalar(step, "loss", 1 / (1 + step))))
+            time.sleep(1)
+"""
+)
 
 
 def test_two_runs_side_by_side(page: Page, platform: RunningPlatform, tmp_path: Path, screenshots: Path) -> None:
@@ -109,3 +131,34 @@ def test_the_address_is_closed_to_others_and_goes_with_its_training(platform: Ru
         eventually(
             lambda: browser.get("/data/runs", headers=cookie).status_code == 404, "it went with its training", 30
         )
+
+
+def test_a_run_is_shown_while_it_goes_on_and_a_killed_server_comes_back(
+    platform: RunningPlatform, tmp_path: Path
+) -> None:
+    source = upload_script(platform, tmp_path / "source", "live/source", WRITES_ON)
+    training = start_script(platform, "live", source)
+    boards = platform.client.tensorboards
+    door, host = f"http://127.0.0.1:{platform.http_port}", f"{training.id}.tb.localhost:{platform.http_port}"
+    with httpx.Client(base_url=door, headers={"host": host}, timeout=30) as browser:
+        entered = browser.get(boards.open(training=training.id).partition(host)[2])
+        cookie = {"cookie": entered.headers["set-cookie"].partition(";")[0]}
+
+        def steps_shown() -> int:
+            answer = browser.get("/data/plugin/scalars/scalars?run=live&tag=loss", headers=cookie)
+            return len(answer.json()) if answer.status_code == 200 else 0
+
+        eventually(lambda: steps_shown() > 0, "the run is shown while it goes on", 60)
+        seen = steps_shown()
+        eventually(lambda: steps_shown() > seen, "what it writes is shown as it comes", 60)
+
+        killed = [
+            each for each in processes_of(platform.home) if SERVES in each.command and "bwrap" not in each.command
+        ]
+        assert killed
+        for each in killed:
+            os.kill(each.pid, signal.SIGKILL)
+        eventually(lambda: still_alive(killed) == [], "the killed servers have ended", 30)
+        eventually(lambda: steps_shown() > seen, "the same page goes on", 60)
+    assert platform.client.trainings.get(training.id).training_status_code == "RUNNING"
+    platform.client.trainings.stop(training.id)

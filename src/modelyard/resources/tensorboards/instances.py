@@ -19,7 +19,7 @@ VIEW = "view"
 _SOCKET = "http"
 _READY_PATH = "/data/environment"
 _MOUNT = "/mnt/runs"
-_LIMITS = LimitsSpec(cpus=0.5, memory_bytes=2**30, pids=256)
+_LIMITS = LimitsSpec(cpus=1.0, memory_bytes=2**30, pids=256)
 _MAX_NAME_BYTES = 200
 
 

@@ -60,9 +60,15 @@ class TensorBoards:
         return None
 
     async def start(self, caller: Caller, kind: OwnerKind, owner_id: str) -> TensorBoardOut:
-        """Have it run; asking again is fine, and tells how far it is. Raises `NotFound`."""
+        """Have it run; asking again is fine, and tells how far it is.
+
+        One that has failed says so once; who asks again after that has it started anew. Raises `NotFound`.
+        """
         owner = await self._owner(caller, kind, owner_id)
-        return self._out(owner, await self._want(owner, caller.actor))
+        found = self._out(owner, await self._want(owner, caller.actor))
+        if found.tensorboard_status_code == TensorBoardState.FAILED:
+            await self._clear(owner, caller.actor)
+        return found
 
     async def get(self, caller: Caller, kind: OwnerKind, owner_id: str) -> TensorBoardOut:
         """How it is. Raises `NotFound` when there is no such training or experiment."""
@@ -98,8 +104,7 @@ class TensorBoards:
             case TensorBoardState.ACTIVE:
                 return Opening(is_ready=True)
             case TensorBoardState.FAILED:
-                async with self._database.write() as session:
-                    await self.owner_goes(session, owner.id, actor=actor)
+                await self._clear(owner, actor)
                 return Opening(is_ready=False, message=row.message or "It could not be started.")
             case _:
                 return Opening(is_ready=False, is_coming=True, message=row.message or "")
@@ -121,6 +126,11 @@ class TensorBoards:
         if owner is None or owner.project_id != caller.project.id:
             raise NotFound(kind.value, owner_id)
         return owner
+
+    async def _clear(self, owner: Owner, actor: str) -> None:
+        """Take away one that has failed, so that the next who asks gets another."""
+        async with self._database.write() as session:
+            await self.owner_goes(session, owner.id, actor=actor)
 
     async def _want(self, owner: Owner, actor: str) -> TensorBoardRow:
         try:

@@ -112,12 +112,13 @@ class Platform:
         if self._seat.is_first:
             await ensure_first_project(self._home, services.users, services.projects)
         await backends.logs.open()
-        app = create_app(self._settings, services, backends)
-        await self._serve(app, Guard(services.visits, backends.origins))
         if self._seat.is_first:
-            await backends.gateway.start()
+            # Envoy gets ready while the API's routes are built.
+            await asyncio.gather(backends.gateway.start(), self._serve(backends, services))
             await backends.gateway.put_route(_own_route(self._home, self._seat.count))
             await self._resync()
+        else:
+            await self._serve(backends, services)
         self._start_loops(backends, services)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -147,10 +148,11 @@ class Platform:
             await self._backends.gateway.stop()
             await self._close(self._backends)
 
-    async def _serve(self, app: FastAPI, guard: Guard) -> None:
+    async def _serve(self, backends: Backends, services: Services) -> None:
+        guard = Guard(services.visits, backends.origins)
         for application, socket in (
             (guard, self._home.guard_socket(self._seat.index)),
-            (app, self._home.server_socket(self._seat.index)),
+            (create_app(self._settings, services, backends), self._home.server_socket(self._seat.index)),
         ):
             await self._listen(application, socket)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -29,6 +31,42 @@ AS_SYSTEM, AS_STRANGER, AS_READER = ({"X-Auth-Token": who} for who in ("system",
 @pytest.fixture(autouse=True)
 async def container(client: httpx.AsyncClient) -> None:
     assert (await client.put("/c")).status_code == 201
+
+
+class TestBulkRead:
+    async def test_gives_what_is_small_and_there(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/c")).headers["X-Bulk-Read"] == "200"
+        for name, content in (("a", b"1\n2"), ("b/한글", b"x" * 1000), ("empty", b"")):
+            await client.put(f"/c/{name}", content=content)
+        await client.put("/c/dlo", headers={"X-Object-Manifest": "c/b"})
+        names = ["empty", "b/한글", "gone", "dlo", "a", "a"]
+        answer = await client.post("/c?bulk-read", json=names, headers=AS_SYSTEM)
+        assert answer.status_code == 200
+        found: list[tuple[str, bytes]] = []
+        rest = answer.content
+        while rest:
+            line, _, rest = rest.partition(b"\n")
+            head = json.loads(line)
+            content, rest = rest[: head["size"]], rest[head["size"] :]
+            assert head["etag"] == hashlib.md5(content).hexdigest()
+            assert head["modified_at"] == pytest.approx(1_700_000_000, rel=1)
+            found.append((head["name"], content))
+        assert found == [("empty", b""), ("b/한글", b"x" * 1000), ("a", b"1\n2")]
+
+    async def test_is_for_readers_alone(self, client: httpx.AsyncClient) -> None:
+        await client.put("/c/o", content=b"x")
+        assert (await client.post("/c?bulk-read", json=["o"], headers=AS_STRANGER)).status_code == 403
+        assert (await client.post("/nowhere?bulk-read", json=["o"], headers=AS_STRANGER)).status_code == 403
+        assert (await client.post("/nowhere?bulk-read", json=["o"])).status_code == 404
+        await client.post("/c", headers={"X-Container-Read": "tenant:reader"})
+        assert (await client.post("/c?bulk-read", json=["o"], headers=AS_SYSTEM)).status_code == 403
+        assert (await client.post("/c?bulk-read", json=["o"], headers=AS_READER)).status_code == 200
+
+    async def test_a_wrong_question_is_told(self, client: httpx.AsyncClient) -> None:
+        for body in (b"", b"{}", b"[1]", b'{"a": []}', b"[" * 10_000):
+            assert (await client.post("/c?bulk-read", content=body)).status_code == 400, body
+        assert (await client.post("/c?bulk-read", json=[str(number) for number in range(201)])).status_code == 413
+        assert (await client.post("/c?bulk-read", content=b" " * 2_000_000)).status_code == 413
 
 
 class TestSystemAccount:

@@ -2,17 +2,19 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from modelyard.db.engine import Database, sqlite_url
 from modelyard.objectstore.access import Principal
@@ -26,6 +28,7 @@ from modelyard.runner.outcomes import NO_PERMISSION, NO_SOURCE, StepFailed
 from modelyard.runner.outputs import upload_output
 from modelyard.runner.plan import Fetch, Main, Plan, Upload
 from modelyard.runner.stop import Stop
+from modelyard.runner.swift import Container, Small
 from modelyard.runner.upload import Destination, Sizes
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 
@@ -41,11 +44,29 @@ async def authorize(token: str | None) -> Principal | None:
     return PRINCIPALS.get(token or "")
 
 
+class ListeningDoor(ObjectDoor):
+    """Remembers what it was asked for."""
+
+    heard: list[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.heard.append(f"{scope['method']} {scope['path']}")
+        await super().__call__(scope, receive, send)
+
+
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[str]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests so far."""
+    requests: list[str] = []
+    monkeypatch.setattr(ListeningDoor, "heard", requests, raising=False)
+    return requests
+
+
+@pytest.fixture
+def door(tmp_path: Path, heard: list[str]) -> Iterator[str]:
     """The address of a container behind the door."""
     database = Database(sqlite_url(tmp_path / "index.db"))
-    routes = object_routes(ObjectDoor(LocalStore(database, DirectoryBlobs(tmp_path / "blobs")), authorize))
+    routes = object_routes(ListeningDoor(LocalStore(database, DirectoryBlobs(tmp_path / "blobs")), authorize))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="warning", lifespan="off"))
 
@@ -94,6 +115,50 @@ def test_a_tree_goes_there_and_comes_back(door, tmp_path) -> None:
     assert (tmp_path / "in/sub/empty").is_dir()
     bring(door, tmp_path / "one", "a/model/sub/7")
     assert tree(tmp_path / "one") == {"7": b"7"}
+
+
+def test_small_files_come_together(door, heard, tmp_path) -> None:
+    """A large object among them looks small in the listing, and comes by itself; so does what is too large to share an answer."""
+    owner = {"X-Auth-Token": "owner"}
+    source = tmp_path / "out"
+    (source / "한글").mkdir(parents=True)
+    for number in range(250):
+        (source / f"한글/{number}").write_bytes(os.urandom(number + 1))
+    (source / "zero").touch()
+    (source / "big").write_bytes(os.urandom(1_000_000))
+    send(door, source, "data")
+    for number in (1, 2):
+        httpx.put(f"{door}/pieces/{number}", content=str(number) * 10, headers=owner).raise_for_status()
+    manifest = [{"path": f"/box/pieces/{number}"} for number in (1, 2)]
+    url = f"{door}/data/large?multipart-manifest=put"
+    httpx.put(url, content=json.dumps(manifest), headers=owner).raise_for_status()
+    (source / "large").write_text("1" * 10 + "2" * 10)
+    heard.clear()
+    bring(door, tmp_path / "in", "data")
+    assert tree(tmp_path / "in") == tree(source)
+    singles = {request for request in heard if request.startswith("GET /v1/AUTH_tenant/box/")}
+    assert singles == {f"GET /v1/AUTH_tenant/box/data/{name}" for name in ("zero", "big", "large")}
+    assert 3 <= heard.count("POST /v1/AUTH_tenant/box") <= 4
+    assert (tmp_path / "in/한글/7").stat().st_mtime == pytest.approx(time.time(), abs=600)
+
+
+def test_what_does_not_arrive_whole_is_fetched_again(door, heard, tmp_path, monkeypatch) -> None:
+    source = tmp_path / "out"
+    source.mkdir()
+    for number in range(20):
+        (source / str(number)).write_text(str(number))
+    send(door, source, "data")
+    read = Container.read_small
+
+    def damaged(self: Container, names: Sequence[str]) -> list[Small]:
+        first, second, *others = read(self, names)
+        return [first._replace(content=memoryview(b"?")), second._replace(name="never asked for"), *others]
+
+    monkeypatch.setattr(Container, "read_small", damaged)
+    heard.clear()
+    bring(door, tmp_path / "in", "data")
+    assert tree(tmp_path / "in") == tree(source)
+    assert len([request for request in heard if request.startswith("GET /v1/AUTH_tenant/box/data/")]) == 2
 
 
 def test_segments_come_back_as_one_file(door, tmp_path) -> None:

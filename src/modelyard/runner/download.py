@@ -46,6 +46,25 @@ def download(container: Container, stored: Stored, target: str, stop: Stop, on_b
     return transfer.checked_md5
 
 
+def keep(content: memoryview, md5: str, modified_at: float, target: str) -> bool:
+    """Make a file of content that is at hand, whole and under its name at once; False, and nothing, where it is not of this md5."""
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        return False
+    part = part_path(target)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with io.FileIO(descriptor, "wb") as file:
+            write_all(file, content)
+        if modified_at:
+            os.utime(part, (modified_at, modified_at))
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+    return True
+
+
 class _Transfer:
     """The tries at one object and what they have brought so far."""
 

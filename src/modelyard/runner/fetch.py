@@ -6,30 +6,35 @@ that progress has a total. How one object arrives is `download`'s matter.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
 from modelyard.runner.datacache import DataCache
-from modelyard.runner.download import download
+from modelyard.runner.download import download, keep
 from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
 from modelyard.runner.listing import describe
 from modelyard.runner.manifest import MANIFEST, Member, chosen, from_text, is_own
 from modelyard.runner.names import UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
+from modelyard.runner.patience import Transient
 from modelyard.runner.plan import Fetch, Plan
 from modelyard.runner.stop import Stop
-from modelyard.runner.swift import Container, Stored, seconds_of
+from modelyard.runner.swift import Container, Small, Stored, seconds_of
 from modelyard.runner.tally import Tally
 from modelyard.runner.tree import LocalFile, scan
 from modelyard.runner.upload import path_token
 
 _Place = TypeVar("_Place")
 
+_SMALL_BYTES = 1 << 18
+_BATCH_BYTES = 4 << 20
+_BATCH_COUNT = 100
 SEGMENTS_PREFIX = ".segments/"
 """Where the pieces of large objects lie in a container; no data of their own."""
 
@@ -57,12 +62,13 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None 
     def tick() -> None:
         journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
 
-    def bring(arrival: _Arrival, cancel: Stop) -> None:
-        arrival.bring(cache, tally, cancel)
-        tally.add_file()
+    def bring(batch: Sequence[_Arrival], cancel: Stop) -> None:
+        for arrival in _bring_together(batch, cache, tally, cancel) if len(batch) > 1 else batch:
+            arrival.bring(cache, tally, cancel)
+            tally.add_file()
 
     try:
-        work_through(arrivals, bring, stop, tick if arrivals else None)
+        work_through(_batches(arrivals), bring, stop, tick if arrivals else None)
     except OSError as error:
         raise StepFailed(_disk_sentence(error), NO_SPACE) from error
     seconds = time.monotonic() - begun
@@ -88,22 +94,78 @@ class _Arrival(NamedTuple):
         mark = self.stored.etag if self.stored is not None else str(os.stat(self.path).st_mtime_ns)
         return os.path.relpath(self.target, root), self.size, mark
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it can come together with others. What looks empty may be a large object."""
+        return self.container is not None and self.container.bulk_count > 1 and 0 < self.size <= _SMALL_BYTES
+
     def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
         if self.container is not None and self.stored is not None:
-            stored = self.stored
-            if cache.bring(stored.etag, stored.size, seconds_of(stored.written_at), self.target, stop, tally.add_bytes):
+            if self.is_cached(cache, tally, stop):
                 return
             try:
-                md5 = download(self.container, stored, self.target, stop, tally.add_bytes)
+                md5 = download(self.container, self.stored, self.target, stop, tally.add_bytes)
             except NotInStore:
-                raise _vanished(stored.name, self.container.label) from None
-            cache.offer(self.target, md5, stored.size)
+                raise _vanished(self.stored.name, self.container.label) from None
+            cache.offer(self.target, md5, self.stored.size)
         else:
             try:
                 copy_file(self.path, self.target, stop, tally.add_bytes)
             except FileNotFoundError:
                 raise _vanished(self.path, "the mounted directory") from None
+
+    def is_cached(self, cache: DataCache, tally: Tally, stop: Stop) -> bool:
+        """Whether the cache had it, and it is here now."""
+        stored = self.stored
+        if stored is None:
+            return False
+        written_at = seconds_of(stored.written_at)
+        return cache.bring(stored.etag, stored.size, written_at, self.target, stop, tally.add_bytes)
+
+
+def _batches(arrivals: Iterable[_Arrival]) -> Iterator[Sequence[_Arrival]]:
+    """Arrivals as they are fetched: small objects of a container together, all others by themselves."""
+    batch: list[_Arrival] = []
+    size = 0
+    for arrival in arrivals:
+        if not arrival.is_small:
+            yield (arrival,)
+            continue
+        container = arrival.container
+        is_full = container is not None and len(batch) >= min(container.bulk_count, _BATCH_COUNT)
+        if batch and (is_full or size + arrival.size > _BATCH_BYTES or batch[0].container is not container):
+            yield batch
+            batch, size = [], 0
+        batch.append(arrival)
+        size += arrival.size
+    if batch:
+        yield batch
+
+
+def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, stop: Stop) -> Iterator[_Arrival]:
+    """Bring small objects by one request; those that did not come so, each to be fetched with all patience."""
+    wanted: dict[str, _Arrival] = {}
+    for arrival in batch:
+        os.makedirs(os.path.dirname(arrival.target), exist_ok=True)
+        if arrival.is_cached(cache, tally, stop):
+            tally.add_file()
+        elif arrival.stored is not None:
+            wanted[arrival.stored.name] = arrival
+    container = batch[0].container
+    found: Sequence[Small] = ()
+    if len(wanted) > 1 and container is not None:
+        with contextlib.suppress(Transient, StepFailed):  # whoever asks for the single object hears why
+            found = container.read_small([*wanted])
+    for small in found:
+        stop.check()
+        arrival = wanted.get(small.name)
+        if arrival is not None and keep(small.content, small.etag, small.modified_at, arrival.target):
+            del wanted[small.name]
+            tally.add_bytes(len(small.content))
+            tally.add_file()
+            cache.offer(arrival.target, small.etag, len(small.content))
+    yield from wanted.values()
 
 
 def _vanished(name: str, place: str) -> NotInStore:

@@ -13,7 +13,7 @@ from modelyard.server.doors.objects_listings import (
     listing_format,
     listing_request,
 )
-from modelyard.server.doors.objects_request import DoorRequest, method_not_allowed, options
+from modelyard.server.doors.objects_request import MAX_BULK_NAMES, DoorRequest, method_not_allowed, options
 
 _ALLOWED = "GET, DELETE, OPTIONS, HEAD, POST, PUT"
 
@@ -99,6 +99,7 @@ async def _read_container(request: DoorRequest) -> Answer:
         ("X-Container-Bytes-Used", str(home.bytes_used)),
         ("X-Timestamp", timestamp(home.created_at)),
         ("Last-Modified", http_date(home.modified_at)),
+        ("X-Bulk-Read", str(MAX_BULK_NAMES)),
         *home.headers.items(),
     ]
     if request.is_owner:

@@ -13,6 +13,7 @@ carry a thing under two names at once, the wire shape has both fields and says s
 | hyperparameters | `hyperparameterKey/Value` (to 1.1.5), `parameterKey/Value` (1.1.6), `parameterName/Value` | `HYPERPARAMETER` |
 | format of a model | `frameworkCode` (1.x, 2.1.4), `modelTypeCode` (2.0.0 to 2.1.3), `modelFormatCode` (2.1.5) | `MODEL`, `newest_format` … |
 | models of an endpoint | flat `modelId` and `apigwResourceUri` (to 1.1.0), a list (from 1.1.1), without paths (2.x) | `with_model_list` |
+| a stage's autoscaler | fields `ca…` in requests (from 1.0.4), an object `autoScaler` in answers | `with_auto_scaler` |
 | the default stage | `defaultStage` (to 2.1.1), `isDefaultStage` (from 2.1.2) | both in `EndpointStageOut` |
 | the path of a prediction | its own (1.x), `/{model}/v1/…` (2.0.0 to 2.1.3), `/v1/…` (from 2.1.4) | a stage's routes, `endpoints/reconciler.py` |
 | ids and names in lists | `xxxId`, `xxxName`; `id`, `name` read by the command line of 2.1.0 to 2.1.3 | both in `ResourceOut` |
@@ -47,6 +48,15 @@ HYPERPARAMETER: Final[Names] = {
 MODEL: Final[Names] = {"modelFormatCode": ("modelTypeCode", "frameworkCode")}
 STAGE: Final[Names] = {"nodeCount": ("instanceCount",), "apigwStageName": ("stageName",)}
 
+_AUTO_SCALER = {
+    "caEnable": "enable",
+    "caMinNodeCount": "minNodeCount",
+    "caMaxNodeCount": "maxNodeCount",
+    "caScaleDownEnable": "scaleDownEnable",
+    "caScaleDownUtilThresh": "scaleDownUtilThreshPercentage",
+    "caScaleDownUnneededTime": "scaleDownUnneededMinute",
+    "caScaleDownDelayAfterAdd": "scaleDownDelayAfterAddMinute",
+}
 _NEWEST_FORMATS = {
     "SCIKIT_LEARN": "SKLEARN",
     "TENSORFLOW_TRITON": "TENSORFLOW",
@@ -101,6 +111,29 @@ def with_model_list(value: Any) -> Any:
         return item
     flat = {"modelId": item["modelId"], "apigwResourceUri": item.get("apigwResourceUri")}
     return {**item, "endpointModelResourceList": [flat]}
+
+
+def with_auto_scaler(value: Any) -> Any:
+    """The body of an endpoint or stage with its autoscaler as an object, as answers have it, where it came as fields `ca…`.
+
+    Models that ask for more of themselves (`podAutoScaleEnable`) on a stage without an autoscaler may grow as far as a stage can.
+    """
+    if not isinstance(value, dict):
+        return value
+    item = cast(dict[str, Any], value)
+    if item.get("autoScaler") is not None:
+        return item
+    if item.get("caEnable"):
+        named = {name: item[older] for older, name in _AUTO_SCALER.items() if item.get(older) is not None}
+        return {**item, "autoScaler": named}
+    models: Any = item.get("endpointModelResourceList")
+    scales = isinstance(models, list) and any(
+        isinstance(model, dict) and cast(dict[str, Any], model).get("podAutoScaleEnable")
+        for model in cast(list[Any], models)
+    )
+    if scales:
+        return {**item, "autoScaler": {"enable": True, "minNodeCount": item.get("nodeCount") or 1}}
+    return item
 
 
 def newest_format(code: str) -> str:

@@ -90,6 +90,35 @@ def deploy(context: typer.Context, stage: options.Stage) -> None:
 
 
 @app.command()
+def scale(
+    context: typer.Context,
+    stage: options.Stage,
+    least: Annotated[int, typer.Option("--min", min=0, max=10, help="0 lets models rest that nobody asks.")] = 1,
+    most: Annotated[int, typer.Option("--max", min=1, max=10, help="At most so many model servers of each model.")] = 1,
+    metric: Annotated[
+        str, typer.Option(help="CONCURRENCY, REQUESTS_PER_SECOND, CPU_UTILIZATION or MEMORY_UTILIZATION.")
+    ] = "CONCURRENCY",
+    target: Annotated[float | None, typer.Option(help="What one model server is to have of it.")] = None,
+    idle: Annotated[int, typer.Option(min=1, help="With --min 0: rest after so many seconds without a request.")] = 300,
+    off: Annotated[bool, typer.Option("--off", help="Keep the number that there is now.")] = False,
+) -> None:
+    """Let the number of a stage's model servers follow its load. What is not said is as by default."""
+    from modelyard.resources.endpoints.schemas import AutoScaler
+    from modelyard.sdk.api import checked
+
+    session = session_of(context)
+    fields = {
+        "enable": not off,
+        "minNodeCount": min(least, most) if off else least,
+        "maxNodeCount": most,
+        "metricCode": metric,
+        "metricTarget": target,
+        "idleSeconds": idle,
+    }
+    session.show_one(session.client.stages.scale(stage, checked(AutoScaler, fields)))
+
+
+@app.command()
 def settings(context: typer.Context, stage: options.Stage) -> None:
     """Show what is deployed at the gateway for a stage, in words and in the gateway's own language."""
     session = session_of(context)

@@ -54,6 +54,21 @@ def move(
     return True
 
 
+def note(
+    session: AsyncSession,
+    lifecycle: Lifecycle[S],
+    row: ResourceColumns,
+    *,
+    reason: str,
+    message: str,
+    actor: str = CONTROLLER,
+) -> None:
+    """Write an event about something that does not change the state, nor what is shown with it."""
+    event = _event(lifecycle.name, row, row.state, actor)
+    event.reason, event.message = reason, message
+    session.add(event)
+
+
 def _event(kind: str, row: ResourceColumns, old: str | None, actor: str) -> EventRow:
     return EventRow(
         at=utc_now(),

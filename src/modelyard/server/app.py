@@ -66,7 +66,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         notebook_router(services.notebooks, access),
         usage_router(services.usage, services.trainings, access),
         model_router(services.models, access),
-        endpoint_router(services.endpoints, services.traffic, services.statistics, access),
+        endpoint_router(services.endpoints, services.traffic, services.statistics, services.autoscaler, access),
         absent_router(access),
         tensorboard_router(services.tensorboards, access),
         access_code_router(services.visits, backends.origins, access, enter=ENTER),

@@ -57,6 +57,11 @@ class Home:
         return self.run / f"server-{index}.json"
 
     @property
+    def waiting_room(self) -> Path:
+        """Sockets and board of the activator."""
+        return self.run / "wait"
+
+    @property
     def secrets(self) -> Path:
         """Keys."""
         return self.root / "secrets"

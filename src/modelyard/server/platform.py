@@ -146,6 +146,8 @@ class Platform:
             ended_count = await self._backends.compute.stop_all(deadline_seconds)
             log.info("Ended %d instances", ended_count)
             await self._backends.gateway.stop()
+            if self._services is not None:
+                await asyncio.to_thread(self._services.waiting_room.close)
             await self._close(self._backends)
 
     async def _serve(self, backends: Backends, services: Services) -> None:
@@ -211,6 +213,7 @@ class Platform:
         self._loop("the search for orphans", sweeper.run())
         self._loop("the route observer", RouteObserver(self._database, backends.gateway).run())
         self._loop("the statistics", services.statistics.run())
+        self._loop("the autoscaler", services.autoscaler.run())
         self._loop("the log shipper", shipping.run())
         collector = Collector(self._database, services.metrics, services.workloads)
         self._loop("the collector of metrics", collector.run())

@@ -35,6 +35,7 @@ from modelyard.resources.images.catalog import CatalogInvalid
 from modelyard.server.backends import make_compute, make_gateway
 from modelyard.server.home import Home, HomeUnusable, lock_home
 from modelyard.server.platform import DatabaseUnusable, Platform, Seat
+from modelyard.server.services import waiting_room_of
 from modelyard.server.settings import Settings, load_settings
 
 log = logging.getLogger("modelyard.server")
@@ -162,6 +163,7 @@ async def _stop(home: Home, settings: Settings, deadline_seconds: float) -> None
     compute.close()
     gateway, _ = make_gateway(home, settings)
     await gateway.stop()
+    waiting_room_of(home).close()
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from modelyard.activator.room import WaitingRoom
 from modelyard.compute.port import Environment
 from modelyard.control.reconciler import Reconciler
 from modelyard.db.engine import Database
+from modelyard.resources.endpoints.autoscaler import Autoscaler
 from modelyard.resources.endpoints.endpoint_reconciler import EndpointReconciler
 from modelyard.resources.endpoints.instances import ServingSettings
 from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight
@@ -90,6 +92,8 @@ class Services:
     endpoints: Endpoints
     traffic: Traffic
     statistics: Statistics
+    waiting_room: WaitingRoom
+    autoscaler: Autoscaler
 
 
 def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
@@ -101,6 +105,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     workloads = Workloads(database, backends.compute, _admission(settings))
     users = Users(database)
     routes = Routes(backends.gateway)
+    room = waiting_room_of(home)
     limits = SessionLimits(
         idle=timedelta(hours=settings.access.session_idle_hours), whole=timedelta(hours=settings.access.session_hours)
     )
@@ -175,6 +180,8 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         endpoints=endpoints,
         traffic=Traffic(database, routes),
         statistics=Statistics(database, routes),
+        waiting_room=room,
+        autoscaler=Autoscaler(database, workloads, routes, room),
     )
 
 
@@ -231,9 +238,14 @@ def make_reconcilers(
             backends.origins,
             timedelta(minutes=settings.access.tensorboard_idle_minutes),
         ),
-        StageReconciler(*shared, services.routes, serving),
-        EndpointReconciler(database, services.workloads, services.routes, serving),
+        StageReconciler(*shared, services.routes, serving, services.waiting_room.socket_of),
+        EndpointReconciler(database, services.workloads, services.routes, serving, services.waiting_room.socket_of),
     ]
+
+
+def waiting_room_of(home: Home) -> WaitingRoom:
+    """Where requests wait for models that rest."""
+    return WaitingRoom(home.waiting_room, home.log_file.with_name("activator.log"))
 
 
 def _authority(backends: Backends) -> str:

@@ -5,7 +5,7 @@ An endpoint's state follows from those of its stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,7 +33,7 @@ from modelyard.resources.endpoints.model import (
     StageStatus,
 )
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow, TrafficRow
-from modelyard.resources.endpoints.views import endpoint_prefix
+from modelyard.resources.endpoints.views import endpoint_prefix, stage_addresses
 from modelyard.resources.routes.lifecycle import RouteState
 from modelyard.resources.routes.model import Route
 from modelyard.resources.routes.service import Routes
@@ -46,7 +46,16 @@ class EndpointReconciler:
 
     kind = ENDPOINT_KIND
 
-    def __init__(self, database: Database, workloads: Workloads, routes: Routes, settings: ServingSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        workloads: Workloads,
+        routes: Routes,
+        settings: ServingSettings,
+        waiting_socket: Callable[[str], str],
+    ) -> None:
+        """`waiting_socket` answers where the requests of an endpoint model wait while it rests."""
+        self._waiting_socket = waiting_socket
         self._database = database
         self._workloads = workloads
         self._routes = routes
@@ -81,7 +90,7 @@ class EndpointReconciler:
         parts: list[tuple[ServingStage, Part]] = []
         for stage, weight in sharing:
             own = [model for model in models if model.stage_id == stage.id]
-            part = _part(weight, own, workloads)
+            part = self._part(stage, weight, own, workloads)
             if part is not None:
                 parts.append((_serving(stage, weight, own), part))
         if not parts:
@@ -96,6 +105,15 @@ class EndpointReconciler:
         if is_deployed:
             _record(session, row, tuple(serving for serving, _ in parts))
         return is_deployed
+
+    def _part(
+        self, stage: StageRow, weight: int, models: Sequence[EndpointModelRow], workloads: Mapping[str, Workload]
+    ) -> Part | None:
+        addresses = stage_addresses(stage, models, workloads, self._waiting_socket)
+        if not models or not all(addresses.values()):
+            return None
+        specs = [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in models]
+        return Part(weight=weight, models=specs, addresses=addresses)
 
     async def _end_former(self, session: AsyncSession, row: EndpointRow, stages: Sequence[StageRow]) -> Outcome:
         """Delete the stage that was the default one, when its time has come. Only called when no new request goes to it any more."""
@@ -148,14 +166,6 @@ def _can_answer(stage: StageRow) -> bool:
     """Whether all its model servers were ready once."""
     is_up = stage.state in (StageState.DEPLOY_IN_PROGRESS.value, StageState.ACTIVE.value)
     return is_up or StageStatus.model_validate(stage.status).was_deployed
-
-
-def _part(weight: int, models: Sequence[EndpointModelRow], workloads: Mapping[str, Workload]) -> Part | None:
-    addresses = {model.id: workloads[model.id].ready_addresses for model in models if model.id in workloads}
-    if not models or not all(addresses.get(model.id) for model in models):
-        return None
-    specs = [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in models]
-    return Part(weight=weight, models=specs, addresses=addresses)
 
 
 def _serving(stage: StageRow, weight: int, models: Sequence[EndpointModelRow]) -> ServingStage:

@@ -26,6 +26,7 @@ from modelyard.resources.workloads.model import (
     LimitsSpec,
     LogSpec,
     MountSpec,
+    Workload,
     WorkloadSpec,
 )
 from modelyard.runner.plan import PYTHON, Fetch, Main, Plan
@@ -106,6 +107,12 @@ def serving_workload(
         restart="always",
         log=log,
     )
+
+
+def addresses_of(workload: Workload | None, count: int, waiting: str | None) -> tuple[str, ...]:
+    """Where a model's requests go: to the first `count` model servers as far as they are ready, else to where they wait, where they may."""
+    ready = () if workload is None else workload.ready_addresses_of(count)
+    return ready or (() if waiting is None else (waiting,))
 
 
 def inference_log(endpoint_id: str, stage_id: str, model_name: str) -> LogSpec:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,13 +50,53 @@ class EndpointSpec(_Frozen):
     former: Former | None = None
 
 
+class Metric(StrEnum):
+    """What the number of model servers follows."""
+
+    CONCURRENCY = "CONCURRENCY"
+    REQUESTS_PER_SECOND = "REQUESTS_PER_SECOND"
+    CPU_UTILIZATION = "CPU_UTILIZATION"
+    MEMORY_UTILIZATION = "MEMORY_UTILIZATION"
+
+
+DEFAULT_TARGETS: Mapping[Metric, float] = {
+    Metric.CONCURRENCY: 8.0,
+    Metric.REQUESTS_PER_SECOND: 100.0,
+    Metric.CPU_UTILIZATION: 70.0,
+    Metric.MEMORY_UTILIZATION: 80.0,
+}
+"""The load that one model server is to have: requests at once, requests per second, percent of what the flavor gives."""
+
+
+class Scaling(_Frozen):
+    """How the number of model servers of each model follows its load.
+
+    Attributes:
+        min_count: 0 lets a model rest that nobody has asked for `idle_seconds`.
+        metric, target: the load that one server is to have, where the model itself says nothing else.
+        threshold_percent: servers go when the load is below this part of the target for `unneeded_seconds`, and not within
+            `delay_after_add_seconds` after others were added.
+    """
+
+    min_count: int = 1
+    max_count: int = 1
+    metric: Metric = Metric.CONCURRENCY
+    target: float = DEFAULT_TARGETS[Metric.CONCURRENCY]
+    scales_down: bool = True
+    threshold_percent: float = 50.0
+    unneeded_seconds: float = 600.0
+    delay_after_add_seconds: float = 600.0
+    idle_seconds: float = 300.0
+
+
 class StageSpec(_Frozen):
-    """What a stage runs on."""
+    """What a stage runs on. `node_count` model servers for each model; with `scaling`, so many at the beginning."""
 
     flavor_id: str
     flavor_name: str
     node_count: int = 1
     use_log: bool = False
+    scaling: Scaling | None = None
 
 
 class StageStatus(_Frozen):
@@ -99,3 +141,28 @@ class EndpointModelSpec(_Frozen):
     resource_path: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     serving: ServingOptions = ServingOptions()
+    metric: Metric | None = None
+    target: float | None = None
+
+
+class EndpointModelStatus(_Frozen):
+    """What was decided for a model on a stage. `count`: how many model servers it is to have; None: as many as the stage's nodes."""
+
+    count: int | None = None
+
+
+def metric_of(model: EndpointModelSpec, scaling: Scaling) -> tuple[Metric, float]:
+    """What the number of a model's servers follows, and the load that one is to have."""
+    if model.metric is None:
+        return scaling.metric, scaling.target
+    return model.metric, model.target or DEFAULT_TARGETS[model.metric]
+
+
+def may_wait(stage: StageSpec, status: StageStatus) -> bool:
+    """Whether requests wait while no model server is ready, instead of being answered 503."""
+    return stage.scaling is not None and stage.scaling.min_count == 0 and status.was_deployed
+
+
+def model_server_count(stage: StageSpec, status: EndpointModelStatus) -> int:
+    """How many servers a model on a stage is to have now."""
+    return stage.node_count if stage.scaling is None or status.count is None else status.count

@@ -60,7 +60,7 @@ class StagePreflight:
         flavor: Flavor | None = None
         try:
             flavor = self._flavors.get(request.flavor_id)
-            wanted = request.node_count * len(request.endpoint_model_resource_list)
+            wanted = first_count(request) * len(request.endpoint_model_resource_list)
             await self._workloads.check_ever_fits(flavor.vcpus, flavor.memory_bytes, flavor.gpus, wanted)
         except (UnknownFlavor, NeverFits) as fault:
             faults.extend(fault.faults)
@@ -116,4 +116,14 @@ class StagePreflight:
             resource_path=item.apigw_resource_uri,
             parameters=tuple((parameter.name, parameter.value) for parameter in model.spec.parameters),
             serving=item.serving_options or ServingOptions(),
+            metric=item.scale_metric_code if item.pod_auto_scale_enable else None,
+            target=item.scale_metric_target if item.pod_auto_scale_enable else None,
         )
+
+
+def first_count(request: EndpointCreate | EndpointStageCreate) -> int:
+    """How many servers each model has at first: as asked for, within what its autoscaler allows, and at least one, to see that it can be served."""
+    scaler = request.auto_scaler
+    if scaler is None or not scaler.enable:
+        return request.node_count
+    return max(1, scaler.min_node_count, min(request.node_count, scaler.max_node_count))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +32,7 @@ from modelyard.resources.endpoints.model import (
     StageStatus,
 )
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
-from modelyard.resources.endpoints.views import stage_prefix
+from modelyard.resources.endpoints.views import server_count, stage_addresses, stage_prefix
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import to_environment
 from modelyard.resources.images.lifecycle import EnvironmentState
@@ -43,7 +43,7 @@ from modelyard.resources.routes.model import Route
 from modelyard.resources.routes.service import Routes
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.workloads.lifecycle import WorkloadState
-from modelyard.resources.workloads.model import Desired, Workload
+from modelyard.resources.workloads.model import NO_ROOM, Desired, Workload
 from modelyard.resources.workloads.service import Workloads
 
 _FAILED_STATES = (WorkloadState.FAILED, WorkloadState.STOPPED, WorkloadState.SUCCEEDED)
@@ -65,7 +65,10 @@ class StageReconciler:
         workloads: Workloads,
         routes: Routes,
         settings: ServingSettings,
+        waiting_socket: Callable[[str], str],
     ) -> None:
+        """`waiting_socket` answers where the requests of an endpoint model wait while it rests."""
+        self._waiting_socket = waiting_socket
         self._database = database
         self._projects = projects
         self._images = images
@@ -94,10 +97,10 @@ class StageReconciler:
             await self._fail(scene, failed, lease)
             return Done()
         await self._deploy(scene, lease)
+        is_fitting = await self._fit(scene, lease)
         if scene.leaving:
             await self._let_go(scene, lease)
-            return Again(_LEAVING_SECONDS)
-        return Done()
+        return Again(_LEAVING_SECONDS) if scene.leaving or not is_fitting else Done()
 
     async def _look(self, key: str) -> _Scene | None:
         async with self._database.read() as session:
@@ -157,12 +160,10 @@ class StageReconciler:
 
     async def _deploy(self, scene: _Scene, lease: Lease) -> None:
         """Let requests in as soon as every model has a replica that is ready; follow replicas that come and go."""
-        addresses = {model.id: scene.workloads[model.id].ready_addresses for model in scene.models}
+        addresses = stage_addresses(scene.stage, scene.models, scene.workloads, self._waiting_socket)
         status = StageStatus.model_validate(scene.stage.status)
         is_up = all(addresses.values())
-        is_complete = all(
-            len(addresses[model.id]) == scene.workloads[model.id].spec.instances for model in scene.models
-        )
+        is_complete = all(ready == wanted for ready, wanted in scene.counts)
         async with self._database.write() as session:
             await lease.guard(session)
             stage = await repository.stage_by_key(session, scene.stage.id)
@@ -212,8 +213,7 @@ class StageReconciler:
         elif gone is not None and status.was_deployed:
             _show(session, stage, StageState.ACTIVE, GONE_FROM_GATEWAY, gone.message)
         elif all(_leads(route, status) for route in way):
-            sentence = None if is_complete else _replicas(scene)
-            _show(session, stage, StageState.ACTIVE, None if sentence is None else "NOT_ALL_READY", sentence)
+            _show(session, stage, StageState.ACTIVE, *_replicas(scene))
             stage.status = status.model_copy(update={"was_deployed": True}).model_dump(mode="json")
             await _show_models(session, stage.id, EndpointModelState.ACTIVE)
         elif is_complete:
@@ -222,6 +222,34 @@ class StageReconciler:
             reason, message = _waiting(scene)
             if stage.state in (StageState.CREATE_REQUESTED.value, StageState.CREATE_IN_PROGRESS.value):
                 _show(session, stage, StageState.CREATE_IN_PROGRESS, reason, message)
+
+    async def _fit(self, scene: _Scene, lease: Lease) -> bool:
+        """Have as many model servers as were decided; whether that is so. Those that are too many end once no route leads to them."""
+        wanted = {model.id: server_count(scene.stage, model) for model in scene.models}
+        if all(scene.workloads[id].spec.instances == count for id, count in wanted.items()):
+            return True
+        async with self._database.write() as session:
+            await lease.guard(session)
+            stage = await repository.stage_by_key(session, scene.stage.id)
+            if stage is None or stage.desired == "delete" or not StageStatus.model_validate(stage.status).was_deployed:
+                return True
+            routes = await self._routes.get_many(session, [stage.id, stage.endpoint_id])
+            is_known = all(route.is_current or route.state is RouteState.FAILED for route in routes.values())
+            leading = {
+                address
+                for route in routes.values()
+                for upstream in route.spec.upstreams
+                for address in upstream.addresses
+            }
+            is_fitting = True
+            for id, count in wanted.items():
+                workload = scene.workloads[id]
+                surplus = {seen.address for seen in workload.status.instances if seen.index >= count}
+                if surplus and not (is_known and leading.isdisjoint(surplus)):
+                    is_fitting = False
+                    continue
+                await self._workloads.resize(session, id, count)
+            return is_fitting
 
     async def _let_go(self, scene: _Scene, lease: Lease) -> None:
         """Models taken off the stage: their servers end once no route leads to them any more; each step wakes us for the next."""
@@ -302,6 +330,12 @@ class _Scene:
     route: Route | None
     leaving: Sequence[EndpointModelRow] = ()
 
+    @property
+    def counts(self) -> list[tuple[int, int]]:
+        """Of each model, how many of the wanted servers are ready, and how many are wanted."""
+        wanted = [(model.id, server_count(self.stage, model)) for model in self.models]
+        return [(len(self.workloads[id].ready_addresses_of(count)), count) for id, count in wanted]
+
 
 def _show(session: AsyncSession, stage: StageRow, state: StageState, reason: str | None, message: str | None) -> None:
     if stage.state == state.value and stage.reason == reason:
@@ -322,10 +356,18 @@ def _leads(route: Route | None, status: StageStatus) -> bool:
     return route is not None and route.state is RouteState.ACTIVE and (route.is_current or status.was_deployed)
 
 
-def _replicas(scene: _Scene) -> str:
-    ready = sum(len(workload.ready_addresses) for workload in scene.workloads.values())
-    total = sum(workload.spec.instances for workload in scene.workloads.values())
-    return f"{ready} of {total} model servers are ready."
+def _replicas(scene: _Scene) -> tuple[str | None, str | None]:
+    """What there is to say of the model servers of a stage that answers, in a word and in a sentence."""
+    ready, total = (sum(numbers) for numbers in zip(*scene.counts, strict=True))
+    if ready == total:
+        return (
+            ("AT_REST", "No model server runs; the next request starts one and waits for it.")
+            if not total
+            else (None, None)
+        )
+    told = f"{ready} of {total} model servers are ready."
+    short = next((each for each in scene.workloads.values() if each.reason == NO_ROOM and each.message), None)
+    return "NOT_ALL_READY", told if short is None else f"{told} {short.message}"
 
 
 def _waiting(scene: _Scene) -> tuple[str, str]:

@@ -129,6 +129,11 @@ async def models_by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence
     return (await session.scalars(select(EndpointModelRow).where(EndpointModelRow.id.in_(ids)))).all()
 
 
+async def model_by_key(session: AsyncSession, endpoint_model_id: str) -> EndpointModelRow | None:
+    """A model on a stage of any project."""
+    return await session.get(EndpointModelRow, endpoint_model_id)
+
+
 async def call_marks(session: AsyncSession, ids: Collection[str]) -> dict[str, CallMarkRow]:
     """What the counters of these models said last."""
     rows = await session.scalars(select(CallMarkRow).where(CallMarkRow.endpoint_model_id.in_(ids)))
@@ -181,3 +186,9 @@ async def endpoints_using(session: AsyncSession, model_id: str, limit: int) -> S
         .limit(limit)
     )
     return [Blocker("endpoint", id, name) for id, name in await session.execute(statement)]
+
+
+async def scaled_stages(session: AsyncSession) -> Sequence[StageRow]:
+    """The stages of all projects of which the number of model servers follows the load."""
+    statement = select(StageRow).where(StageRow.is_scaled.is_(True), StageRow.desired == "run")
+    return (await session.scalars(statement.order_by(StageRow.id))).all()

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime
 
 from modelyard.kit.paging import PageRequest
+from modelyard.resources.endpoints.autoscaler import Autoscaler
 from modelyard.resources.endpoints.schemas import (
+    AutoScaler,
     CallStatisticsOne,
     DefaultStageChange,
     EndpointChange,
@@ -34,11 +36,13 @@ from modelyard.web import listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
-def create_router(endpoints: Endpoints, traffic: Traffic, statistics: Statistics, access: Access) -> APIRouter:
+def create_router(
+    endpoints: Endpoints, traffic: Traffic, statistics: Statistics, autoscaler: Autoscaler, access: Access
+) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = project_router(access)
     _add_endpoints(router, endpoints, traffic, statistics, access)
-    _add_stages(router, endpoints, traffic, access)
+    _add_stages(router, endpoints, traffic, autoscaler, access)
     _add_models(router, endpoints, access)
     return router
 
@@ -124,7 +128,9 @@ def _add_endpoints(
         return EventList(event_list=events_out(await endpoints.events(caller, endpoint_id)))
 
 
-def _add_stages(router: APIRouter, endpoints: Endpoints, traffic: Traffic, access: Access) -> None:
+def _add_stages(
+    router: APIRouter, endpoints: Endpoints, traffic: Traffic, autoscaler: Autoscaler, access: Access
+) -> None:
     tags: list[str] = ["endpoint stages"]
 
     @router.get("/endpoint-stages", tags=[*tags])
@@ -155,6 +161,12 @@ def _add_stages(router: APIRouter, endpoints: Endpoints, traffic: Traffic, acces
     async def deploy_stage(stage_id: str, caller: Caller = Depends(access)) -> EndpointStageOne:
         """Deploy a stage at the gateway anew."""
         await traffic.deploy(caller, stage_id)
+        return EndpointStageOne(endpoint_stage=await endpoints.get_stage(caller, stage_id))
+
+    @router.put("/endpoint-stages/{stage_id}/auto-scaler", tags=[*tags])
+    async def change_auto_scaler(stage_id: str, body: AutoScaler, caller: Caller = Depends(access)) -> EndpointStageOne:
+        """Let the number of a stage's model servers follow its load, otherwise than before, or no longer."""
+        await autoscaler.change(caller, stage_id, body)
         return EndpointStageOne(endpoint_stage=await endpoints.get_stage(caller, stage_id))
 
     @router.get("/endpoint-stages/{stage_id}/gateway-settings", tags=[*tags])

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
-from modelyard.easymaker import STAGE, as_newest, with_model_list
+from modelyard.easymaker import STAGE, as_newest, with_auto_scaler, with_model_list
+from modelyard.resources.endpoints.model import DEFAULT_TARGETS, Metric, Scaling
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut, ServingOptions
 from modelyard.wire import (
@@ -42,6 +43,15 @@ class EndpointModelCreate(Wire):
     pod_count: int | None = Field(default=None, ge=1, le=100)
     description: Description = None
     serving_options: ServingOptions | None = None
+    pod_auto_scale_enable: bool | None = None
+    scale_metric_code: Metric | None = None
+    scale_metric_target: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> EndpointModelCreate:
+        if self.pod_auto_scale_enable and self.scale_metric_code is None and self.scale_metric_target is not None:
+            raise ValueError("scaleMetricTarget says nothing without scaleMetricCode")
+        return self
 
     @field_validator("apigw_resource_uri")
     @classmethod
@@ -53,6 +63,70 @@ class EndpointModelCreate(Wire):
         return value
 
 
+class AutoScaler(Wire):
+    """How the number of model servers (`nodeCount`) follows what is asked of them: `PUT /endpoint-stages/{id}/auto-scaler`.
+
+    Attributes:
+        min_node_count: 0 lets a model rest that nobody has asked for `idle_seconds`; the next request waits for its start.
+        scale_down_util_thresh_percentage, scale_down_unneeded_minute: servers go when the load is below this part of the target for so long;
+        scale_down_delay_after_add_minute: and not so soon after others were added.
+        metric_code, metric_target: the load that one server is to have, for models that say nothing else.
+    """
+
+    enable: bool = False
+    min_node_count: int = Field(default=1, ge=0, le=MAX_NODES)
+    max_node_count: int = Field(default=MAX_NODES, ge=1, le=MAX_NODES)
+    scale_down_enable: bool = True
+    scale_down_util_thresh_percentage: int = Field(default=50, ge=0, le=100)
+    scale_down_unneeded_minute: int = Field(default=10, ge=0, le=1440)
+    scale_down_delay_after_add_minute: int = Field(default=10, ge=0, le=1440)
+    metric_code: Metric = Metric.CONCURRENCY
+    metric_target: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
+    idle_seconds: int = Field(default=300, ge=1, le=7 * 24 * 3600)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> AutoScaler:
+        if self.min_node_count > self.max_node_count:
+            raise ValueError(
+                f"minNodeCount ({self.min_node_count}) must not be above maxNodeCount ({self.max_node_count})"
+            )
+        return self
+
+    def scaling(self) -> Scaling | None:
+        """The same in the stage's own words."""
+        if not self.enable:
+            return None
+        return Scaling(
+            min_count=self.min_node_count,
+            max_count=self.max_node_count,
+            metric=self.metric_code,
+            target=self.metric_target or DEFAULT_TARGETS[self.metric_code],
+            scales_down=self.scale_down_enable,
+            threshold_percent=self.scale_down_util_thresh_percentage,
+            unneeded_seconds=60.0 * self.scale_down_unneeded_minute,
+            delay_after_add_seconds=60.0 * self.scale_down_delay_after_add_minute,
+            idle_seconds=self.idle_seconds,
+        )
+
+
+def auto_scaler_of(scaling: Scaling | None) -> AutoScaler:
+    """A stage's own words on the wire."""
+    if scaling is None:
+        return AutoScaler()
+    return AutoScaler(
+        enable=True,
+        min_node_count=scaling.min_count,
+        max_node_count=scaling.max_count,
+        scale_down_enable=scaling.scales_down,
+        scale_down_util_thresh_percentage=round(scaling.threshold_percent),
+        scale_down_unneeded_minute=round(scaling.unneeded_seconds / 60),
+        scale_down_delay_after_add_minute=round(scaling.delay_after_add_seconds / 60),
+        metric_code=scaling.metric,
+        metric_target=scaling.target,
+        idle_seconds=round(scaling.idle_seconds),
+    )
+
+
 class _StageFields(Wire):
     description: Description = None
     tag_list: Tags = []
@@ -62,11 +136,12 @@ class _StageFields(Wire):
         list[EndpointModelCreate], NoneAsEmpty, Field(min_length=1, max_length=MAX_MODELS_PER_STAGE)
     ]
     use_log: bool = False
+    auto_scaler: AutoScaler | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _read_older_forms(cls, value: Any) -> Any:
-        return with_model_list(as_newest(value, STAGE))
+        return with_auto_scaler(with_model_list(as_newest(value, STAGE)))
 
     @field_validator("use_log", mode="before")
     @classmethod
@@ -115,6 +190,9 @@ class EndpointModelOut(ResourceOut):
     stage: EndpointModelStage
     running_pod_count: int
     pod_count: int
+    pod_auto_scale_enable: bool = False
+    scale_metric_code: Metric | None = None
+    scale_metric_target: float | None = None
     serving_options: ServingOptions = ServingOptions()
     apigw_resource_uri: str | None = None
     apigw_endpoint_uri: str
@@ -138,6 +216,7 @@ class EndpointStageOut(ResourceOut):
     pod_count: int
     running_node_count: int
     running_pod_count: int
+    auto_scaler: AutoScaler = AutoScaler()
     endpoint_model_list: list[EndpointModelOut]
     last_log_lines: list[str] = []
 

@@ -46,7 +46,7 @@ from modelyard.resources.endpoints.model import (
     StageSpec,
     StageStatus,
 )
-from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight
+from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight, first_count
 from modelyard.resources.endpoints.schemas import (
     EndpointCreate,
     EndpointModelOut,
@@ -311,7 +311,11 @@ class Endpoints:
         ):  # in order: two that wait for each other wait for ever
             await self._models.hold(session, caller.project.id, model_id)
         spec = StageSpec(
-            flavor_id=flavor.id, flavor_name=flavor.name, node_count=request.node_count, use_log=request.use_log
+            flavor_id=flavor.id,
+            flavor_name=flavor.name,
+            node_count=first_count(request),
+            use_log=request.use_log,
+            scaling=None if request.auto_scaler is None else request.auto_scaler.scaling(),
         )
         stage = StageRow(
             id=new_id(),
@@ -327,6 +331,7 @@ class Endpoints:
             updated_at=now,
             endpoint_id=endpoint.id,
             is_default=is_default,
+            is_scaled=spec.scaling is not None,
         )
         born(session, STAGE, stage, actor=caller.actor)
         session.add(stage)

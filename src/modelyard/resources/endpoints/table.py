@@ -71,6 +71,7 @@ class StageRow(ResourceColumns, Table):
 
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
     is_default: Mapped[bool] = mapped_column(default=False)
+    is_scaled: Mapped[bool] = mapped_column(default=False, index=True)
 
     __table_args__ = (Index("uq_endpoint_stages_name", "endpoint_id", "name", unique=True),)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.resources.endpoints.instances import resource_path
+from modelyard.resources.endpoints.instances import addresses_of, resource_path
 from modelyard.resources.endpoints.lifecycle import GatewayState, StageState
 from modelyard.resources.endpoints.model import (
     DEFAULT_STAGE_NAME,
     EndpointModelSpec,
+    EndpointModelStatus,
     EndpointSpec,
+    Scaling,
     StageSpec,
     StageStatus,
+    may_wait,
+    metric_of,
+    model_server_count,
 )
 from modelyard.resources.endpoints.schemas import (
     EndpointModelOut,
@@ -26,6 +31,7 @@ from modelyard.resources.endpoints.schemas import (
     GatewayUpstream,
     StageGatewaySettings,
     TrafficShare,
+    auto_scaler_of,
 )
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.flavors.service import Flavors, flavor_out
@@ -128,10 +134,11 @@ class Views:
         flavor = self._flavors.find(spec.flavor_id)
         url = self._public_host + public_path(EndpointSpec.model_validate(endpoint.spec).service_id, row)
         deploy_status = gateway_state(StageState(row.state), way).value
+        counts = [server_count(row, model) for model in models]
         ready = [len(workloads[model.id].ready_addresses) if model.id in workloads else 0 for model in models]
         model_outs = [
-            self._model(model, row, project, url, deploy_status, spec, ready_count, known_models, len(models))
-            for model, ready_count in zip(models, ready, strict=True)
+            self._model(model, row, project, url, deploy_status, (ready_count, count), known_models, len(models))
+            for model, ready_count, count in zip(models, ready, counts, strict=True)
         ]
         return EndpointStageOut.model_validate(
             {
@@ -147,10 +154,11 @@ class Views:
                 "is_default_stage": row.is_default,
                 "default_stage": row.is_default,
                 "flavor": None if flavor is None else flavor_out(flavor),
-                "node_count": spec.node_count,
-                "pod_count": spec.node_count * len(models),
+                "node_count": max(counts, default=0),
+                "pod_count": sum(counts),
                 "running_node_count": max(ready, default=0),
                 "running_pod_count": sum(ready),
+                "auto_scaler": auto_scaler_of(spec.scaling),
                 "endpoint_model_list": model_outs,
                 "last_log_lines": list(status.last_lines),
             }
@@ -163,12 +171,12 @@ class Views:
         project: Project,
         url: str,
         deploy_status: str,
-        stage_spec: StageSpec,
-        ready_count: int,
+        counts: tuple[int, int],
         known_models: Mapping[str, ModelOut],
         model_count: int,
     ) -> EndpointModelOut:
         spec = EndpointModelSpec.model_validate(row.spec)
+        scaling = StageSpec.model_validate(stage.spec).scaling
         path = resource_path(spec, model_count) or f"/v1/models/{spec.model_name}/predict"
         return EndpointModelOut.model_validate(
             {
@@ -181,13 +189,36 @@ class Views:
                 "model": known_models.get(row.model_id),
                 "image_id": spec.image_id,
                 "stage": EndpointModelStage(stage_id=stage.id, deploy_status=deploy_status, stage_url=url),
-                "running_pod_count": ready_count,
-                "pod_count": stage_spec.node_count,
+                "running_pod_count": counts[0],
+                "pod_count": counts[1],
+                **({} if scaling is None else _scaled_by(spec, scaling)),
                 "serving_options": spec.serving,
                 "apigw_resource_uri": spec.resource_path,
                 "apigw_endpoint_uri": f"https://{url}{path}",
             }
         )
+
+
+def stage_addresses(
+    stage: StageRow,
+    models: Sequence[EndpointModelRow],
+    workloads: Mapping[str, Workload],
+    waiting_socket: Callable[[str], str],
+) -> dict[str, tuple[str, ...]]:
+    """Where the requests of each model on a stage go now; nowhere for one that no request may wait for and that has no server."""
+    may = may_wait(StageSpec.model_validate(stage.spec), StageStatus.model_validate(stage.status))
+    return {
+        model.id: addresses_of(
+            workloads.get(model.id), server_count(stage, model), waiting_socket(model.id) if may else None
+        )
+        for model in models
+    }
+
+
+def server_count(stage: StageRow, model: EndpointModelRow) -> int:
+    """How many servers a model on a stage is to have."""
+    status = EndpointModelStatus.model_validate(model.status)
+    return model_server_count(StageSpec.model_validate(stage.spec), status)
 
 
 def settings_out(route: Route, configuration: str | None) -> StageGatewaySettings:
@@ -260,6 +291,11 @@ def _state_of(stage: StageState, route: Route | None) -> GatewayState:
             return GatewayState.STAGE_DEPLOY_FAIL
         case RouteState.NOT_FOUND:
             return GatewayState.NOT_FOUND_STAGE
+
+
+def _scaled_by(spec: EndpointModelSpec, scaling: Scaling) -> dict[str, object]:
+    metric, target = metric_of(spec, scaling)
+    return {"pod_auto_scale_enable": True, "scale_metric_code": metric, "scale_metric_target": target}
 
 
 def _shared(row: EndpointRow | StageRow | EndpointModelRow, project: Project) -> dict[str, object]:

@@ -6,12 +6,13 @@ Nothing here waits, reads or writes; the reconciler carries out what is decided.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from modelyard.compute.port import Cause, Observation, Phase
 from modelyard.kit.backoff import Backoff
 from modelyard.resources.workloads.attempts import run_to_end
-from modelyard.resources.workloads.lifecycle import WorkloadState
+from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import Desired, InstanceSeen, Workload, WorkloadStatus, instance_id
 from modelyard.resources.workloads.sight import (
     Decision,
@@ -53,6 +54,58 @@ def _wind_down(workload: Workload, status: WorkloadStatus) -> Decision:
 
 
 def _keep_up(workload: Workload, status: WorkloadStatus, now: datetime) -> Decision:
+    status, leaving = _apart(workload, status, now)
+    decision = _keep_up_wanted(workload, status, now)
+    if not leaving:
+        return decision
+    state = workload.state if LIFECYCLE.is_final(decision.state) else decision.state  # over only once nothing runs
+    status = decision.status.model_copy(update={"instances": (*decision.status.instances, *leaving)})
+    return replace(decision, state=state, status=status, stop=(*decision.stop, *(item.id for item in leaving)))
+
+
+def missing_indices(workload: Workload) -> tuple[int, ...]:
+    """The numbers of the instances that a workload that is kept up lacks, because it is to have more than before.
+
+    The number of one that is still ending is not free.
+    """
+    if workload.spec.restart != "always" or workload.desired is not Desired.RUN:
+        return ()
+    taken = {item.index for item in workload.status.instances}
+    return tuple(index for index in range(workload.spec.instances) if index not in taken)
+
+
+def with_instances(workload: Workload, indices: Iterable[int]) -> WorkloadStatus:
+    """The status with fresh instances of these numbers.
+
+    One that fails is tried again with back-off: that others of its kind have worked tells that the workload can.
+    """
+    status = workload.status
+    fresh = (
+        InstanceSeen(
+            id=instance_id(workload.id, index, status.attempt), index=index, attempt=status.attempt, was_ready=True
+        )
+        for index in indices
+    )
+    instances = sorted((*status.instances, *fresh), key=lambda item: item.index)
+    return status.model_copy(update={"instances": tuple(instances)})
+
+
+def _apart(
+    workload: Workload, status: WorkloadStatus, now: datetime
+) -> tuple[WorkloadStatus, tuple[InstanceSeen, ...]]:
+    """The status of the instances that are wanted, and, of those that are too many, the ones that still run."""
+    surplus = [item for item in status.instances if item.index >= workload.spec.instances]
+    if not surplus:
+        return status, ()
+    ended = [item for item in surplus if not is_running(item)]
+    wanted = tuple(item for item in status.instances if item not in surplus)
+    attempt = max((status.attempt, *(item.attempt + 1 for item in ended)))
+    retired = (*status.retired, *retired_of(ended, now))
+    status = status.model_copy(update={"instances": wanted, "attempt": attempt, "retired": retired})
+    return status, tuple(item for item in surplus if is_running(item))
+
+
+def _keep_up_wanted(workload: Workload, status: WorkloadStatus, now: datetime) -> Decision:
     never_worked = next((item for item in status.instances if _has_never_worked(workload, item, now)), None)
     if never_worked is not None:
         # Starting it over and over would hide the reason.
@@ -82,7 +135,7 @@ def _keep_up(workload: Workload, status: WorkloadStatus, now: datetime) -> Decis
     ready_count = sum(item.is_ready for item in instances)
     message = _readiness(instances, ready_count)
     return Decision(
-        WorkloadState.RUNNING if ready_count else WorkloadState.STARTING,
+        WorkloadState.RUNNING if ready_count or not workload.spec.instances else WorkloadState.STARTING,
         status,
         None if message is None else "NOT_READY",
         message,

@@ -64,6 +64,8 @@ class VolumeSpec(_Frozen):
     size_bytes: int
 
 
+NO_ROOM = "WAITING_FOR_ROOM"
+"""The reason of a workload that waits for room, for all of it or for more instances."""
 TOKEN = "⟦modelyard:token⟧"  # noqa: S105  # a mark that stands for a token
 INDEX = "⟦modelyard:index⟧"
 ATTEMPT = "⟦modelyard:attempt⟧"
@@ -192,7 +194,7 @@ class WorkloadStatus(_Frozen):
     """What was last seen.
 
     Attributes:
-        attempt: how often all was started anew.
+        attempt: how often all was started anew; with `restart="always"`, the lowest number that an instance may have that is added.
         lost_count: how often of these because the machine went down (not because the platform was shut down).
         failure_count: how often because it failed.
         used_seconds: run time of the former attempts.
@@ -256,7 +258,12 @@ class Workload(_Frozen):
     @property
     def ready_addresses(self) -> tuple[str, ...]:
         """Addresses of the instances that may get requests."""
-        return tuple(seen.address for seen in self.status.instances if seen.is_ready and seen.address)
+        return self.ready_addresses_of(self.spec.instances)
+
+    def ready_addresses_of(self, count: int) -> tuple[str, ...]:
+        """The same of the first `count` instances: those that stay when it is resized to so many."""
+        staying = (seen for seen in self.status.instances if seen.index < min(count, self.spec.instances))
+        return tuple(seen.address for seen in staying if seen.is_ready and seen.address)
 
     @property
     def started_at(self) -> datetime | None:

@@ -17,12 +17,20 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import RetryLater
 from modelyard.resources.workloads import probe, repository
-from modelyard.resources.workloads.admission import NOTHING, AdmissionSettings, add, check_ever_fits, lacking
-from modelyard.resources.workloads.decision import decide
+from modelyard.resources.workloads.admission import (
+    NOTHING,
+    AdmissionSettings,
+    add,
+    check_ever_fits,
+    demand,
+    lacking,
+)
+from modelyard.resources.workloads.decision import decide, missing_indices, with_instances
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.instances import instance_of, peers_of
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
+    NO_ROOM,
     Desired,
     ExitSeen,
     Held,
@@ -42,7 +50,6 @@ _QUEUED_POLL_SECONDS = 60.0
 _LINE = 50
 _SHIPPING_SECONDS = 30.0
 _LAUNCH_AGAIN_SECONDS = 1.0
-_WAITING = "WAITING_FOR_ROOM"
 _ALIVE = (Phase.STARTING, Phase.RUNNING)
 
 
@@ -89,10 +96,15 @@ class WorkloadReconciler:
             workload = admitted
             if LIFECYCLE.is_final(workload.state):
                 return Done()
+        shortage: str | None = None
+        if missing_indices(workload):
+            workload, shortage = await self._grow(workload, lease)
         observations, ready = await self._observe(workload)
         decision = decide(workload, observations, ready, self._clock())
         decision = await self._act(workload, decision, lease)
         decision = await self._tidy(row, workload, decision)
+        if shortage is not None:
+            decision = _short_of(decision, shortage)
         if not _is_as_recorded(workload, decision):
             await self._apply(workload, decision, lease)
         return Done() if decision.again_after_seconds is None else Again(decision.again_after_seconds)
@@ -126,14 +138,14 @@ class WorkloadReconciler:
             move(session, LIFECYCLE, row, WorkloadState.STARTING)
         first = await repository.first_waiting(session)
         # Behind one that was found not to fit nobody is admitted; that one is woken by all that gives room.
-        if row.state == WorkloadState.PENDING.value and not (first and first.id != row.id and first.reason == _WAITING):
+        if row.state == WorkloadState.PENDING.value and not (first and first.id != row.id and first.reason == NO_ROOM):
             obstacle = await self._walk_the_line(session, row, capacity)
             first = await repository.first_waiting(session)
         if row.state != WorkloadState.PENDING.value:  # maybe since another one walked the line
             return workload_of(row)
         is_first = first is None or first.id == row.id
         message = obstacle if is_first or first is None else _behind(first)
-        if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=_WAITING, message=message):
+        if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=NO_ROOM, message=message):
             await _wake_owner(session, row)
         return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
 
@@ -170,6 +182,33 @@ class WorkloadReconciler:
         if moved:
             await _wake_waiting(session)
         return obstacle
+
+    async def _grow(self, workload: Workload, lease: Lease) -> tuple[Workload, str | None]:
+        """Add the instances that it lacks, as many as there is room for; and what the others wait for.
+
+        They don't stand in line with those who have not begun: who answers requests takes what is free, or goes on with what it has.
+        """
+        capacity = self._capacity = self._capacity or await read_capacity(self._compute)
+        async with self._database.write() as session:
+            await repository.lock_admission(session)
+            await lease.guard(session)
+            row = await repository.by_id(session, workload.id)
+            if row is None or not row.is_admitted:
+                return workload, None
+            workload = workload_of(row)
+            one, added, phrase = demand(workload.spec.model_copy(update={"instances": 1})), list[int](), None
+            taken = await repository.held(session)
+            for index in missing_indices(workload):
+                phrase = lacking(one, taken, capacity, self._admission)
+                if phrase is not None:
+                    break
+                added.append(index)
+                taken = add(taken, one)
+            status = with_instances(workload, added)
+            row.status = status.model_dump(mode="json")
+            _hold(row, workload, len(status.instances))
+            shortage = None if phrase is None else await _waiting_for(session, phrase)
+        return workload.model_copy(update={"status": status}), shortage
 
     async def _observe(self, workload: Workload) -> tuple[Mapping[str, Observation], Mapping[str, bool]]:
         ids = [item.id for item in workload.status.instances]
@@ -264,6 +303,8 @@ class WorkloadReconciler:
             if is_leaving and row.is_admitted:
                 row.is_admitted = False
                 await _wake_waiting(session)
+            elif row.instances_count is not None and _hold(row, workload, len(decision.status.instances)):
+                await _wake_waiting(session)
             if decision.state is WorkloadState.PENDING:
                 await enqueue(session, KIND, row.id)
             if has_moved or has_changed:
@@ -319,6 +360,22 @@ async def probe_ready(workload: Workload, observations: Sequence[Observation]) -
     return {seen.id: answer for seen, answer in zip(observations, answers, strict=True)}
 
 
+def _hold(row: WorkloadRow, workload: Workload, count: int) -> bool:
+    """Write down what so many instances hold; whether it is less than before."""
+    wanted = demand(workload.spec.model_copy(update={"instances": count}))
+    is_less = wanted.memory_bytes < row.held_memory_bytes
+    row.held_cpus, row.held_memory_bytes, row.held_gpus = wanted.cpus, wanted.memory_bytes, wanted.gpus
+    return is_less
+
+
+def _short_of(decision: Decision, shortage: str) -> Decision:
+    """The decision of a workload that waits for room for more instances."""
+    if decision.state not in (WorkloadState.STARTING, WorkloadState.RUNNING):
+        return decision
+    again_after_seconds = min(_FIRST_POLL_SECONDS, decision.again_after_seconds or _FIRST_POLL_SECONDS)
+    return replace(decision, reason=NO_ROOM, message=shortage, again_after_seconds=again_after_seconds)
+
+
 def _is_as_recorded(workload: Workload, decision: Decision) -> bool:
     """Whether there is nothing to write down: many hints tell what is known."""
     return (decision.state, decision.reason, decision.message, decision.status) == (
@@ -353,7 +410,7 @@ def _wanted(row: WorkloadRow) -> Held:
 
 
 def _is_told(workload: Workload, first: WorkloadRow) -> bool:
-    is_waiting = workload.desired is Desired.RUN and workload.reason == _WAITING
+    is_waiting = workload.desired is Desired.RUN and workload.reason == NO_ROOM
     return is_waiting and first.id != workload.id and workload.message == _behind(first)
 
 

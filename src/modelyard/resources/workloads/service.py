@@ -90,6 +90,21 @@ class Workloads:
             await enqueue(session, KIND, workload_id)
         return True
 
+    async def resize(self, session: AsyncSession, workload_id: str, instances: int) -> bool:
+        """Want another number of instances of a workload that is kept up (`restart="always"`); whether that is news.
+
+        Those with the highest numbers are asked to end, so the caller first leads requests away from them (`ready_addresses_of`). New
+        ones are launched when there is room. Part of the caller's transaction.
+        """
+        row = await repository.by_id(session, workload_id)
+        if row is None or row.desired != Desired.RUN.value or workload_of(row).spec.instances == instances:
+            return False
+        row.instances_count = instances
+        row.generation += 1
+        row.updated_at = utc_now()
+        await enqueue(session, KIND, workload_id)
+        return True
+
     async def get(self, session: AsyncSession, workload_id: str) -> Workload | None:
         """One workload."""
         row = await repository.by_id(session, workload_id)
@@ -199,10 +214,11 @@ def workload_of(row: WorkloadRow) -> Workload:
 
 
 def _workload(row: WorkloadRow, spec: WorkloadSpec, status: WorkloadStatus) -> Workload:
+    count = row.instances_count
     return Workload(
         id=row.id,
         project_id=row.project_id,
-        spec=spec,
+        spec=spec if count is None else spec.model_copy(update={"instances": count}),
         status=status,
         desired=Desired(row.desired),
         state=WorkloadState(row.state),

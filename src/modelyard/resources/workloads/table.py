@@ -16,6 +16,9 @@ class WorkloadRow(ResourceColumns, Table):
     owner_kind: Mapped[str] = mapped_column(String(48))
     owner_id: Mapped[str] = mapped_column(String(64))
     role: Mapped[str] = mapped_column(String(32))
+    instances_count: Mapped[int | None] = mapped_column(
+        Integer, default=None
+    )  # once it was resized; else as in the spec
     has_output_to_ship: Mapped[bool] = mapped_column(default=False)
     is_admitted: Mapped[bool] = mapped_column(default=False)
     held_cpus: Mapped[float] = mapped_column(Float, default=0.0)

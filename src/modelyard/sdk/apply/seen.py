@@ -52,6 +52,8 @@ async def same(client: AsyncGroups, name: str, wanted: Any, seen: Any) -> bool:
             any(key in keys and _is_served(how, at, options) for keys, at, options in seen)
             for key, how in pairs.items()
         )
+    if name == "auto_scaler":
+        return wanted.scaling() == seen.scaling()
     if name in {"read", "write"}:
         return sorted(wanted) == sorted(seen)
     return wanted == seen
@@ -89,7 +91,9 @@ def _model(model: Any) -> dict[str, Any]:
 def _stage(stage: EndpointStageOut) -> dict[str, Any]:
     return {
         "flavor": _keys(stage.flavor),
-        "node_count": stage.node_count,
+        # What follows the load says nothing about what was asked for.
+        **({} if stage.auto_scaler.enable else {"node_count": stage.node_count}),
+        "auto_scaler": stage.auto_scaler,
         "models": [
             (
                 (each.model_id, each.model.name if each.model is not None else each.model_id),

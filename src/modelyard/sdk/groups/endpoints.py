@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from modelyard.resources.endpoints.schemas import (
+    AutoScaler,
     CallStatistics,
     CallStatisticsOne,
     DefaultStageChange,
@@ -91,6 +92,7 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
         flavor: str,
         node_count: int = 1,
         use_log: bool = False,
+        auto_scaler: AutoScaler | None = None,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
@@ -102,6 +104,7 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
             "description": description,
             "tagList": tag_list(tags),
             **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
+            **_scaled(auto_scaler),
         }
         return await self._create(EndpointStageCreate, fields, idempotency_key)
 
@@ -127,6 +130,11 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
         """Deploy the stage at the gateway anew, e.g. after somebody took it away there."""
         path = f"/endpoint-stages/{await self.id_of(key)}/deploy"
         return (await self._api.ask(EndpointStageOne, "PUT", path)).endpoint_stage
+
+    async def scale(self, key: str, auto_scaler: AutoScaler) -> EndpointStageOut:
+        """Let the number of the stage's model servers follow its load as `auto_scaler` says; `AutoScaler(enable=False)` leaves it as it is."""
+        path = f"/endpoint-stages/{await self.id_of(key)}/auto-scaler"
+        return (await self._api.ask(EndpointStageOne, "PUT", path, body=auto_scaler)).endpoint_stage
 
     async def gateway_settings(self, key: str) -> StageGatewaySettings:
         """What is deployed at the gateway for the stage, in words and in the gateway's own language."""
@@ -171,6 +179,7 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         flavor: str,
         node_count: int = 1,
         use_log: bool = False,
+        auto_scaler: AutoScaler | None = None,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
@@ -178,13 +187,15 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         """Create an endpoint with its default stage.
 
         `models` is one model (name or id) or a mapping of models to the paths that they answer on, e.g. `{"iris": "/inference"}`, or to a
-        `Served` with more, e.g. `{"iris": Served(max_batch_size=32)}`. `node_count` model servers of `flavor` share the requests.
+        `Served` with more, e.g. `{"iris": Served(max_batch_size=32)}`. `node_count` model servers of `flavor` share the requests;
+        with `auto_scaler`, as many as their load needs.
         """
         fields = {
             "endpointName": name,
             "description": description,
             "tagList": tag_list(tags),
             **await serving_fields(self._models, self._flavors, models, flavor, node_count, use_log),
+            **_scaled(auto_scaler),
         }
         return await self._create(EndpointCreate, fields, idempotency_key)
 
@@ -335,6 +346,10 @@ def served_models(wanted: ModelsToServe) -> Mapping[str, Served]:
     """Which models, and how."""
     pairs: Mapping[str, str | Served | None] = {wanted: None} if isinstance(wanted, str) else wanted
     return {key: how if isinstance(how, Served) else Served(path=how) for key, how in pairs.items()}
+
+
+def _scaled(auto_scaler: AutoScaler | None) -> dict[str, Any]:
+    return {} if auto_scaler is None else {"autoScaler": auto_scaler}
 
 
 def _chosen_stage(endpoint: EndpointOut, name: str | None) -> EndpointStageOut:

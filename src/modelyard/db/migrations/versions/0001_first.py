@@ -566,6 +566,7 @@ def upgrade() -> None:
         sa.Column("owner_kind", sa.String(length=48), nullable=False),
         sa.Column("owner_id", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=32), nullable=False),
+        sa.Column("instances_count", sa.Integer(), nullable=True),
         sa.Column("has_output_to_ship", sa.Boolean(), nullable=False),
         sa.Column("is_admitted", sa.Boolean(), nullable=False),
         sa.Column("held_cpus", sa.Float(), nullable=False),
@@ -616,6 +617,7 @@ def upgrade() -> None:
         "endpoint_stages",
         sa.Column("endpoint_id", sa.String(length=36), nullable=False),
         sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.Column("is_scaled", sa.Boolean(), nullable=False),
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -639,6 +641,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("endpoint_stages", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_endpoint_stages_endpoint_id"), ["endpoint_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_endpoint_stages_is_scaled"), ["is_scaled"], unique=False)
         batch_op.create_index(batch_op.f("ix_endpoint_stages_project_id"), ["project_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_endpoint_stages_state"), ["state"], unique=False)
         batch_op.create_index("uq_endpoint_stages_name", ["endpoint_id", "name"], unique=True)
@@ -836,6 +839,7 @@ def downgrade() -> None:
         batch_op.drop_index("uq_endpoint_stages_name")
         batch_op.drop_index(batch_op.f("ix_endpoint_stages_state"))
         batch_op.drop_index(batch_op.f("ix_endpoint_stages_project_id"))
+        batch_op.drop_index(batch_op.f("ix_endpoint_stages_is_scaled"))
         batch_op.drop_index(batch_op.f("ix_endpoint_stages_endpoint_id"))
 
     op.drop_table("endpoint_stages")

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from journey_iris import ask
+from journey_models import MAKE, TOOLS
 from journey_platform import RunningPlatform, clean_environment, eventually
 from journey_scripts import SMALL_FLAVOR
 
@@ -17,24 +18,6 @@ from modelyard.sdk.errors import BadRequest, Conflict
 
 pytestmark = pytest.mark.slow
 
-TOOLS = (
-    "joblib==1.6.0", "numpy==2.4.6", "onnx==1.23.2", "pandas==3.1.1", "scikit-learn==1.9.1", "skl2onnx==1.20.0",
-)  # fmt: skip
-MAKE = """
-import sys, joblib, numpy as np
-from pathlib import Path
-from skl2onnx import to_onnx
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-place = Path(sys.argv[1])
-x, y = load_iris(return_X_y=True)
-model = LogisticRegression(max_iter=500).fit(x, y)
-for name in ("onnx", "sklearn"):
-    (place / name).mkdir()
-joblib.dump(model, place / "sklearn" / "model.joblib")
-graph = to_onnx(model, x[:1].astype(np.float32), options={"zipmap": False})
-(place / "onnx" / "model.onnx").write_bytes(graph.SerializeToString())
-"""
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 
 

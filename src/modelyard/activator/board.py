@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ class Board:
             items: list[dict[str, Any]] = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return {item["id"]: Seat(**{**item, "addresses": tuple(item["addresses"])}) for item in items}
+        seats = [Seat(**item) for item in items]
+        return {seat.id: replace(seat, addresses=tuple(seat.addresses)) for seat in seats}
 
     @property
     def version(self) -> tuple[int, int]:

@@ -160,6 +160,7 @@ class Stages(Blocking[AsyncStages]):
     models = blocking(AsyncStages.models)
     model = blocking(AsyncStages.model)
     deploy = blocking(AsyncStages.deploy)
+    scale = blocking(AsyncStages.scale)
     gateway_settings = blocking(AsyncStages.gateway_settings)
     delete_model = blocking(AsyncStages.delete_model)
     logs = blocking_each(AsyncStages.logs)

@@ -37,7 +37,7 @@ from modelyard.resources.endpoints.model import (
     metric_of,
     model_server_count,
 )
-from modelyard.resources.endpoints.scaling import History, Wish, wish
+from modelyard.resources.endpoints.scaling import FAST_SECONDS, History, Wish, wish
 from modelyard.resources.endpoints.schemas import AutoScaler
 from modelyard.resources.endpoints.table import EndpointModelRow, StageRow
 from modelyard.resources.projects.model import Caller
@@ -158,26 +158,28 @@ class Autoscaler:
         now = self._clock()
         self._room.publish([_seat(each, self._room.socket_of(each.id)) for each in served if each.was_deployed])
         self._histories = {each.id: self._histories.get(each.id) or History(now, now) for each in served}
-        active: set[str] = set()
+        active: set[str] | None = None
         if served and measures:
             with suppress(RetryLater):
                 active = await self._measure(served, now)
         wishes: list[tuple[Served, Wish]] = []
         for each in served:
-            wished = self._wish(each, now, is_waited_for=each.id in wakes or each.id in active)
+            is_waited_for = each.id in wakes or (active is not None and each.id in active)
+            wished = self._wish(each, now, is_waited_for=is_waited_for, is_measured=active is not None)
             if wished is not None:
                 wishes.append((each, wished))
         if wishes or settled:
             await self._write(wishes, settled, now)
         return bool(served)
 
-    def _wish(self, each: Served, now: float, *, is_waited_for: bool) -> Wish | None:
+    def _wish(self, each: Served, now: float, *, is_waited_for: bool, is_measured: bool) -> Wish | None:
         if each.scaling is None or not each.was_deployed:
             return None
         history = self._histories[each.id]
-        history.forget_before(now - each.scaling.unneeded_seconds)
+        history.forget_before(now - each.scaling.unneeded_seconds - 2 * FAST_SECONDS)
         metric, target = metric_of(each.spec, each.scaling)
-        wished = wish(each.scaling, metric, target, each.count, history, now, is_waited_for=is_waited_for)
+        flags = {"is_waited_for": is_waited_for, "is_measured": is_measured}
+        wished = wish(each.scaling, metric, target, each.count, history, now, **flags)
         if wished is not None and wished.count == 0 and not self._room.is_open(each.id):
             return None  # its requests would wait nowhere
         return wished

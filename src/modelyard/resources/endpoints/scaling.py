@@ -85,9 +85,20 @@ class History:
 
 
 def wish(
-    scaling: Scaling, metric: Metric, target: float, count: int, history: History, now: float, *, is_waited_for: bool
+    scaling: Scaling,
+    metric: Metric,
+    target: float,
+    count: int,
+    history: History,
+    now: float,
+    *,
+    is_waited_for: bool,
+    is_measured: bool = True,
 ) -> Wish | None:
-    """How many servers there should be instead of `count`; None to leave it. `target` is the load that one server is to have."""
+    """How many servers there should be instead of `count`; None to leave it.
+
+    `target` is the load that one server is to have; `is_measured`: the history has a sample of this moment.
+    """
     if count == 0:
         if is_waited_for or scaling.min_count > 0:
             why = "A request waits for the model." if is_waited_for else _bounds(scaling)
@@ -96,6 +107,8 @@ def wish(
     within = min(max(count, scaling.min_count, 1), scaling.max_count)
     if within != count:
         return Wish(within, "SCALING", f"From {count} to {within} model servers: {_bounds(scaling)}")
+    if not is_measured:
+        return None
     return (
         _more(scaling, metric, target, count, history)
         or _rest(scaling, count, history, now, is_waited_for=is_waited_for)
@@ -126,7 +139,7 @@ def _rest(scaling: Scaling, count: int, history: History, now: float, *, is_wait
 
 def _fewer(scaling: Scaling, metric: Metric, target: float, count: int, history: History, now: float) -> Wish | None:
     least = max(1, scaling.min_count)
-    since = now - scaling.unneeded_seconds
+    since = now - max(scaling.unneeded_seconds, FAST_SECONDS)
     if not scaling.scales_down or count <= least or now - history.added_at < scaling.delay_after_add_seconds:
         return None
     if history.begun_at > since or not history.is_telling:
@@ -138,7 +151,7 @@ def _fewer(scaling: Scaling, metric: Metric, target: float, count: int, history:
     if wanted >= count:
         return None
     message = (
-        f"From {count} to {wanted} model servers: at most {peak:.3g} {_WORDS[metric]} in the last {scaling.unneeded_seconds:.0f} s, "
+        f"From {count} to {wanted} model servers: at most {peak:.3g} {_WORDS[metric]} in the last {now - since:.0f} s, "
         f"less than {scaling.threshold_percent:.0f} % of what {count} servers are to have."
     )
     return Wish(wanted, "SCALING_DOWN", message)

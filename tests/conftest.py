@@ -6,6 +6,8 @@ test that asks for a framework pays for the build, the others don't. A test that
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import shutil
 import tempfile
@@ -19,7 +21,15 @@ import pytest
 from modelyard.compute.backends.local.build import build_environment
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.compute.port import Environment
+from modelyard.db.engine import Database, sqlite_url
+from modelyard.db.migrate import upgrade
 from modelyard.resources.images.catalog import choose_image, load_catalog, to_environment
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end; to look through it for garbage again and again would take a tenth of the run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +91,60 @@ def _pg_server() -> Iterator[Any]:
 @pytest.fixture
 def pg_url(_pg_server: Any) -> Iterator[str]:
     """The URL of a new, empty PostgreSQL database, dropped after the test."""
-    name = f"test_{uuid.uuid4().hex}"
-    _pg_server.psql(f"CREATE DATABASE {name};")
-    yield _pg_server.get_uri(database=name)
-    _pg_server.psql(f"DROP DATABASE {name} WITH (FORCE);")
+    yield from _pg_database(_pg_server, "template1")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new, empty database: the test runs once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.db'}"
     return str(request.getfixturevalue("pg_url"))
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the schema and no rows."""
+    path = tmp_path_factory.mktemp("database") / "template.db"
+    asyncio.run(_migrate(sqlite_url(path)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def _pg_template(_pg_server: Any) -> str:
+    """The same on PostgreSQL, by name."""
+    _pg_server.psql("CREATE DATABASE modelyard_template;")
+    asyncio.run(_migrate(_pg_server.get_uri(database="modelyard_template")))
+    return "modelyard_template"
+
+
+@pytest.fixture
+def _migrated_pg_url(_pg_server: Any, _pg_template: str) -> Iterator[str]:
+    yield from _pg_database(_pg_server, _pg_template)
+
+
+@pytest.fixture
+def sqlite_database_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """A new SQLite database with the schema and no rows. A copy: the migrations would take most of a test's time."""
+    return sqlite_url(Path(shutil.copyfile(_sqlite_template, tmp_path / "test.db")))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new database with the schema and no rows: the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_database_url"))
+    return str(request.getfixturevalue("_migrated_pg_url"))
+
+
+def _pg_database(server: Any, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name} TEMPLATE {template};")
+    yield server.get_uri(database=name)
+    server.psql(f"DROP DATABASE {name} WITH (FORCE);")
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    await upgrade(database)
+    await database.close()

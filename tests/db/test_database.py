@@ -37,8 +37,8 @@ class Child(Base):
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
+async def database(empty_database_url: str) -> AsyncIterator[Database]:
+    database = Database(empty_database_url)
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.execute(

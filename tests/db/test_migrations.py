@@ -21,16 +21,16 @@ def _scripts(connection: Connection) -> ScriptDirectory:
     return ScriptDirectory.from_config(alembic_config(connection))
 
 
-async def test_the_constant_is_the_end_of_the_history(database_url: str) -> None:
-    database = Database(database_url)
+async def test_the_constant_is_the_end_of_the_history(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     async with database.engine.begin() as connection:
         scripts = await connection.run_sync(_scripts)
     assert scripts.get_heads() == [HEAD]
     await database.close()
 
 
-async def test_the_history_leads_to_the_tables_in_the_code(database_url: str) -> None:
-    database = Database(database_url)
+async def test_the_history_leads_to_the_tables_in_the_code(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     await upgrade(database)
 
     def compare(connection: Connection) -> list[object]:
@@ -61,8 +61,8 @@ async def test_the_history_leads_to_the_tables_in_the_code(database_url: str) ->
     await database.close()
 
 
-async def test_upgrading_twice_changes_nothing(database_url: str) -> None:
-    database = Database(database_url)
+async def test_upgrading_twice_changes_nothing(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     await upgrade(database)
     async with database.write() as session:
         await session.execute(
@@ -75,8 +75,8 @@ async def test_upgrading_twice_changes_nothing(database_url: str) -> None:
     await database.close()
 
 
-async def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
-    database = Database(database_url)
+async def test_a_newer_schema_is_refused_and_left_alone(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     await upgrade(database)
     async with database.write() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -102,15 +102,15 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-async def test_several_processes_upgrade_at_once(database_url: str) -> None:
+async def test_several_processes_upgrade_at_once(empty_database_url: str) -> None:
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", _UPGRADE, database_url, stderr=subprocess.PIPE)
+        await asyncio.create_subprocess_exec(sys.executable, "-c", _UPGRADE, empty_database_url, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
     for process in processes:
         _, errors = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, errors.decode()
-    database = Database(database_url)
+    database = Database(empty_database_url)
     async with database.read() as session:
         assert await session.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
     await database.close()

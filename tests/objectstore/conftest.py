@@ -15,7 +15,6 @@ from modelyard.db.engine import Database
 from modelyard.objectstore.access import Principal
 from modelyard.objectstore.backends.local.blobs import DirectoryBlobs
 from modelyard.objectstore.backends.local.store import LocalStore
-from modelyard.objectstore.backends.local.tables import metadata
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 from modelyard.server.doors.objects_request import DoorSettings
 
@@ -49,8 +48,6 @@ def now() -> Now:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
     yield database
     await database.close()
 

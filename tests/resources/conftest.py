@@ -22,7 +22,7 @@ async def api(database_url: str, tmp_path: Path) -> AsyncIterator[ApiPlatform]:
 
 
 @pytest.fixture
-async def small_api(tmp_path: Path) -> AsyncIterator[ApiPlatform]:
+async def small_api(sqlite_database_url: str, tmp_path: Path) -> AsyncIterator[ApiPlatform]:
     """An empty platform on SQLite, for what the database has no part in."""
-    async with api_platform(f"sqlite:///{tmp_path / 'test.db'}", tmp_path / "home") as platform:
+    async with api_platform(sqlite_database_url, tmp_path / "home") as platform:
         yield platform

@@ -155,9 +155,9 @@ async def rig(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-async def small_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+async def small_rig(sqlite_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     """On SQLite, for what the database has no part in."""
-    async with rig_on(f"sqlite:///{tmp_path / 'test.db'}", tmp_path, monkeypatch) as made:
+    async with rig_on(sqlite_database_url, tmp_path, monkeypatch) as made:
         yield made
 
 

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import json
 import os
-import time
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import pytest
 from journey_jupyter import Jupyter
+from journey_notebooks import START_SECONDS, created, instance_of, opened
 from journey_platform import RunningPlatform, eventually
 
-from modelyard.resources.notebooks.schemas import NotebookOut, NotebookUsage
+from modelyard.resources.notebooks.schemas import NotebookUsage
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("notebook_image")]
-
-IMAGE = "Ubuntu 22.04 CPU Python Notebook"
-START_SECONDS = 240.0
-
-
-def created(platform: RunningPlatform, name: str, **fields: object) -> NotebookOut:
-    """A notebook that answers."""
-    wanted = {"image": IMAGE, "flavor": "m2.c1m2", "boot_storage_size": 10, "data_storage_size": 10} | fields
-    made = platform.client.notebooks.create(name, **wanted)  # type: ignore[arg-type]
-    return platform.client.notebooks.wait(made.id, timeout_seconds=START_SECONDS)
-
-
-def opened(platform: RunningPlatform, notebook_id: str) -> Jupyter:
-    """Its Jupyter, as a browser that came in with a one-time code sees it."""
-    code = urlsplit(platform.client.notebooks.open(notebook_id).url)
-    door = ("127.0.0.1", platform.http_port)
-    connection = http.client.HTTPConnection(*door)
-    connection.request("GET", f"{code.path}?{code.query}", headers={"Host": code.netloc})
-    answer = connection.getresponse()
-    assert answer.status == 302, answer.read()
-    cookie = answer.headers["set-cookie"].split(";")[0]
-    connection.close()
-    again = http.client.HTTPConnection(*door)
-    again.request("GET", f"{code.path}?{code.query}", headers={"Host": code.netloc})
-    assert again.getresponse().status != 302, "a code works once"
-    return Jupyter(door, code.netloc, Cookie=cookie)
 
 
 def test_a_notebook_from_creation_to_deletion(platform: RunningPlatform) -> None:
@@ -139,21 +110,6 @@ def names(jupyter: Jupyter) -> set[str]:
     return set(jupyter.json("GET", "/api/kernelspecs")["kernelspecs"])
 
 
-def test_output_is_there_when_the_browser_comes_back(platform: RunningPlatform) -> None:
-    notebook = created(platform, "away")
-    jupyter = opened(platform, notebook.id)
-    kernel = jupyter.kernel()
-    request = kernel.send("import time\nfor i in range(120):\n    print('line', i, flush=True); time.sleep(0.02)")
-    next(kernel.messages(request))
-    kernel.socket.close()
-    time.sleep(4.0)
-    kernel.socket = kernel.open()
-    printed = "".join(content["text"] for kind, content in kernel.messages(request) if kind == "stream")
-    assert printed.splitlines()[-1] == "line 119"
-    assert sum(line.startswith("line ") for line in printed.splitlines()) >= 119, "one may have come before the cut"
-    platform.client.notebooks.delete(notebook.id)
-
-
 def test_what_is_killed_comes_back(platform: RunningPlatform) -> None:
     notebook = created(platform, "killed")
     client = platform.client
@@ -166,7 +122,7 @@ def test_what_is_killed_comes_back(platform: RunningPlatform) -> None:
     assert jupyter.run("print(1)") == "1\n"
     assert kernel.run("print(kept)") == "42\n", "neither kernel nor WebSocket has noticed"
 
-    instance = instance_of(platform)
+    instance = instance_of(platform, notebook.id)
     with suppress(AssertionError, ConnectionError, OSError):
         jupyter.run(
             "import os\n"
@@ -175,7 +131,7 @@ def test_what_is_killed_comes_back(platform: RunningPlatform) -> None:
         )
     eventually(lambda: unhealthy_count(platform, notebook.id) >= 1, "it is seen", 60)
     client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
-    assert instance_of(platform) == instance, "Jupyter alone was started again"
+    assert instance_of(platform, notebook.id) == instance, "Jupyter alone was started again"
 
     os.kill(platform.supervisor_pid(instance), 9)
     eventually(lambda: unhealthy_count(platform, notebook.id) >= 2, "it is seen", 60)
@@ -190,14 +146,3 @@ def unhealthy_count(platform: RunningPlatform, notebook_id: str) -> int:
     return sum(
         event.new_status_code == "ACTIVE_UNHEALTHY" and event.old_status_code != "ACTIVE_UNHEALTHY" for event in events
     )
-
-
-def instance_of(platform: RunningPlatform) -> str:
-    """The running instance of the only notebook."""
-    found = [
-        each.parent.name
-        for each in (platform.home / "compute/instances").glob("*/instance.json")
-        if json.loads(each.read_text())["role"] == "notebook" and not each.with_name("exit.json").exists()
-    ]
-    assert len(found) == 1, found
-    return found[0]

@@ -76,6 +76,7 @@ def make_gateway(home: Home, settings: Settings, server_count: int = 1) -> tuple
             certificate=certificates.certificate,
             key=certificates.key,
             guards=tuple(home.guard_socket(index) for index in range(server_count)),
+            foreign_sockets=home.compute,
             tunnel_names=vendor_hosts(settings.region) if certificates.authority is not None else (),
         )
     )

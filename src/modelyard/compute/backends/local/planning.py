@@ -8,6 +8,7 @@ the port's marks (`WORKSPACE`, `RUN` …) in arguments, environment and files st
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -296,6 +297,7 @@ def _plan_sandbox(
         *sandbox.namespace_arguments(has_own_network=instance.has_own_network),
         *root_arguments,
         *sandbox.system_arguments(machine.settings.system_directories),
+        *(sandbox.root_arguments() if machine.isolation is Isolation.NAMESPACES and os.geteuid() == 0 else ()),
         *(_BOOT_DIRECTORIES if storages.boot else ()),
         *bind_arguments,
         *("--chdir", "/workspace"),

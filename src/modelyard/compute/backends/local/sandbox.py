@@ -95,11 +95,21 @@ def system_arguments(system_directories: Sequence[str]) -> list[str]:
     return arguments
 
 
+def root_arguments() -> list[str]:
+    """Arguments more where bubblewrap is started by root and changes to no other account: files of /proc/sys are the machine root's to write,
+    whatever rights it has given up."""
+    return ["--ro-bind", "/proc/sys", "/proc/sys"]
+
+
 def namespace_arguments(*, has_own_network: bool = False) -> list[str]:
     """Everything but the network is always the instance's own; no process inside gains privileges or makes namespaces in turn."""
     return [
         *(("--unshare-net",) if has_own_network else ()),
         *("--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0"),
+        *(
+            "--cap-drop",
+            "ALL",
+        ),  # bubblewrap leaves them to root, which starts it where no account is taken for each workload
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--json-status-fd", str(STATUS_DESCRIPTOR)),
     ]

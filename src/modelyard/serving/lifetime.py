@@ -23,12 +23,11 @@ from granian.server.embed import Server
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
-from modelyard.serving.errors import LoadFailed, NotReady
+from modelyard.serving.errors import EXIT_LOAD_FAILED, LoadFailed, NotReady
 from modelyard.serving.inference_log import InferenceLog
 from modelyard.serving.load import Loaded, load
 from modelyard.serving.report import Report
 
-EXIT_LOAD_FAILED = 3
 _LAST_ANSWERS_SECONDS = 2.0
 _BACKLOG = 1024
 # The socket lies in a directory that belongs to the instance; who may go there is decided by that directory, and the gateway

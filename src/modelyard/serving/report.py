@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -16,14 +17,18 @@ class Report:
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
 
-    def write(self, step: str, message: str) -> None:
-        """Replace the report. Steps: `loading`, `ready`, `draining`, `stopped`, `failed`."""
+    def write(self, step: str, message: str, *, sockets: Sequence[str] = ()) -> None:
+        """Replace the report. Steps: `loading`, `ready`, `draining`, `stopped`, `failed`. `sockets`: names of those that answer, where there
+        are several."""
         print(f"model server: {step}: {message}", file=sys.stderr, flush=True)
         if self._path is None:
             return
         beside = self._path.with_name(f".{self._path.name}.new")
+        values: dict[str, object] = {"step": step, "message": message}
+        if sockets:
+            values["sockets"] = list(sockets)
         try:
-            beside.write_text(json.dumps({"step": step, "message": message}, ensure_ascii=False), encoding="utf-8")
+            beside.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:
             print(

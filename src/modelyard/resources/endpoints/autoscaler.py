@@ -296,7 +296,7 @@ def _count(spec: StageSpec, row: EndpointModelRow) -> int:
 
 
 def _is_complete(each: Served) -> bool:
-    return each.workload is not None and len(each.workload.ready_addresses_of(each.count)) == each.count
+    return each.workload is not None and each.workload.ready_count_of(each.count) == each.count
 
 
 def _seat(each: Served, socket: str) -> Seat:

@@ -16,7 +16,7 @@ from modelyard.resources.endpoints.model import (
     EndpointModelSpec,
 )
 from modelyard.resources.flavors.model import Flavor
-from modelyard.resources.models.schemas import ServingOptions
+from modelyard.resources.models.schemas import MAX_WORKERS, ServingOptions
 from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
 from modelyard.resources.storages.model import Location, ObjectLocation
 from modelyard.resources.workloads.model import (
@@ -63,6 +63,7 @@ def serving_workload(
 ) -> WorkloadSpec:
     """The workload whose instances are the replicas of a model server; with `log` inferences are logged too."""
     model_dir, fetches, mounts = _artifact(artifact)
+    workers = _worker_count(spec.serving, flavor)
     config = {
         **_serving(spec.serving, settings, is_logged=log is not None),
         "model_dir": model_dir,
@@ -70,6 +71,8 @@ def serving_workload(
         "format": spec.format_code,
         "listen": f"{RUN}/{_SOCKET}.sock",
         "cpus": flavor.vcpus,
+        "workers": workers,
+        "memory_bytes": flavor.memory_bytes,
         "drain_seconds": _DRAIN_SECONDS,
         "report_path": f"{RUN}/report.json",
         "work_dir": WORKSPACE,
@@ -102,6 +105,7 @@ def serving_workload(
         ),
         mounts=mounts,
         socket=_SOCKET,
+        more_sockets=tuple(f"{_SOCKET}{index}" for index in range(1, workers)),
         ready_path=_READY_PATH,
         grace_seconds=_DRAIN_SECONDS + 10.0,
         restart="always",
@@ -155,6 +159,13 @@ def _serving(options: ServingOptions, settings: ServingSettings, *, is_logged: b
         "log_sample_rate": options.log_sample_rate if is_logged else 0,
         "log_max_bytes": options.log_max_bytes,
     }
+
+
+def _worker_count(options: ServingOptions, flavor: Flavor) -> int:
+    """How many processes a model server may have: one for each core, unless requests are to be joined, which is done within one."""
+    if options.worker_count is not None:
+        return options.worker_count
+    return 1 if options.max_batch_size > 1 else max(1, min(MAX_WORKERS, int(flavor.vcpus)))
 
 
 def _deadline_seconds(options: ServingOptions, settings: ServingSettings) -> float:

@@ -244,7 +244,9 @@ class StageReconciler:
             is_fitting = True
             for id, count in wanted.items():
                 workload = scene.workloads[id]
-                surplus = {seen.address for seen in workload.status.instances if seen.index >= count}
+                surplus = {
+                    address for seen in workload.status.instances for address in seen.addresses if seen.index >= count
+                }
                 if surplus and not (is_known and leading.isdisjoint(surplus)):
                     is_fitting = False
                     continue
@@ -334,7 +336,7 @@ class _Scene:
     def counts(self) -> list[tuple[int, int]]:
         """Of each model, how many of the wanted servers are ready, and how many are wanted."""
         wanted = [(model.id, server_count(self.stage, model)) for model in self.models]
-        return [(len(self.workloads[id].ready_addresses_of(count)), count) for id, count in wanted]
+        return [(self.workloads[id].ready_count_of(count), count) for id, count in wanted]
 
 
 def _show(session: AsyncSession, stage: StageRow, state: StageState, reason: str | None, message: str | None) -> None:

@@ -135,7 +135,8 @@ class Views:
         url = self._public_host + public_path(EndpointSpec.model_validate(endpoint.spec).service_id, row)
         deploy_status = gateway_state(StageState(row.state), way).value
         counts = [server_count(row, model) for model in models]
-        ready = [len(workloads[model.id].ready_addresses) if model.id in workloads else 0 for model in models]
+        known = [workloads.get(model.id) for model in models]
+        ready = [0 if workload is None else workload.ready_count_of(workload.spec.instances) for workload in known]
         model_outs = [
             self._model(model, row, project, url, deploy_status, (ready_count, count), known_models, len(models))
             for model, ready_count, count in zip(models, ready, counts, strict=True)

@@ -21,6 +21,9 @@ class ModelParameter(Wire):
     parameter_value: str = Field(max_length=255)
 
 
+MAX_WORKERS = 16
+
+
 class ServingOptions(Wire):
     """How the model server of an endpoint answers. What is left out is as the platform's settings say.
 
@@ -31,6 +34,8 @@ class ServingOptions(Wire):
         deadline_seconds: slower predictions are answered 504.
         log_sample_rate: which part of the inferences is logged where the stage's log is on, 0 to 1.
         log_max_bytes: more of a logged body is cut off.
+        worker_count: processes of each model server, as far as its memory goes; left out: one for each core of the flavor, or one where requests
+            are batched.
     """
 
     max_batch_size: int = Field(default=1, ge=1, le=1024)
@@ -39,6 +44,7 @@ class ServingOptions(Wire):
     deadline_seconds: float | None = Field(default=None, gt=0, le=1200, allow_inf_nan=False)
     log_sample_rate: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     log_max_bytes: int = Field(default=4096, ge=0, le=24 * 1024)
+    worker_count: int | None = Field(default=None, ge=1, le=MAX_WORKERS)
 
 
 class ModelCreate(Wire):

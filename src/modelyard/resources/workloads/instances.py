@@ -38,7 +38,7 @@ def instance_of(
         limits=Limits(**spec.limits.model_dump()),
         environment=environment,
         mounts=tuple(Mount(mount.source, mount.target, mount.read_only) for mount in spec.mounts),
-        sockets=(spec.socket,) if spec.socket else (),
+        sockets=(spec.socket, *spec.more_sockets) if spec.socket else (),
         ports=spec.ports,
         grace_seconds=spec.grace_seconds,
         timeout_seconds=_seconds_left(workload),

@@ -95,6 +95,7 @@ class WorkloadSpec(_Frozen):
         title: how messages call it, e.g. `training 'iris'`.
         command: None builds the environment instead.
         socket: the Unix socket that each instance serves HTTP on, and `ready_path` the path that answers 200 when it may get requests.
+        more_sockets: others that it may serve as well; its report's `sockets` says which ones answer.
         restart: `always` starts an instance again when it ends (with back-off); `never` makes the workload end with its instances.
         ready_seconds: with `restart="always"`, how long an instance may run without ever having been ready until it counts as failed.
         lost_restarts: how often a workload that the machine lost (not one that failed) is started anew.
@@ -115,6 +116,7 @@ class WorkloadSpec(_Frozen):
     command: CommandSpec | None = None
     mounts: tuple[MountSpec, ...] = ()
     socket: str | None = None
+    more_sockets: tuple[str, ...] = ()
     ready_path: str | None = None
     grace_seconds: float = 30.0
     timeout_seconds: float | None = None
@@ -161,7 +163,7 @@ class InstanceSeen(_Frozen):
     Attributes:
         attempt: how often it was started anew.
         is_launched: the launch was confirmed once; what is absent now is lost.
-        address: of its HTTP socket, for routes.
+        address: of its HTTP socket, for routes; `more_addresses` of the others that its own report says answer too.
     """
 
     id: str
@@ -179,8 +181,14 @@ class InstanceSeen(_Frozen):
     ended_at: datetime | None = None
     report: dict[str, Any] = {}
     address: str | None = None
+    more_addresses: tuple[str, ...] = ()
     network: NetworkSeen | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of its HTTP sockets that answer."""
+        return (*(() if self.address is None else (self.address,)), *self.more_addresses)
 
 
 class Retired(_Frozen):
@@ -262,8 +270,15 @@ class Workload(_Frozen):
 
     def ready_addresses_of(self, count: int) -> tuple[str, ...]:
         """The same of the first `count` instances: those that stay when it is resized to so many."""
-        staying = (seen for seen in self.status.instances if seen.index < min(count, self.spec.instances))
-        return tuple(seen.address for seen in staying if seen.is_ready and seen.address)
+        return tuple(address for seen in self._ready_of(count) for address in seen.addresses)
+
+    def ready_count_of(self, count: int) -> int:
+        """How many of the first `count` instances may get requests. One may have several addresses."""
+        return sum(bool(seen.address) for seen in self._ready_of(count))
+
+    def _ready_of(self, count: int) -> list[InstanceSeen]:
+        wanted = min(count, self.spec.instances)
+        return [seen for seen in self.status.instances if seen.index < wanted and seen.is_ready]
 
     @property
     def started_at(self) -> datetime | None:

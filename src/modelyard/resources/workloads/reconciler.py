@@ -39,7 +39,7 @@ from modelyard.resources.workloads.model import (
     Workload,
 )
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
-from modelyard.resources.workloads.sight import Decision
+from modelyard.resources.workloads.sight import Decision, addresses_of
 from modelyard.resources.workloads.table import WorkloadRow
 
 TokenSource = Callable[[Workload], Awaitable[str]]
@@ -351,7 +351,7 @@ async def probe_ready(workload: Workload, observations: Sequence[Observation]) -
     async def _probe(seen: Observation) -> bool:
         if seen.phase is not Phase.RUNNING:
             return False
-        address = next(iter(seen.sockets.values()), None)
+        address, _ = addresses_of(seen)
         if path is None or address is None:
             return True
         return await probe.is_ready(address, path)

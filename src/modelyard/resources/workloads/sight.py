@@ -83,7 +83,7 @@ def look(item: InstanceSeen, observation: Observation | None, is_ready: bool) ->
             "started_at": observation.started_at,
             "ended_at": observation.ended_at,
             "report": plain_report(observation.report),
-            "address": next(iter(observation.sockets.values()), None),
+            **dict(zip(("address", "more_addresses"), addresses_of(observation), strict=True)),
             "network": None
             if observation.network is None
             else NetworkSeen(
@@ -94,6 +94,14 @@ def look(item: InstanceSeen, observation: Observation | None, is_ready: bool) ->
             "notes": tuple(plain_text(note) for note in observation.notes),
         }
     )
+
+
+def addresses_of(observation: Observation) -> tuple[str | None, tuple[str, ...]]:
+    """The first of the sockets that answer, and the others: those that the instance's report names, of the ones that it was given."""
+    told = observation.report.get("sockets")
+    names = [name for name in observation.sockets if isinstance(told, list) and name in told]
+    first, *more = [observation.sockets[name] for name in names or list(observation.sockets)[:1]] or [None]
+    return first, tuple(address for address in more if address is not None)
 
 
 def blamed(items: Iterable[InstanceSeen]) -> InstanceSeen | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from journey_platform import RunningPlatform, eventually
 from journey_rest import Rest, faults, refused
@@ -17,6 +18,7 @@ from journey_scripts import SMALL_FLAVOR, start_script, upload_script
 
 from modelyard.resources.endpoints.schemas import EndpointStageOut
 from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.sdk.errors import Conflict
 
 pytestmark = pytest.mark.slow
 
@@ -289,6 +291,41 @@ def test_a_model_that_can_not_be_loaded_says_why(
     assert any("loading model" in line for line in stage.last_log_lines), stage.last_log_lines
 
 
+# Takes its time to load; ends its process for a value of 1000, and answers others.
+FRAGILE = """__import__('time').sleep(2) or type('Fragile', (), {
+    'predict': lambda self, rows: __import__('os')._exit(9) if rows.max() > 999 else rows[:, 0], 'n_features_in_': 1
+})()"""
+
+
+def test_a_slow_start_and_a_crash_loop_are_shown_while_they_last(platform: RunningPlatform, tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Runs(" ".join(FRAGILE.split()))))
+    client, name = platform.client, "fragile"
+    client.storage.upload(tmp_path, f"artifacts/{name}")
+    client.models.create(name, artifact=f"artifacts/{name}", format="SKLEARN")
+    endpoint = client.endpoints.create(name, models={name: "/inference"}, flavor=SMALL_FLAVOR)
+    stage_id = endpoint.endpoint_stage_list[0].id
+    eventually(lambda: client.stages.get(stage_id).status_reason == "LOADING", "it loads", END_SECONDS)
+    client.endpoints.wait(name, timeout_seconds=END_SECONDS)
+    url = f"{platform.credentials['apiUrl']}/gateway/{client.stages.get(stage_id).apigw_stage_url.partition('/gateway/')[2]}"
+
+    def ask(value: float) -> int:
+        return httpx.post(f"{url}/inference", json={"instances": [[value]]}, timeout=60.0).status_code
+
+    def told() -> str | None:
+        ask(1000.0)
+        shown = client.stages.get(stage_id)
+        assert shown.endpoint_stage_status_code == "ACTIVE"
+        message = shown.status_message or ""
+        return message if "is started again: " in message else None
+
+    assert ask(1.0) == 200
+    message = eventually(told, "the stage tells why its server is away", END_SECONDS, 0.2)
+    assert "exit code 9" in str(message)
+    eventually(lambda: ask(1.0) == 200, "it answers again", END_SECONDS, 0.2)
+    client.endpoints.delete(name, wait=True, timeout_seconds=60.0)
+    client.models.delete(name)
+
+
 def test_a_deleted_artifact_stops_an_endpoint_before_it_begins(
     platform: RunningPlatform, rest: Rest, good: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -375,6 +412,10 @@ def endpoint_failure(platform: RunningPlatform, artifact: Path, name: str, forma
     )
     stage = client.endpoints.get(endpoint.id).endpoint_stage_list[0]
     assert stage.endpoint_stage_status_code == "CREATE_FAILED"
+    workload_id = stage.endpoint_model_list[0].endpoint_model_id
+    eventually(lambda: not platform.instances(workload_id), "no process and no file of it is left", END_SECONDS)
+    with pytest.raises(Conflict, match="can't take requests"):  # nor a route
+        client.stages.gateway_settings(stage.id)
     client.endpoints.delete(endpoint.id, wait=True, timeout_seconds=60.0)
     client.models.delete(name)
     return stage

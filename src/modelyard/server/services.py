@@ -192,7 +192,9 @@ def make_reconcilers(
     bundle = backends.certificates.bundle
     site = Site(settings.region, DOOR, trust_directory=None if bundle is None else str(bundle.parent))
     serving = ServingSettings(
-        max_body_bytes=settings.serving.max_body_mib * 2**20, deadline_seconds=settings.serving.deadline_seconds
+        max_body_bytes=settings.serving.max_body_mib * 2**20,
+        deadline_seconds=settings.serving.deadline_seconds,
+        start_seconds=60 * settings.serving.start_minutes,
     )
     shared = (
         database,

@@ -53,6 +53,9 @@ class ServingGroup(_Group):
 
     max_body_mib: int = Field(default=64, ge=1, description="Larger requests are refused.")
     deadline_seconds: float = Field(default=60.0, gt=0, description="Slower predictions are given up.")
+    start_minutes: float = Field(
+        default=60.0, gt=0, description="A model server that is not ready by then is given up."
+    )
 
 
 class ModelGroup(_Group):

@@ -43,10 +43,12 @@ class ServingSettings:
     Attributes:
         max_body_bytes: a larger request is answered 413.
         deadline_seconds: a slower prediction is answered 504.
+        start_seconds: a server that has never been ready after so long is given up.
     """
 
     max_body_bytes: int = 64 * 2**20
     deadline_seconds: float = 60.0
+    start_seconds: float = 3600.0
 
 
 def serving_workload(
@@ -107,6 +109,7 @@ def serving_workload(
         socket=_SOCKET,
         more_sockets=tuple(f"{_SOCKET}{index}" for index in range(1, workers)),
         ready_path=_READY_PATH,
+        ready_seconds=settings.start_seconds,
         grace_seconds=_DRAIN_SECONDS + 10.0,
         restart="always",
         log=log,

@@ -369,7 +369,10 @@ def _replicas(scene: _Scene) -> tuple[str | None, str | None]:
         )
     told = f"{ready} of {total} model servers are ready."
     short = next((each for each in scene.workloads.values() if each.reason == NO_ROOM and each.message), None)
-    return "NOT_ALL_READY", told if short is None else f"{told} {short.message}"
+    if short is not None:
+        return "NOT_ALL_READY", f"{told} {short.message}"
+    ended = next((seen.exit for each in scene.workloads.values() for seen in each.status.instances if seen.exit), None)
+    return "NOT_ALL_READY", told if ended is None else f"{told} One that has ended is started again: {ended.message}"
 
 
 def _waiting(scene: _Scene) -> tuple[str, str]:

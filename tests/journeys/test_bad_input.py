@@ -8,7 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -98,7 +98,7 @@ def good(platform: RunningPlatform, rest: Rest, tmp_path_factory: pytest.TempPat
         ({"useTorchrun": True}, "useTorchrun", "PyTorch"),
         ({"algorithmId": "built-in"}, "algorithmId", ""),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: next(iter(cast("dict[str, Any]", value))) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_a_wrong_field_of_a_training_is_named(
     rest: Rest, good: dict[str, Any], changes: dict[str, Any], field: str, words: str

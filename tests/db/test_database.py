@@ -7,14 +7,17 @@ import random
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import Integer, String, event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from modelyard.db.columns import Json, Utc
-from modelyard.db.engine import Database, NestedSession, announce
+from modelyard.db.engine import Database, NestedSession, announce, sqlite_url
 
 
 class Base(DeclarativeBase):
@@ -271,7 +274,11 @@ async def test_json_comes_back_as_it_was(database: Database) -> None:
 async def test_sqlite_writes_through_to_the_disk(tmp_path_factory: pytest.TempPathFactory) -> None:
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('pragmas') / 'test.db'}")
     begun: list[str] = []
-    event.listen(database.engine.sync_engine, "begin", lambda _connection: begun.append("begin"))
+
+    def _on_begin(_connection: object) -> None:
+        begun.append("begin")
+
+    event.listen(database.engine.sync_engine, "begin", _on_begin)
     for opened, is_reader in ((database.read, 1), (database.write, 0)):
         async with opened() as session:
             seen = {
@@ -286,4 +293,36 @@ async def test_sqlite_writes_through_to_the_disk(tmp_path_factory: pytest.TempPa
             "busy_timeout": 10000,
         }
     assert begun
+    await database.close()
+
+
+async def test_a_statement_is_one_trip_to_sqlites_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips: list[str] = []
+    driver: Any = aiosqlite.Connection  # its only door to the thread has no public name
+    go = driver._execute
+
+    async def counted(self: Any, work: Any, *arguments: Any, **more: Any) -> object:
+        trips.append(getattr(work, "__name__", ""))
+        return await go(self, work, *arguments, **more)
+
+    monkeypatch.setattr(driver, "_execute", counted)
+    database = Database(sqlite_url(tmp_path / "trips.db"))
+    async with database.write() as session:
+        await session.execute(text("CREATE TABLE words (word TEXT)"))
+    trips.clear()
+    async with database.write() as session:
+        await session.execute(text("INSERT INTO words VALUES (:word)"), [{"word": "a"}, {"word": "b"}])
+        await session.execute(text("UPDATE words SET word = word || '!'"))
+    assert trips == ["_begun", "_begun", "commit"]
+    async with database.write():
+        pass
+    async with database.read() as session:
+        pass
+    assert len(trips) == 3  # nothing was said, so nothing was begun
+    async with database.read() as session:
+        await session.execute(text("SELECT 1"))  # the reader connects, and sets itself up
+    trips.clear()
+    async with database.read() as session:
+        assert (await session.scalars(text("SELECT word FROM words ORDER BY word"))).all() == ["a!", "b!"]
+    assert trips == ["_begun", "rollback"]
     await database.close()

@@ -23,6 +23,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from modelyard.db.sqlite import OneTripModule
+
 _TOPICS = "topics"
 _SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout=10000",  # before all else: the others may meet another process's lock
@@ -143,6 +145,7 @@ def sqlite_url(path: Path) -> str:
 def _sqlite_engine(url: Any, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
     engine = create_async_engine(
         url,
+        module=OneTripModule(),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size,
         max_overflow=0,
@@ -160,6 +163,6 @@ def _sqlite_engine(url: Any, *, pool_size: int, begin: str, pragmas: Sequence[st
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]  # called by the event
-        connection.exec_driver_sql(begin)
+        connection.connection.dbapi_connection.begin(begin)
 
     return engine

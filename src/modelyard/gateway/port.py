@@ -7,8 +7,8 @@ serving its last routes when the platform is away, and after its own restart.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -26,11 +26,25 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Targets that share the requests (the one with the fewest in flight takes the next). `weight` counts among a rule's upstreams."""
+    """Targets that share the requests (the one with the fewest in flight takes the next).
+
+    Attributes:
+        weight: counts among a rule's upstreams.
+        max_requests: how many may be under way at once; what is over is turned away at once. None: as many as come.
+    """
 
     name: str
     targets: tuple[Target, ...]
     weight: int = 1
+    max_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """An upstream that gets a copy of so many percent of a rule's requests. Nobody waits for its answers, and nobody gets them."""
+
+    upstream: str
+    percent: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Rule:
         rewrite: what the target sees: instead of the whole matched path (exact rule), or instead of the route's prefix + `path` (prefix rule).
             None leaves the path as it came.
         methods: HTTP methods that match; none means all.
+        mirrors: who gets copies.
     """
 
     path: str
@@ -50,6 +65,68 @@ class Rule:
     is_prefix: bool = False
     rewrite: str | None = None
     methods: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `requests` in `seconds`, evenly filled up again; what is over is answered 429 with `Retry-After`."""
+
+    requests: int
+    seconds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that passes. A client sends base64 of `{id}:{secret}` in the header `x-api-key`.
+
+    Attributes:
+        id: letters and digits; the target is told it in `x-modelyard-api-key`.
+        digest: base64 of the SHA-1 of the secret, which must be long and random: nothing else keeps it from being guessed.
+        rate: instead of the conditions' `key_rate`.
+    """
+
+    id: str
+    digest: str
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """What pages of other origins may do (https://fetch.spec.whatwg.org/#http-cors-protocol). Preflights are answered by the gateway.
+
+    Attributes:
+        origins: exact (`https://a.example`), with a first label left open (`https://*.a.example`), or `*` for all.
+    """
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...]
+    headers: tuple[str, ...] = ()
+    exposed_headers: tuple[str, ...] = ()
+    allows_credentials: bool = False
+    max_age_seconds: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Which requests of a route pass. The gateway decides alone, without asking anybody.
+
+    Attributes:
+        name: routes with the same name share their rates, which are then the same for all of them. `[a-z0-9-]`.
+        keys: a request needs one of these; None asks for none.
+        rate: of all requests together.
+        key_rate: of the requests with one key.
+        addresses: networks (CIDR) that clients must come from; none means anywhere. A client's address is the one that the connection
+            comes from, or what so many trusted proxies in front of the gateway say of it.
+        cors: None leaves CORS to the target.
+    """
+
+    name: str
+    keys: tuple[ApiKey, ...] | None = None
+    rate: Rate | None = None
+    key_rate: Rate | None = None
+    addresses: tuple[str, ...] = ()
+    cors: Cors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +157,11 @@ class Route:
         host: match requests for this host name alone; None matches the front door's own names.
         rules: tried in order; the first that matches answers. A request under the prefix that no rule matches gets a JSON 404.
         timeout_seconds: for a whole answer. 0 means none (streams, WebSockets).
+        idle_seconds: a request or answer of which nothing arrives for so long is ended. None: the gateway's own limit.
         max_body_bytes: a larger request is answered 413.
         labels: what statistics and settings show, e.g. `{"endpoint": …, "stage": …}`; kept as pairs.
         access: who may pass; None leaves that to the target.
+        conditions: which requests pass; None lets all.
     """
 
     id: str
@@ -94,6 +173,8 @@ class Route:
     max_body_bytes: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     access: Access | None = None
+    idle_seconds: float | None = None
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +212,23 @@ class UpstreamStatistics:
     latencies: tuple[tuple[float, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What the gateway decided about a route's requests by itself, counted since some moment: when the counts fall, it has begun anew.
+
+    Attributes:
+        size_count, key_count, address_count, rate_count: requests turned away for their size (413), key (401), client's address (403), rate (429).
+        calls_by_key: id of a key → requests that came with it, whatever became of them.
+    """
+
+    route_id: str
+    size_count: int = 0
+    key_count: int = 0
+    address_count: int = 0
+    rate_count: int = 0
+    calls_by_key: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
 class GatewayRefused(Exception):
     """The gateway does not take this configuration; the message is the gateway's own reason."""
 
@@ -152,6 +250,10 @@ class Gateway(Protocol):
 
     async def read_statistics(self) -> Sequence[UpstreamStatistics]:
         """What was counted for each upstream that had requests. Raises `RetryLater` when the gateway can't be asked."""
+        ...
+
+    async def read_decisions(self) -> Sequence[Decisions]:
+        """What was decided of the routes' requests, for routes of which some were turned away or came with a key. Raises `RetryLater`."""
         ...
 
     async def read_route(self, route_id: str) -> str | None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelyard.gateway.backends.envoy.conditions import KEY_ID_HEADER, condition_filters, early_mutations
+from modelyard.gateway.backends.envoy.decisions import DECIDED, decision_log
 from modelyard.gateway.backends.envoy.guarded import guard_filters, internal_listeners
 from modelyard.gateway.backends.envoy.replies import local_replies
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, Files, ListenAddress
@@ -21,7 +23,6 @@ Json = dict[str, Any]
 
 ROUTES = "front_door"
 SECRET = "front_door"  # noqa: S105  # the name under which Envoy asks for the certificate, not a secret
-BODY_LIMIT_FILTER = "modelyard.body_limit"
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _MEBIBYTE = 1024 * 1024
@@ -69,7 +70,7 @@ def bootstrap(settings: EnvoySettings) -> Json:
 
 def _kept_statistics() -> list[Json]:
     # An Envoy left to itself keeps some hundred counters for each upstream; only what is read is kept.
-    prefixes = ("http.ingress.", "cluster_manager.cds.", "server.", "listener_manager.", "sds.")
+    prefixes = (DECIDED, "http.ingress.", "cluster_manager.cds.", "server.", "listener_manager.", "sds.")
     counted: Json = {"safe_regex": {"google_re2": {}, "regex": KEPT}}
     return [counted, *({"prefix": prefix} for prefix in prefixes)]
 
@@ -118,6 +119,7 @@ def _front_door(settings: EnvoySettings) -> Json:
         "use_remote_address": True,
         "xff_num_trusted_hops": settings.trusted_proxy_count,
         "internal_address_config": {"unix_sockets": False},
+        "early_header_mutation_extensions": early_mutations(),
         "append_x_forwarded_port": True,
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
@@ -138,8 +140,8 @@ def _front_door(settings: EnvoySettings) -> Json:
         },
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": local_replies(),
-        "access_log": [_access_log(settings.files)],
-        "http_filters": [*guard_filters(), _body_limit(), _router()],
+        "access_log": [_access_log(settings.files), decision_log()],
+        "http_filters": [*guard_filters(), *condition_filters(), _router()],
     }
 
 
@@ -161,15 +163,6 @@ def _manager(name: str, files: Files) -> Json:
         "stat_prefix": name,
         "rds": {"route_config_name": ROUTES, "config_source": _file_source(str(files.routes))},
         "generate_request_id": name == "ingress",
-    }
-
-
-def _body_limit() -> Json:
-    """Holds a body of unknown size until its route's limit is known to be kept. Off, except for the entries that turn it on (`compiled.py`)."""
-    return {
-        "name": BODY_LIMIT_FILTER,
-        "disabled": True,
-        "typed_config": {"@type": f"{_HTTP}.buffer.v3.Buffer", "max_request_bytes": _MEBIBYTE},
     }
 
 
@@ -197,6 +190,7 @@ def _access_log(files: Files) -> Json:
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
         "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "api_key": f"%REQ({KEY_ID_HEADER})%",
         "user_agent": "%REQ(USER-AGENT)%",
     }
     return {

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from modelyard.gateway.backends.envoy.bootstrap import BODY_LIMIT_FILTER
+from modelyard.gateway.backends.envoy.conditions import METADATA, apply_conditions, check_conditions
 from modelyard.gateway.backends.envoy.guarded import (
     GUARD_CLUSTER,
     access_fault,
@@ -30,22 +30,17 @@ from modelyard.gateway.backends.envoy.guarded import (
     relay_listener,
     relay_name,
 )
-from modelyard.gateway.port import GatewayRefused, Route, Rule, Target, Upstream, route_digest
+from modelyard.gateway.port import GatewayRefused, Mirror, Route, Rule, Target, Upstream, route_digest
 
 Json = dict[str, Any]
 
-METADATA = "modelyard"
 _COUNTABLE = re.compile(r"[A-Za-z0-9_-]+")
-HELD_BODY_LIMIT_BYTES = 64 * 1024 * 1024
-"""A body of unknown size is held in memory until its end to keep a route's limit; for higher limits the client must tell the size."""
-
 _CONNECT_SECONDS = 2.0  # targets are on this machine: what does not answer by then is overloaded or gone
 _IDLE_CONNECTION = (
     "3s"  # shorter than the keep-alive of the usual servers (5 s), so that the gateway is the one to hang up
 )
 _HIGH = 1_000_000  # Envoy's defaults for concurrent requests (1024) and retries (3) are for other scales
 _IDLE_STREAM_SECONDS = 300
-_LARGEST = 2**63 - 1
 
 _ID = re.compile(r"[a-z0-9-]{1,200}")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
@@ -88,9 +83,6 @@ def compile_route(route: Route) -> CompiledRoute:
     ways = {upstream.name: _way(route, upstream) for upstream in route.upstreams}
     bare = [entry for rule in route.rules for entry in _bare_entries(route, prefix, rule, ways)] if prefix else []
     below = [entry for rule in route.rules for entry in _below_entries(route, prefix, rule, ways)]
-    # Rules may share nothing with one of the lists; its path is still this route's and must not fall through to a shorter prefix.
-    bare = _with_limits(route, bare) if prefix else []
-    below = _with_limits(route, below)
     # The bare list stands in the configuration twice (`routes.py`), so its entries count twice.
     _label(route, bare, below, entry_count=2 * len(bare) + len(below))
     return CompiledRoute(
@@ -115,6 +107,13 @@ def _check(route: Route) -> None:
         raise refuse(f"'{route.host}' is not a host name")
     if route.prefix and (fault := _path_fault(route.prefix)):
         raise refuse(f"the prefix '{route.prefix}' {fault}")
+    if route.conditions is not None:
+        try:
+            check_conditions(route.conditions)
+        except GatewayRefused as refusal:
+            raise refuse(str(refusal)) from refusal
+    if route.idle_seconds is not None and route.idle_seconds <= 0:
+        raise refuse("the limit without a byte must be above 0")
     if route.timeout_seconds < 0:
         raise refuse("the time limit must not be negative")
     if route.max_body_bytes is not None and route.max_body_bytes < 0:
@@ -135,6 +134,13 @@ def _check(route: Route) -> None:
                 raise refuse(f"the path '{path}' {fault}")
         if unknown := [name for name in rule.upstreams if name not in upstreams]:
             raise refuse(f"rule '{rule.path}' names the upstream '{unknown[0]}', which the route does not have")
+        for mirror in rule.mirrors:
+            if mirror.upstream not in upstreams:
+                raise refuse(f"rule '{rule.path}' mirrors to '{mirror.upstream}', which is no upstream of the route")
+            if not 0 < mirror.percent <= 100:
+                raise refuse(
+                    f"rule '{rule.path}' mirrors {mirror.percent:g} percent, which is not above 0 and at most 100"
+                )
         if not sum(upstreams[name].weight for name in rule.upstreams):
             raise refuse(f"rule '{rule.path}' has no upstream with a weight above 0")
         if wrong := [method for method in rule.methods if not _METHOD.fullmatch(method)]:
@@ -177,10 +183,21 @@ def _entry(route: Route, rule: Rule, match: Json, ways: _Ways, *, rewrite: str |
     action: Json = {**_destination(route, rule, ways), **_time_limits(route)}
     if rewrite is not None:
         action["prefix_rewrite"] = rewrite
+    if rule.mirrors:
+        action["request_mirror_policies"] = [_mirror(mirror, ways) for mirror in rule.mirrors]
     entry: Json = {"match": match, "route": action}
     if route.access is not None:
         entry["typed_per_filter_config"] = entry_filters(route.access)
-    return entry
+    return apply_conditions(route, entry)
+
+
+def _mirror(mirror: Mirror, ways: _Ways) -> Json:
+    share = {"numerator": round(mirror.percent * 10_000), "denominator": "MILLION"}
+    return {
+        "cluster": ways[mirror.upstream].cluster,
+        "runtime_fraction": {"default_value": share},
+        "disable_shadow_host_suffix_append": True,
+    }
 
 
 def _destination(route: Route, rule: Rule, ways: _Ways) -> Json:
@@ -192,51 +209,15 @@ def _destination(route: Route, rule: Rule, ways: _Ways) -> Json:
 
 
 def _time_limits(route: Route) -> Json:
+    idle = None if route.idle_seconds is None else f"{max(route.idle_seconds, 0.001):.3f}s"
     if route.timeout_seconds == 0:
-        return {"timeout": "0s", "idle_timeout": "0s"}
+        return {"timeout": "0s", "idle_timeout": idle or "0s"}
     limits: Json = {"timeout": f"{max(route.timeout_seconds, 0.001):.3f}s"}
-    if route.timeout_seconds > _IDLE_STREAM_SECONDS:
+    if idle is not None:
+        limits["idle_timeout"] = idle
+    elif route.timeout_seconds > _IDLE_STREAM_SECONDS:
         limits["idle_timeout"] = limits["timeout"]
     return limits
-
-
-def _with_limits(route: Route, entries: Sequence[Json]) -> list[Json]:
-    """The entries, after those that keep the limit of the body.
-
-    A Content-Length over the limit is turned away at once, others stream. Without one the body is held until it has ended or is too large;
-    where the limit is more than should be held, the client must tell the size.
-    """
-    limit = route.max_body_bytes
-    if limit is None or limit >= _LARGEST:
-        return list(entries)
-    too_large = {"name": "content-length", "range_match": {"start": limit + 1, "end": _LARGEST}}
-    unknown = {"name": "content-length", "present_match": True, "invert_match": True}
-    refusals = [_refusal(413, too_large)]
-    if limit <= HELD_BODY_LIMIT_BYTES:
-        return [*refusals, *(_held(entry, unknown, limit) for entry in entries), *entries]
-    # Envoy doesn't show its routes whether a body follows, so that is taken from the method.
-    with_body: Json = {
-        "name": ":method",
-        "string_match": {"safe_regex": {"google_re2": {}, "regex": "POST|PUT|PATCH"}},
-    }
-    return [*refusals, _refusal(411, unknown, with_body), *entries]
-
-
-def _refusal(status: int, *headers: Json) -> Json:
-    return {"match": {"prefix": "/", "headers": list(headers)}, "direct_response": {"status": status}}
-
-
-def _held(entry: Json, unknown: Json, limit: int) -> Json:
-    match = {**entry["match"], "headers": [*entry["match"].get("headers", []), unknown]}
-    filters = {
-        **entry.get("typed_per_filter_config", {}),
-        BODY_LIMIT_FILTER: {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            # Envoy's filter takes no 0; against a limit of 0, a single byte of unknown size gets through.
-            "buffer": {"max_request_bytes": max(limit, 1)},
-        },
-    }
-    return {**entry, "match": match, "typed_per_filter_config": filters}
 
 
 def _label(route: Route, bare: list[Json], below: list[Json], *, entry_count: int) -> None:
@@ -248,7 +229,8 @@ def _label(route: Route, bare: list[Json], below: list[Json], *, entry_count: in
         entry |= {"name": route.id, "stat_prefix": route.id}
     if below:
         labels = {"id": route.id, "digest": route_digest(route), "entry_count": entry_count}
-        below[0]["metadata"] = {"filter_metadata": {METADATA: labels}}
+        known: Json = below[0].get("metadata", {}).get("filter_metadata", {}).get(METADATA, {})
+        below[0]["metadata"] = {"filter_metadata": {METADATA: {**known, **labels}}}
 
 
 def _action(entries: Sequence[Json]) -> bytes:
@@ -270,8 +252,10 @@ _Ways = Mapping[str, _Way]
 
 def _way(route: Route, upstream: Upstream) -> _Way:
     addresses = sorted({target.address for target in upstream.targets})
-    name = "u-" + hashlib.sha256("\n".join([upstream.name, *addresses]).encode()).hexdigest()[:24]
-    direct = {name: _cluster_named(name, [_address(Target(address)) for address in addresses], upstream.name)}
+    limit = [] if upstream.max_requests is None else [str(upstream.max_requests)]
+    name = "u-" + hashlib.sha256("\n".join([upstream.name, *addresses, *limit]).encode()).hexdigest()[:24]
+    targets = [_address(Target(address)) for address in addresses]
+    direct = {name: _cluster_named(name, targets, upstream.name, upstream.max_requests)}
     if route.access is None:
         return _Way(name, direct, {})
     relay = relay_name(route, route.access, name)
@@ -284,11 +268,13 @@ def guard_cluster(sockets: Sequence[Path]) -> Mapping[str, bytes]:
     return {GUARD_CLUSTER: _cluster_named(GUARD_CLUSTER, guard_addresses(sockets))} if sockets else {}
 
 
-def _cluster_named(name: str, addresses: Sequence[Json], counted_as: str | None = None) -> bytes:
+def _cluster_named(
+    name: str, addresses: Sequence[Json], counted_as: str | None = None, max_requests: int | None = None
+) -> bytes:
     thresholds = {
         "max_connections": _HIGH,
-        "max_pending_requests": _HIGH,
-        "max_requests": _HIGH,
+        "max_pending_requests": max_requests or _HIGH,
+        "max_requests": max_requests or _HIGH,
         "max_retries": _HIGH,
     }
     endpoints = [{"endpoint": {"address": address}} for address in addresses]

@@ -19,6 +19,7 @@ import orjson
 from modelyard.gateway.backends.envoy.admin import Admin, AdminUnreachable
 from modelyard.gateway.backends.envoy.bootstrap import bootstrap
 from modelyard.gateway.backends.envoy.compiled import CompiledRoute, compile_route
+from modelyard.gateway.backends.envoy.decisions import DECIDED, decisions_in
 from modelyard.gateway.backends.envoy.deployment import Deployment
 from modelyard.gateway.backends.envoy.files import cut_file, identity, keep_older, replace_file
 from modelyard.gateway.backends.envoy.process import (
@@ -34,7 +35,7 @@ from modelyard.gateway.backends.envoy.secret import secret_resource
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
 from modelyard.gateway.backends.envoy.statistics import PATTERN, upstream_statistics
 from modelyard.gateway.certificates import CertificateUnusable, check_certificate
-from modelyard.gateway.port import GatewayRefused, ObservedRoute, Route, UpstreamStatistics
+from modelyard.gateway.port import Decisions, GatewayRefused, ObservedRoute, Route, UpstreamStatistics
 from modelyard.kit.backoff import Backoff
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater
@@ -174,6 +175,14 @@ class EnvoyGateway:
         except AdminUnreachable as cause:
             raise RetryLater(str(cause)) from cause
         return await asyncio.to_thread(upstream_statistics, content)
+
+    async def read_decisions(self) -> Sequence[Decisions]:
+        """What Envoy has decided of requests since its start, for routes of which some were turned away or came with a key. Raises `RetryLater`."""
+        try:
+            counters = await self._admin.counters(f"^{DECIDED}")
+        except AdminUnreachable as cause:
+            raise RetryLater(str(cause)) from cause
+        return await asyncio.to_thread(decisions_in, counters)
 
     async def is_ready(self) -> bool:
         """Whether Envoy runs and serves."""

@@ -17,13 +17,14 @@ RETRY_AFTER_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One kind of answer: for an HTTP status and, where given, one of Envoy's response flags or a method."""
+    """One kind of answer: for an HTTP status and, where given, one of Envoy's response flags or a method. `headers` replace Envoy's own."""
 
     status: int
     number: int
     sentence: str
     flags: tuple[str, ...] = ()
     method: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 REPLIES = (
@@ -33,6 +34,17 @@ REPLIES = (
         "The request is not valid: it is malformed HTTP, or its path has a '.' or '..' segment or a backslash.",
     ),
     Reply(
+        401,
+        900,
+        "This address asks for an API key: send a valid one in the header x-api-key. The project's members make and revoke keys.",
+        headers=(("www-authenticate", "ApiKey"),),
+    ),
+    Reply(
+        403,
+        900,
+        "This address may not be called from where the request comes from: the client's address is not on its allow-list.",
+    ),
+    Reply(
         404,
         910,
         "This is no proxy to elsewhere: tunnels lead to the names of the official client's hosts, on port 443.",
@@ -40,9 +52,13 @@ REPLIES = (
     ),
     Reply(404, 900, "Nothing is served at this address."),
     Reply(408, 900, "The request took too long to arrive."),
-    Reply(411, 900, "This address needs to know the size of a request body: send a Content-Length header."),
     Reply(413, 900, "The request body is larger than this address allows."),
     Reply(426, 900, "This version of HTTP is not supported: use HTTP/1.1 or HTTP/2."),
+    Reply(
+        429,
+        900,
+        "This address, or the API key, has had as many requests as it is allowed: send it again after the seconds in Retry-After.",
+    ),
     Reply(431, 900, "The request's headers are too large."),
     Reply(502, 900, "The service behind this address gave an answer that is not valid HTTP."),
     Reply(503, 901, "No instance of the service behind this address is ready.", ("UH", "NC")),
@@ -88,12 +104,11 @@ def _mapper(reply: Reply) -> Json:
         "filter": condition,
         "body_format_override": _body(str(reply.status * 1000 + reply.number), reply.sentence),
     }
-    if reply.status == 503:
+    headers = (*reply.headers, *([("retry-after", str(RETRY_AFTER_SECONDS))] if reply.status == 503 else []))
+    if headers:
         mapper["headers_to_add"] = [
-            {
-                "header": {"key": "retry-after", "value": str(RETRY_AFTER_SECONDS)},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
+            {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for name, value in headers
         ]
     return mapper
 

@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from modelyard.gateway.backends.envoy.bootstrap import ROUTES
-from modelyard.gateway.backends.envoy.compiled import METADATA, CompiledRoute
+from modelyard.gateway.backends.envoy.compiled import CompiledRoute
+from modelyard.gateway.backends.envoy.conditions import METADATA, host_filters
 from modelyard.gateway.port import GatewayRefused, ObservedRoute
 
 Json = dict[str, Any]
@@ -74,7 +75,7 @@ def observed_routes(config_dump: bytes) -> list[ObservedRoute]:
     for entry in _entries(orjson.loads(config_dump)):
         counts[entry["name"]] += 1
         label = entry.get("metadata", {}).get("filter_metadata", {}).get(METADATA)
-        if label is not None:
+        if label is not None and "id" in label:
             labels[label["id"]] = label
     return [
         ObservedRoute(id, label["digest"] if counts[id] == int(label["entry_count"]) else "incomplete")
@@ -106,6 +107,8 @@ def _virtual_host(host: str, routes: list[CompiledRoute], first: Sequence[Json])
     }
     if routes:
         virtual["matcher"] = _matcher(routes, first)
+    if filters := host_filters(compiled.route for compiled in routes):
+        virtual["typed_per_filter_config"] = filters
     return virtual
 
 

@@ -12,6 +12,7 @@ from modelyard.control.reconciler import Reconciler
 from modelyard.db.engine import Database
 from modelyard.resources.endpoints.autoscaler import Autoscaler
 from modelyard.resources.endpoints.endpoint_reconciler import EndpointReconciler
+from modelyard.resources.endpoints.gatekeeping import Gatekeeping
 from modelyard.resources.endpoints.instances import ServingSettings
 from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight
 from modelyard.resources.endpoints.reconciler import StageReconciler
@@ -94,6 +95,7 @@ class Services:
     statistics: Statistics
     waiting_room: WaitingRoom
     autoscaler: Autoscaler
+    gatekeeping: Gatekeeping
 
 
 def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
@@ -147,7 +149,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     )
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
-    stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads)
+    stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads, _serving(settings))
     endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
     notebooks = Notebooks(database, images, flavors, storages, workloads, backends.origins)
     visits.targets["notebook"] = notebooks
@@ -182,6 +184,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         statistics=Statistics(database, routes),
         waiting_room=room,
         autoscaler=Autoscaler(database, workloads, routes, room),
+        gatekeeping=Gatekeeping(database, workloads, routes, _serving(settings)),
     )
 
 
@@ -191,11 +194,7 @@ def make_reconcilers(
     """One for each kind of resource that lives long."""
     bundle = backends.certificates.bundle
     site = Site(settings.region, DOOR, trust_directory=None if bundle is None else str(bundle.parent))
-    serving = ServingSettings(
-        max_body_bytes=settings.serving.max_body_mib * 2**20,
-        deadline_seconds=settings.serving.deadline_seconds,
-        start_seconds=60 * settings.serving.start_minutes,
-    )
+    serving = _serving(settings)
     shared = (
         database,
         services.projects,
@@ -217,7 +216,12 @@ def make_reconcilers(
             doors=(urlsplit(settings.http_url).netloc, urlsplit(settings.https_url).netloc),
         ),
         VolumeReconciler(backends.compute),
-        RouteReconciler(database, backends.gateway, repairs=settings.gateway.repairs_routes),
+        RouteReconciler(
+            database,
+            backends.gateway,
+            repairs=settings.gateway.repairs_routes,
+            before_removal=services.statistics.collect,
+        ),
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, event_files),
         TrainingReconciler(*shared, services.snapshots, services.metrics, services.usage, training_settings),
@@ -248,6 +252,14 @@ def make_reconcilers(
 def waiting_room_of(home: Home) -> WaitingRoom:
     """Where requests wait for models that rest."""
     return WaitingRoom(home.waiting_room, home.log_file.with_name("activator.log"))
+
+
+def _serving(settings: Settings) -> ServingSettings:
+    return ServingSettings(
+        max_body_bytes=settings.serving.max_body_mib * 2**20,
+        deadline_seconds=settings.serving.deadline_seconds,
+        start_seconds=60 * settings.serving.start_minutes,
+    )
 
 
 def _authority(backends: Backends) -> str:

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from modelyard.gateway.port import ObservedRoute, Route, UpstreamStatistics, route_digest
+from modelyard.gateway.port import Decisions, ObservedRoute, Route, UpstreamStatistics, route_digest
 
 
 class FakeGateway:
@@ -17,6 +17,7 @@ class FakeGateway:
         faults: raised by the next calls of `put_route` and `remove_route`, one each.
         puts: ids in the order in which they were really put.
         statistics: what was counted, by upstream; a test counts.
+        decisions: what was decided of requests, by route; a test decides.
         before: awaited before each verb does anything, with its name and the id.
     """
 
@@ -24,6 +25,7 @@ class FakeGateway:
         self.routes: dict[str, Route] = {}
         self.faults: deque[Exception] = deque()
         self.statistics: dict[str, UpstreamStatistics] = {}
+        self.decisions: dict[str, Decisions] = {}
         self.puts: list[str] = []
         self.before: Callable[[str, str], Awaitable[None]] = _do_nothing
 
@@ -47,6 +49,11 @@ class FakeGateway:
         """See the port."""
         await self.before("read_statistics", "")
         return list(self.statistics.values())
+
+    async def read_decisions(self) -> Sequence[Decisions]:
+        """See the port."""
+        await self.before("read_decisions", "")
+        return list(self.decisions.values())
 
     async def read_route(self, route_id: str) -> str | None:
         """See the port. The language of this gateway is Python."""

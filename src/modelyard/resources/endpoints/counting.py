@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.resources.routes.model import CallCounters
+from modelyard.resources.routes.model import CallCounters, Decisions
 
 _SUMS = (
     "calls_count",
@@ -18,7 +18,13 @@ _SUMS = (
     "timeout_count",
     "received_bytes",
     "sent_bytes",
+    "mirrored_count",
+    "size_refused_count",
+    "key_refused_count",
+    "address_refused_count",
+    "rate_refused_count",
 )
+_READ = _SUMS[:8]
 LATENCY_BOUNDS = tuple(
     float(f"{step * 10.0**power:.3g}")
     for power in range(-4, 3)
@@ -32,6 +38,9 @@ class Counts:
     """Calls in a span of time.
 
     Attributes:
+        mirrored_count: of the calls, copies of another stage's requests.
+        size_refused_count, key_refused_count, address_refused_count, rate_refused_count: requests that the gateway turned away, which
+            are no calls: no model saw them.
         active_max: the most that were seen under way at once.
         latencies: index in `LATENCY_BOUNDS` → calls that took at most so long, and longer than the bound before.
     """
@@ -44,13 +53,18 @@ class Counts:
     timeout_count: int = 0
     received_bytes: int = 0
     sent_bytes: int = 0
+    mirrored_count: int = 0
+    size_refused_count: int = 0
+    key_refused_count: int = 0
+    address_refused_count: int = 0
+    rate_refused_count: int = 0
     active_max: int = 0
     latencies: Mapping[int, int] = field(default_factory=dict[int, int])
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened."""
-        return not (self.calls_count or self.active_max or self.received_bytes or self.sent_bytes)
+        return not (self.active_max or any(getattr(self, name) for name in _SUMS))
 
     def stored(self) -> list[Any]:
         """As a short JSON value; `restored` reads it."""
@@ -67,19 +81,31 @@ def restored(value: Sequence[Any]) -> Counts:
     return Counts(*numbers, latencies={int(key): count for key, count in latencies.items()})
 
 
-def counted(seen: CallCounters) -> Counts:
+def refused(seen: Decisions) -> Counts:
+    """What the gateway turned away, as counts."""
+    return Counts(
+        size_refused_count=seen.size_count,
+        key_refused_count=seen.key_count,
+        address_refused_count=seen.address_count,
+        rate_refused_count=seen.rate_count,
+    )
+
+
+def counted(seen: CallCounters, *, is_mirror: bool = False) -> Counts:
     """A reading of the gateway, as counts."""
     latencies: dict[int, int] = {}
     for bound, count in seen.latencies:
         if count:
             index = min(bisect_left(LATENCY_BOUNDS, bound * 0.999), len(LATENCY_BOUNDS) - 1)
             latencies[index] = latencies.get(index, 0) + count
-    return Counts(**{name: getattr(seen, name) for name in _SUMS}, active_max=seen.active_count, latencies=latencies)
+    sums = {name: getattr(seen, name) for name in _READ}
+    mirrored_count = seen.calls_count if is_mirror else 0
+    return Counts(**sums, mirrored_count=mirrored_count, active_max=seen.active_count, latencies=latencies)
 
 
 def since(before: Counts | None, now: Counts) -> Counts:
     """What happened between two readings. Counters that fell began anew, so all that they show has happened since."""
-    if before is None or now.calls_count < before.calls_count:
+    if before is None or any(getattr(now, name) < getattr(before, name) for name in _SUMS):
         return now
     sums = {name: max(0, getattr(now, name) - getattr(before, name)) for name in _SUMS}
     latencies = {

@@ -9,6 +9,7 @@ from modelyard.control.work import enqueue
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.lifecycle import ENDPOINT_MODEL, STAGE, EndpointModelState, StageState
 from modelyard.resources.endpoints.model import STAGE_KIND
+from modelyard.resources.endpoints.openings import end_mirrors
 from modelyard.resources.endpoints.table import StageRow
 
 
@@ -18,6 +19,7 @@ async def ask_stage_delete(session: AsyncSession, stage: StageRow, *, actor: str
         return
     stage.desired = "delete"
     stage.generation += 1
+    await end_mirrors(session, stage)
     move(session, STAGE, stage, StageState.DELETE_IN_PROGRESS, actor=actor)
     for model in await repository.models_of_stages(session, [stage.id]):
         move(session, ENDPOINT_MODEL, model, EndpointModelState.DELETE_IN_PROGRESS, actor=actor)

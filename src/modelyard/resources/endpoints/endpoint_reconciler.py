@@ -32,6 +32,8 @@ from modelyard.resources.endpoints.model import (
     Share,
     StageStatus,
 )
+from modelyard.resources.endpoints.opening import Opening
+from modelyard.resources.endpoints.openings import read_opening
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow, TrafficRow
 from modelyard.resources.endpoints.views import endpoint_prefix, stage_addresses
 from modelyard.resources.routes.lifecycle import RouteState
@@ -72,6 +74,7 @@ class EndpointReconciler:
             if row.desired == "delete":
                 if not await self._routes.remove(session, key) and not stages:
                     await repository.forget_calls(session, key)
+                    await repository.forget_call_mark(session, key)
                     await session.delete(row)
                     await forget_events(session, ENDPOINT_KIND, key)
                     await forget(session, ENDPOINT_KIND, key)
@@ -93,12 +96,20 @@ class EndpointReconciler:
             part = self._part(stage, weight, own, workloads)
             if part is not None:
                 parts.append((_serving(stage, weight, own), part))
+        default = next((stage for stage in stages if stage.is_default), None)
+        opening = None if default is None else await read_opening(session, self._workloads, default)
         if not parts:
-            return False  # whoever answered last goes on as long as it can
+            if (
+                opening is not None
+            ):  # whoever answered last goes on as long as it can, and asks for what is asked for now
+                await self._restrict(session, row, opening)
+            return False
         title = f"endpoint '{row.name}'"
         wanted = endpoint_route(
             row.id, title, endpoint_prefix(spec.service_id), [part for _, part in parts], self._settings
         )
+        if opening is not None:
+            wanted = opening.apply(wanted, _models_of(parts, opening.stage_id))
         route = await self._routes.put(session, row.id, row.project_id, wanted, actor=CONTROLLER)
         is_deployed = _is_deployed(route)
         await _wake_default(session, stages, route)
@@ -114,6 +125,11 @@ class EndpointReconciler:
             return None
         specs = [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in models]
         return Part(weight=weight, models=specs, addresses=addresses)
+
+    async def _restrict(self, session: AsyncSession, row: EndpointRow, opening: Opening) -> None:
+        route = await self._routes.get(session, row.id)
+        if route is not None:
+            await self._routes.put(session, row.id, row.project_id, opening.restrict(route.spec), actor=CONTROLLER)
 
     async def _end_former(self, session: AsyncSession, row: EndpointRow, stages: Sequence[StageRow]) -> Outcome:
         """Delete the stage that was the default one, when its time has come. Only called when no new request goes to it any more."""
@@ -184,6 +200,10 @@ def _serving(stage: StageRow, weight: int, models: Sequence[EndpointModelRow]) -
             for model, spec in specs
         ),
     )
+
+
+def _models_of(parts: Sequence[tuple[ServingStage, Part]], stage_id: str) -> Sequence[tuple[str, EndpointModelSpec]]:
+    return next((part.models for serving, part in parts if serving.stage_id == stage_id), ())
 
 
 async def _wake_default(session: AsyncSession, stages: Sequence[StageRow], route: Route) -> None:

@@ -74,6 +74,36 @@ class StageNotReady(Conflict):
         )
 
 
+class ApiKeyNameTaken(Conflict):
+    """The endpoint has an API key of this name."""
+
+    code = 409083
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the endpoint already has an API key named '{name}'; choose another name, or revoke that one")
+
+
+class TooManyApiKeys(Conflict):
+    """The endpoint may not have more of them."""
+
+    code = 409084
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"an endpoint can have at most {limit} API keys; revoke one that is not used any more")
+
+
+class StageAsksForLess(Conflict):
+    """It would open the endpoint's address to more than the stage that is the default one."""
+
+    code = 409085
+
+    def __init__(self, name: str, default: str, what: Sequence[str]) -> None:
+        super().__init__(
+            f"the default stage '{default}' asks for {' and '.join(what)}, '{name}' does not, and the endpoint's address would be open to more; "
+            f"give '{name}' these settings first, or say isWeakerAllowed"
+        )
+
+
 class NothingToRevert(Conflict):
     """The former default stage is gone."""
 

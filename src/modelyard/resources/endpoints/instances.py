@@ -227,12 +227,15 @@ def _rules(stages: Sequence[Sequence[tuple[str, EndpointModelSpec]]], base: str 
             by_name.setdefault(quote(spec.model_name, safe=""), []).append(endpoint_model_id)
     # A model server has one model, so its `/predict` needs no name: stages that share a path may serve models of different names.
     rules = [RuleSpec(path=base + path, upstreams=tuple(ids), rewrite="/predict") for path, ids in by_path.items()]
+    rest = (stages[0][0][0],)
     for name, ids in by_name.items():
+        if tuple(ids) == rest:
+            continue  # the rule for the rest leads there just so, and each rule costs the gateway time with every change
         exact = (f"/v1/models/{name}:predict", f"/v1/models/{name}:explain")
         below = (f"/v1/models/{name}", f"/v2/models/{name}", f"/{name}/v1", f"/{name}/v2")
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), rewrite=path) for path in exact)
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), is_prefix=True, rewrite=path) for path in below)
-    rules.append(RuleSpec(path=base + "/", upstreams=(stages[0][0][0],), is_prefix=True, rewrite="/"))
+    rules.append(RuleSpec(path=base + "/", upstreams=rest, is_prefix=True, rewrite="/"))
     return tuple(rules)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.models.schemas import ServingOptions
 
 ENDPOINT_KIND = "endpoint"
@@ -90,13 +91,14 @@ class Scaling(_Frozen):
 
 
 class StageSpec(_Frozen):
-    """What a stage runs on. `node_count` model servers for each model; with `scaling`, so many at the beginning."""
+    """What a stage runs on, and what it asks of requests. `node_count` model servers for each model; with `scaling`, so many at the beginning."""
 
     flavor_id: str
     flavor_name: str
     node_count: int = 1
     use_log: bool = False
     scaling: Scaling | None = None
+    settings: StageSettings = StageSettings()
 
 
 class StageStatus(_Frozen):

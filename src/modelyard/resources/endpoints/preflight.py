@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from modelyard.db.engine import Database
 from modelyard.kit.errors import Fault, Invalid
+from modelyard.resources.endpoints.instances import ServingSettings
 from modelyard.resources.endpoints.model import EndpointModelSpec
+from modelyard.resources.endpoints.opening import body_limit_faults
 from modelyard.resources.endpoints.schemas import EndpointCreate, EndpointModelCreate, EndpointStageCreate
+from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.flavors.errors import UnknownFlavor
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
@@ -44,6 +47,7 @@ class StagePreflight:
         flavors: Flavors,
         storages: Storages,
         workloads: Workloads,
+        serving: ServingSettings,
     ) -> None:
         self._database = database
         self._models = models
@@ -51,6 +55,7 @@ class StagePreflight:
         self._flavors = flavors
         self._storages = storages
         self._workloads = workloads
+        self._serving = serving
 
     async def check(
         self, caller: Caller, request: EndpointCreate | EndpointStageCreate
@@ -78,9 +83,17 @@ class StagePreflight:
         names = [spec.model_name for spec in specs]
         if len(set(names)) != len(names):
             faults.append(Fault("endpointModelResourceList", "two models of one stage can't have the same name"))
+        if request.stage_settings is not None:
+            faults.extend(self._settings_faults(request.stage_settings))
         if faults or flavor is None:
             raise Invalid(faults)
         return flavor, specs
+
+    def _settings_faults(self, settings: StageSettings) -> list[Fault]:
+        faults = body_limit_faults(settings, self._serving, "stageSettings.")
+        if settings.mirror is not None:
+            faults.append(Fault("stageSettings.mirror", "can be set once the stage is there: its models are compared"))
+        return faults
 
     async def _check_model(
         self, caller: Caller, item: EndpointModelCreate, field: str, faults: list[Fault]

@@ -31,6 +31,8 @@ from modelyard.resources.endpoints.model import (
     StageSpec,
     StageStatus,
 )
+from modelyard.resources.endpoints.opening import Opening
+from modelyard.resources.endpoints.openings import read_opening, wake_mirrored
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.endpoints.views import server_count, stage_addresses, stage_prefix
 from modelyard.resources.flavors.service import Flavors
@@ -115,7 +117,8 @@ class StageReconciler:
             leaving = [row for row in rows if row.desired == "delete"]
             workloads = await self._workloads.get_many(session, [model.id for model in models])
             route = await self._routes.get(session, stage.id)
-        return _Scene(stage, endpoint, models, workloads, route, leaving)
+            opening = await read_opening(session, self._workloads, stage)
+        return _Scene(stage, endpoint, models, workloads, route, opening, leaving)
 
     async def _start(self, scene: _Scene, missing: Sequence[EndpointModelRow], lease: Lease) -> None:
         """Ask for the model servers, once their images are there."""
@@ -173,6 +176,12 @@ class StageReconciler:
             has_moved = False
             if is_complete or (status.was_deployed and is_up):
                 has_moved = await self._put_route(session, scene, addresses)
+            elif scene.route is not None:  # settings hold at once, also while nobody answers
+                await self._routes.put(
+                    session, stage.id, stage.project_id, scene.opening.restrict(scene.route.spec), actor=CONTROLLER
+                )
+            if has_moved:
+                await wake_mirrored(session, stage)
             await self._show_deployment(session, stage, scene, status, is_up=is_up, is_complete=is_complete)
             # Only then: an endpoint wakes its stages too, and two that wake each other never rest.
             if has_moved or before != (stage.state, stage.reason, stage.message):
@@ -181,15 +190,17 @@ class StageReconciler:
     async def _put_route(self, session: AsyncSession, scene: _Scene, addresses: Mapping[str, tuple[str, ...]]) -> bool:
         """Ask for the stage's own route; whether it leads elsewhere than before."""
         service_id = EndpointSpec.model_validate(scene.endpoint.spec).service_id
-        spec = stage_route(
+        models = [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in scene.models]
+        plain = stage_route(
             scene.stage.id,
             f"endpoint '{scene.endpoint.name}', stage '{scene.stage.name}'",
             stage_prefix(service_id, scene.stage),
-            [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in scene.models],
+            models,
             addresses,
             self._settings,
             {"endpoint": scene.endpoint.id, "stage": scene.stage.id},
         )
+        spec = scene.opening.apply(plain, models)
         await self._routes.put(session, scene.stage.id, scene.stage.project_id, spec, actor=CONTROLLER)
         return scene.route is None or scene.route.spec.upstreams != spec.upstreams
 
@@ -314,6 +325,7 @@ class StageReconciler:
                 await self._images.release(session, spec.image_id, STAGE_KIND, key)
                 await repository.forget_call_mark(session, model.id)
                 await session.delete(model)
+            await repository.forget_call_mark(session, key)
             await session.flush()
             await session.delete(stage)
             await forget_events(session, STAGE_KIND, key)
@@ -330,6 +342,7 @@ class _Scene:
     models: Sequence[EndpointModelRow]
     workloads: Mapping[str, Workload]
     route: Route | None
+    opening: Opening
     leaving: Sequence[EndpointModelRow] = ()
 
     @property

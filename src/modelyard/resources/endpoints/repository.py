@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from modelyard.kit.errors import Blocker, NotFound
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.endpoints.table import (
+    ApiKeyRow,
     CallBlockRow,
     CallMarkRow,
     EndpointModelRow,
@@ -111,6 +112,28 @@ async def models_of_stages(session: AsyncSession, stage_ids: Collection[str]) ->
 async def staying_models(session: AsyncSession, stage_ids: Collection[str]) -> Sequence[EndpointModelRow]:
     """Models on the stages but those that are being taken off."""
     return [row for row in await models_of_stages(session, stage_ids) if row.desired != "delete"]
+
+
+async def stages_by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[StageRow]:
+    """The stages of these ids that there are, of all projects."""
+    return (await session.scalars(select(StageRow).where(StageRow.id.in_(ids)))).all()
+
+
+async def default_stages(session: AsyncSession, endpoint_ids: Collection[str]) -> Sequence[StageRow]:
+    """The default stages of these endpoints, of all projects."""
+    statement = select(StageRow).where(StageRow.endpoint_id.in_(endpoint_ids), StageRow.is_default.is_(True))
+    return (await session.scalars(statement)).all()
+
+
+async def api_keys(session: AsyncSession, endpoint_id: str) -> Sequence[ApiKeyRow]:
+    """API keys of an endpoint, oldest first."""
+    statement = select(ApiKeyRow).where(ApiKeyRow.endpoint_id == endpoint_id)
+    return (await session.scalars(statement.order_by(ApiKeyRow.created_at, ApiKeyRow.id))).all()
+
+
+async def api_keys_by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[ApiKeyRow]:
+    """The API keys of these ids that there are, of all projects."""
+    return (await session.scalars(select(ApiKeyRow).where(ApiKeyRow.id.in_(ids)))).all()
 
 
 async def traffic_history(

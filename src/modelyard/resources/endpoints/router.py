@@ -7,6 +7,7 @@ from pydantic import AwareDatetime
 
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.endpoints.autoscaler import Autoscaler
+from modelyard.resources.endpoints.gatekeeping import Gatekeeping
 from modelyard.resources.endpoints.schemas import (
     AutoScaler,
     CallStatisticsOne,
@@ -26,6 +27,13 @@ from modelyard.resources.endpoints.schemas import (
     TrafficHistory,
 )
 from modelyard.resources.endpoints.service import Endpoints
+from modelyard.resources.endpoints.stage_settings import (
+    ApiKeyCreate,
+    ApiKeyList,
+    ApiKeyOne,
+    StageSettings,
+    StageSettingsOne,
+)
 from modelyard.resources.endpoints.statistics import Statistics
 from modelyard.resources.endpoints.traffic import Traffic
 from modelyard.resources.logs.output import events_out, follow, output_out
@@ -37,12 +45,13 @@ from modelyard.wire import Empty
 
 
 def create_router(
-    endpoints: Endpoints, traffic: Traffic, statistics: Statistics, autoscaler: Autoscaler, access: Access
+    endpoints: Endpoints, traffic: Traffic, statistics: Statistics, autoscaler: Autoscaler, gatekeeping: Gatekeeping, access: Access
 ) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = project_router(access)
     _add_endpoints(router, endpoints, traffic, statistics, access)
-    _add_stages(router, endpoints, traffic, autoscaler, access)
+    _add_stages(router, endpoints, traffic, autoscaler, gatekeeping, access)
+    _add_api_keys(router, gatekeeping, access)
     _add_models(router, endpoints, access)
     return router
 
@@ -128,8 +137,28 @@ def _add_endpoints(
         return EventList(event_list=events_out(await endpoints.events(caller, endpoint_id)))
 
 
+def _add_api_keys(router: APIRouter, gatekeeping: Gatekeeping, access: Access) -> None:
+    tags: list[str] = ["endpoints"]
+
+    @router.get("/endpoints/{endpoint_id}/api-keys", tags=[*tags])
+    async def list_api_keys(endpoint_id: str, caller: Caller = Depends(access)) -> ApiKeyList:
+        """API keys of an endpoint, oldest first. The keys themselves are not kept."""
+        return ApiKeyList(api_key_list=list(await gatekeeping.keys(caller, endpoint_id)))
+
+    @router.post("/endpoints/{endpoint_id}/api-keys", tags=[*tags])
+    async def create_api_key(endpoint_id: str, body: ApiKeyCreate, caller: Caller = Depends(access)) -> ApiKeyOne:
+        """A new API key, good on all stages of the endpoint that ask for one. Only this answer shows it."""
+        return ApiKeyOne(api_key=await gatekeeping.create_key(caller, endpoint_id, body))
+
+    @router.delete("/endpoints/{endpoint_id}/api-keys/{api_key_id}", tags=[*tags])
+    async def revoke_api_key(endpoint_id: str, api_key_id: str, caller: Caller = Depends(access)) -> Empty:
+        """Revoke an API key."""
+        await gatekeeping.revoke_key(caller, endpoint_id, api_key_id)
+        return Empty()
+
+
 def _add_stages(
-    router: APIRouter, endpoints: Endpoints, traffic: Traffic, autoscaler: Autoscaler, access: Access
+    router: APIRouter, endpoints: Endpoints, traffic: Traffic, autoscaler: Autoscaler, gatekeeping: Gatekeeping, access: Access
 ) -> None:
     tags: list[str] = ["endpoint stages"]
 
@@ -173,6 +202,18 @@ def _add_stages(
     async def get_gateway_settings(stage_id: str, caller: Caller = Depends(access)) -> StageGatewaySettingsOne:
         """What is deployed at the gateway for a stage, in words and in the gateway's own language."""
         return StageGatewaySettingsOne(gateway_settings=await traffic.gateway_settings(caller, stage_id))
+
+    @router.get("/endpoint-stages/{stage_id}/settings", tags=[*tags])
+    async def get_stage_settings(stage_id: str, caller: Caller = Depends(access)) -> StageSettingsOne:
+        """What a stage's address asks of requests."""
+        return StageSettingsOne(stage_settings=await gatekeeping.settings(caller, stage_id))
+
+    @router.put("/endpoint-stages/{stage_id}/settings", tags=[*tags])
+    async def change_stage_settings(
+        stage_id: str, body: StageSettings, caller: Caller = Depends(access)
+    ) -> StageSettingsOne:
+        """Change what a stage's address asks of requests: what is absent stays, null takes a setting away. No request fails."""
+        return StageSettingsOne(stage_settings=await gatekeeping.change_settings(caller, stage_id, body))
 
     @router.get("/endpoint-stages/{stage_id}/logs", tags=[*tags])
     async def read_stage_logs(

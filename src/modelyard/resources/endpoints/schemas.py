@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from modelyard.easymaker import STAGE, as_newest, with_auto_scaler, with_model_list
 from modelyard.resources.endpoints.model import DEFAULT_TARGETS, Metric, Scaling
+from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut, ServingOptions
 from modelyard.wire import (
@@ -128,6 +129,7 @@ def auto_scaler_of(scaling: Scaling | None) -> AutoScaler:
 
 
 class _StageFields(Wire):
+    stage_settings: StageSettings | None = None
     description: Description = None
     tag_list: Tags = []
     flavor_id: str
@@ -291,10 +293,14 @@ class EndpointChange(Change):
 
 
 class DefaultStageChange(Wire):
-    """`PUT /endpoints/{id}/default-stage`. The stage that was the default one is deleted after `keepMinutes`; until then this can be reverted."""
+    """`PUT /endpoints/{id}/default-stage`. The stage that was the default one is deleted after `keepMinutes`; until then this can be reverted.
+
+    A stage that asks for less than the default one (no API key, no list of addresses) takes over only with `isWeakerAllowed`.
+    """
 
     endpoint_stage_id: str
     keep_minutes: int = Field(default=0, ge=0, le=MAX_KEEP_MINUTES)
+    is_weaker_allowed: bool = False
 
 
 class TrafficShare(Wire):
@@ -360,7 +366,10 @@ class GatewayUpstream(Wire):
 
 
 class StageGatewaySettings(Wire):
-    """What is deployed for a stage. `configuration` is the gateway's own, as it has it now; absent when it has none."""
+    """What is deployed for a stage: `wordList` says what it asks of requests in sentences.
+
+    `configuration` is the gateway's own, as it has it now; absent when it has none.
+    """
 
     endpoint_stage_id: str
     deploy_status_code: str
@@ -368,6 +377,8 @@ class StageGatewaySettings(Wire):
     prefix: str
     timeout_seconds: float
     max_body_bytes: int | None = None
+    settings: StageSettings
+    word_list: list[str]
     rule_list: list[GatewayRule]
     upstream_list: list[GatewayUpstream]
     configuration: dict[str, Any] | None = None
@@ -389,7 +400,11 @@ class StatisticsQuery(Wire):
 
 
 class CallCounts(Wire):
-    """Calls in a span of time. Latencies are told to within an eighth, and absent without calls; `activeMax` is the most seen at once."""
+    """Calls in a span of time. Latencies are told to within an eighth, and absent without calls; `activeMax` is the most seen at once.
+
+    `mirroredCount` of the calls were copies of another stage's requests. What the gateway turned away is no call: `sizeRefusedCount` (413),
+    `keyRefusedCount` (401), `addressRefusedCount` (403), `rateRefusedCount` (429).
+    """
 
     calls_count: int
     success_count: int
@@ -399,6 +414,11 @@ class CallCounts(Wire):
     timeout_count: int
     received_bytes: int
     sent_bytes: int
+    mirrored_count: int = 0
+    size_refused_count: int = 0
+    key_refused_count: int = 0
+    address_refused_count: int = 0
+    rate_refused_count: int = 0
     active_max: int
     latency_p50_milliseconds: float | None = None
     latency_p90_milliseconds: float | None = None

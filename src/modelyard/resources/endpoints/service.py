@@ -46,6 +46,7 @@ from modelyard.resources.endpoints.model import (
     StageSpec,
     StageStatus,
 )
+from modelyard.resources.endpoints.openings import settings_of
 from modelyard.resources.endpoints.preflight import GatewayQuota, StagePreflight, first_count
 from modelyard.resources.endpoints.schemas import (
     EndpointCreate,
@@ -54,6 +55,7 @@ from modelyard.resources.endpoints.schemas import (
     EndpointStageCreate,
     EndpointStageOut,
 )
+from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.endpoints.views import StageView, Views
 from modelyard.resources.flavors.model import Flavor
@@ -152,7 +154,15 @@ class Endpoints:
             if len(stages) >= self._quota.stages_per_service:
                 raise GatewayQuotaExceeded("stages of an API gateway service", self._quota.stages_per_service)
             row = await self._add_stage(
-                session, caller, endpoint, request.apigw_stage_name, request, flavor, models, is_default=False
+                session,
+                caller,
+                endpoint,
+                request.apigw_stage_name,
+                request,
+                flavor,
+                models,
+                is_default=False,
+                settings=_inherited(stages),
             )
             remember(session, project_id, STAGE_KIND, key, row.id)
             await enqueue(session, ENDPOINT_KIND, endpoint.id)
@@ -304,6 +314,7 @@ class Endpoints:
         models: Sequence[EndpointModelSpec],
         *,
         is_default: bool,
+        settings: StageSettings | None = None,
     ) -> StageRow:
         now = utc_now()
         for model_id in sorted(
@@ -316,6 +327,7 @@ class Endpoints:
             node_count=first_count(request),
             use_log=request.use_log,
             scaling=None if request.auto_scaler is None else request.auto_scaler.scaling(),
+            settings=request.stage_settings or settings or StageSettings(),
         )
         stage = StageRow(
             id=new_id(),
@@ -377,3 +389,9 @@ class Endpoints:
         }
         models = await repository.models_of_stages(session, [row.id for row in rows])
         return await self._views.stages(session, caller.project, rows, endpoints, models)
+
+
+def _inherited(stages: Sequence[StageRow]) -> StageSettings | None:
+    """A new stage asks for what the default one asks for, so that it can take over without opening the endpoint to more."""
+    default = next((stage for stage in stages if stage.is_default), None)
+    return None if default is None else settings_of(default).model_copy(update={"mirror": None})

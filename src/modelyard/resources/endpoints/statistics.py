@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid, RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.counting import Counts, added, counted, percentile, restored, since
+from modelyard.resources.endpoints.counting import Counts, added, counted, percentile, refused, restored, since
+from modelyard.resources.endpoints.opening import MIRRORED
 from modelyard.resources.endpoints.schemas import CallSeries, CallStatistics, StatisticsQuery
-from modelyard.resources.endpoints.table import CallBlockRow, CallMarkRow, EndpointModelRow
+from modelyard.resources.endpoints.table import CallBlockRow, CallMarkRow
 from modelyard.resources.projects.model import Caller
+from modelyard.resources.routes.model import CallCounters, Decisions
 from modelyard.resources.routes.service import Routes
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Statistics:
         self._routes = routes
         self._period_seconds = period_seconds
         self._clock = clock
+        self._collecting = asyncio.Lock()
 
     async def run(self) -> None:
         """Collect until cancelled."""
@@ -82,23 +85,44 @@ class Statistics:
 
     async def collect(self) -> None:
         """Add what has happened since the last time. Raises `RetryLater`."""
-        seen = {item.name: counted(item) for item in await self._routes.read_statistics()}
+        async with self._collecting:  # a reading that comes late would look as if the counters had begun anew
+            seen = _readings(await self._routes.read_statistics())
+            decisions = await self._routes.read_decisions()
+            seen |= {item.route_id: refused(item) for item in decisions}
+            async with self._database.write() as session:
+                await self._keep(session, seen)
+                await self._keep_keys(session, decisions)
+
+    async def _keep(self, session: AsyncSession, seen: Mapping[str, Counts]) -> None:
         moment = int(self._clock().timestamp())
-        async with self._database.write() as session:
-            models = {row.id: row for row in await repository.models_by_ids(session, seen.keys())}
-            marks = await repository.call_marks(session, models.keys())
-            for id, model in sorted(models.items()):
-                mark = marks.get(id)
-                now = seen[id]
-                news = since(None if mark is None else restored(mark.counters), now)
-                if news.is_empty:
-                    continue
-                if mark is None:
-                    session.add(CallMarkRow(endpoint_model_id=id, counters=now.stored()))
-                else:
-                    mark.counters = now.stored()
-                for resolution in _RESOLUTIONS:
-                    await _add(session, model, resolution, moment, news)
+        places = await _places(session, seen.keys())
+        marks = await repository.call_marks(session, places.keys())
+        for id, place in sorted(places.items()):
+            mark = marks.get(id)
+            now = seen[id]
+            news = since(None if mark is None else restored(mark.counters), now)
+            if news.is_empty:
+                continue
+            if mark is None:
+                session.add(CallMarkRow(endpoint_model_id=id, counters=now.stored()))
+            else:
+                mark.counters = now.stored()
+            for resolution in _RESOLUTIONS:
+                await _add(session, place, resolution, moment, news)
+
+    async def _keep_keys(self, session: AsyncSession, decisions: Sequence[Decisions]) -> None:
+        """Note which API keys were used since the last time."""
+        totals: dict[str, int] = {}
+        for item in decisions:
+            for id, count in item.calls_by_key.items():
+                totals[id] = totals.get(id, 0) + count
+        for key in await repository.api_keys_by_ids(session, totals.keys()):
+            total = totals[key.id]
+            if total == key.gateway_count:
+                continue
+            key.calls_count += total if total < key.gateway_count else total - key.gateway_count
+            key.gateway_count = total
+            key.last_used_at = self._clock()
 
     async def forget_old(self) -> None:
         """Delete what is older than it is kept."""
@@ -135,20 +159,47 @@ class _Point(NamedTuple):
     counts: Counts
 
 
-async def _add(
-    session: AsyncSession, model: EndpointModelRow, resolution: _Resolution, moment: int, news: Counts
-) -> None:
+class _Place(NamedTuple):
+    """Whose calls they are: a model on a stage, or (for what was turned away) a stage or an endpoint as a whole."""
+
+    id: str
+    endpoint_id: str
+    stage_id: str
+
+
+def _readings(counters: Sequence[CallCounters]) -> dict[str, Counts]:
+    """Counts by model; copies that a model got as a mirror are among its calls."""
+    found: dict[str, Counts] = {}
+    for item in counters:
+        is_mirror = item.name.endswith(MIRRORED)
+        id = item.name.removesuffix(MIRRORED)
+        counts = counted(item, is_mirror=is_mirror)
+        found[id] = added([found[id], counts]) if id in found else counts
+    return found
+
+
+async def _places(session: AsyncSession, ids: Collection[str]) -> dict[str, _Place]:
+    """Those of the ids that the platform knows. What an endpoint's own address turned away counts for its default stage."""
+    models = await repository.models_by_ids(session, ids)
+    stages = await repository.stages_by_ids(session, ids)
+    defaults = await repository.default_stages(session, ids)
+    found = {row.id: _Place(row.id, row.endpoint_id, row.stage_id) for row in models}
+    found |= {row.id: _Place(row.id, row.endpoint_id, row.id) for row in stages}
+    return found | {row.endpoint_id: _Place(row.endpoint_id, row.endpoint_id, row.id) for row in defaults}
+
+
+async def _add(session: AsyncSession, place: _Place, resolution: _Resolution, moment: int, news: Counts) -> None:
     starts_at = moment - moment % resolution.block_seconds
     number = str((moment - starts_at) // resolution.span_seconds)
-    block = await repository.call_block(session, model.id, resolution.span_seconds, starts_at)
+    block = await repository.call_block(session, place.id, resolution.span_seconds, starts_at)
     if block is None:
         session.add(
             CallBlockRow(
-                endpoint_model_id=model.id,
+                endpoint_model_id=place.id,
                 span_seconds=resolution.span_seconds,
                 starts_at=starts_at,
-                endpoint_id=model.endpoint_id,
-                stage_id=model.stage_id,
+                endpoint_id=place.endpoint_id,
+                stage_id=place.stage_id,
                 points={number: news.stored()},
             )
         )
@@ -172,7 +223,8 @@ def _statistics(
     models: dict[tuple[str, str], list[_Point]] = {}
     for point in points:
         stages.setdefault(point.stage_id, []).append(point)
-        models.setdefault((point.stage_id, point.model_id), []).append(point)
+        if point.model_id not in (point.stage_id, endpoint_id):
+            models.setdefault((point.stage_id, point.model_id), []).append(point)
     return CallStatistics(
         resolution_seconds=span_seconds,
         from_datetime=start,
@@ -216,6 +268,11 @@ def _shown(counts: Counts) -> Mapping[str, object]:
         "timeout_count": counts.timeout_count,
         "received_bytes": counts.received_bytes,
         "sent_bytes": counts.sent_bytes,
+        "mirrored_count": counts.mirrored_count,
+        "size_refused_count": counts.size_refused_count,
+        "key_refused_count": counts.key_refused_count,
+        "address_refused_count": counts.address_refused_count,
+        "rate_refused_count": counts.rate_refused_count,
         "active_max": counts.active_max,
         "latency_p50_milliseconds": milliseconds(0.5),
         "latency_p90_milliseconds": milliseconds(0.9),

@@ -64,6 +64,31 @@ class CallBlockRow(Table):
     )
 
 
+class ApiKeyRow(Table):
+    """An API key of an endpoint, good on all its stages that ask for keys. The key itself is not kept.
+
+    Attributes:
+        id: the part of the key that is no secret.
+        digest: of the part that is (`opening.mint_key`).
+        gateway_count: what the gateway's counters said of it when they were last read.
+    """
+
+    __tablename__ = "endpoint_api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))
+    rate_limit: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    created_by: Mapped[str | None] = mapped_column(String(128))
+    last_used_at: Mapped[datetime | None] = mapped_column(Utc)
+    calls_count: Mapped[int] = mapped_column(BigInteger, default=0)
+    gateway_count: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    __table_args__ = (Index("uq_endpoint_api_keys_name", "endpoint_id", "name", unique=True),)
+
+
 class StageRow(ResourceColumns, Table):
     """A stage of an endpoint."""
 

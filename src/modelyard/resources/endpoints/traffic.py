@@ -14,7 +14,7 @@ from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.ending import ask_stage_delete
-from modelyard.resources.endpoints.errors import BeingDeleted, NothingToRevert, StageNotReady
+from modelyard.resources.endpoints.errors import BeingDeleted, NothingToRevert, StageAsksForLess, StageNotReady
 from modelyard.resources.endpoints.instances import resource_path
 from modelyard.resources.endpoints.lifecycle import ENDPOINT, EndpointState, StageState
 from modelyard.resources.endpoints.model import (
@@ -25,6 +25,7 @@ from modelyard.resources.endpoints.model import (
     Former,
     ServingStage,
     Share,
+    StageSpec,
 )
 from modelyard.resources.endpoints.schemas import (
     DefaultStageChange,
@@ -59,6 +60,8 @@ class Traffic:
             stages = await repository.stages_of(session, [endpoint.id])
             chosen = _chosen(stages, change.endpoint_stage_id, "endpointStageId")
             if not chosen.is_default:
+                if not change.is_weaker_allowed:
+                    _check_not_weaker(stages, chosen)
                 await _make_default(session, endpoint, stages, chosen, change.keep_minutes, caller.actor)
 
     async def revert(self, caller: Caller, endpoint_id: str) -> None:
@@ -71,6 +74,7 @@ class Traffic:
             if former is None or chosen is None or chosen.desired == "delete":
                 raise NothingToRevert(endpoint.name)
             _check_ready(chosen)
+            _check_not_weaker(stages, chosen)
             remaining = (former.until - utc_now()).total_seconds() / 60
             await _make_default(session, endpoint, stages, chosen, max(0, round(remaining)), caller.actor)
 
@@ -114,7 +118,8 @@ class Traffic:
             route = await self._routes.get(session, stage.id)
         if route is None:
             raise StageNotReady(stage.name, stage.state)
-        return settings_out(route, await self._routes.read_configuration(route.id))
+        settings = StageSpec.model_validate(stage.spec).settings
+        return settings_out(route, settings, await self._routes.read_configuration(route.id))
 
     async def history(self, caller: Caller, endpoint_id: str, at: datetime | None) -> Sequence[TrafficEntry]:
         """Which stages and models answered since when, newest first; with `at`, what answered at that moment (nothing before the first)."""
@@ -180,6 +185,21 @@ def _chosen(stages: Sequence[StageRow], stage_id: str, field: str) -> StageRow:
     return stage
 
 
+def _check_not_weaker(stages: Sequence[StageRow], chosen: StageRow) -> None:
+    """The endpoint's address keeps the settings of its default stage: whoever takes over must not open it by mistake."""
+    default = next((stage for stage in stages if stage.is_default), None)
+    if default is None:
+        return
+    before, after = (StageSpec.model_validate(stage.spec).settings for stage in (default, chosen))
+    missing: list[str] = []
+    if before.is_api_key_required and not after.is_api_key_required:
+        missing.append("an API key")
+    if before.allow_address_list and not after.allow_address_list:
+        missing.append("clients of listed addresses")
+    if missing:
+        raise StageAsksForLess(chosen.name, default.name, missing)
+
+
 def _check_ready(stage: StageRow) -> None:
     if stage.desired == "delete" or stage.state != StageState.ACTIVE.value:
         raise StageNotReady(stage.name, stage.state)
@@ -188,31 +208,33 @@ def _check_ready(stage: StageRow) -> None:
 async def _unlike(session: AsyncSession, stages: Sequence[StageRow], shares: Sequence[Share]) -> list[Fault]:
     """A request must mean the same on each stage that may get it: all of them answer on the same resource paths."""
     default = next(stage for stage in stages if stage.is_default)
-    wanted = await _paths(session, default.id)
+    wanted = await paths_of(session, default.id)
     by_id = {stage.id: stage for stage in stages}
     faults: list[Fault] = []
     for index, share in enumerate(shares):
-        paths = await _paths(session, share.stage_id)
+        paths = await paths_of(session, share.stage_id)
         if paths != wanted:
             faults.append(
                 Fault(
                     f"shareList[{index}].endpointStageId",
-                    f"'{by_id[share.stage_id].name}' answers on {_listed(paths)}, the default stage on {_listed(wanted)}; "
+                    f"'{by_id[share.stage_id].name}' answers on {listed_paths(paths)}, the default stage on {listed_paths(wanted)}; "
                     "stages that share requests must answer on the same paths",
                 )
             )
     return faults
 
 
-async def _paths(session: AsyncSession, stage_id: str) -> set[str]:
+async def paths_of(session: AsyncSession, stage_id: str) -> set[str]:
+    """The paths that the models of a stage answer on."""
     models = [
-        EndpointModelSpec.model_validate(row.spec) for row in await repository.models_of_stages(session, [stage_id])
+        EndpointModelSpec.model_validate(row.spec) for row in await repository.staying_models(session, [stage_id])
     ]
     found = (resource_path(model, len(models)) or f"/v1/models/{model.model_name}" for model in models)
     return set(found)
 
 
-def _listed(paths: set[str]) -> str:
+def listed_paths(paths: set[str]) -> str:
+    """The paths in a sentence."""
     return ", ".join(f"'{path}'" for path in sorted(paths))
 
 

@@ -22,6 +22,7 @@ from modelyard.resources.endpoints.model import (
     metric_of,
     model_server_count,
 )
+from modelyard.resources.endpoints.opening import words_of
 from modelyard.resources.endpoints.schemas import (
     EndpointModelOut,
     EndpointModelStage,
@@ -33,6 +34,7 @@ from modelyard.resources.endpoints.schemas import (
     TrafficShare,
     auto_scaler_of,
 )
+from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.flavors.service import Flavors, flavor_out
 from modelyard.resources.models.schemas import ModelOut
@@ -222,7 +224,7 @@ def server_count(stage: StageRow, model: EndpointModelRow) -> int:
     return model_server_count(StageSpec.model_validate(stage.spec), status)
 
 
-def settings_out(route: Route, configuration: str | None) -> StageGatewaySettings:
+def settings_out(route: Route, settings: StageSettings, configuration: str | None) -> StageGatewaySettings:
     """A stage's route in wire form, with what the gateway says of it."""
     spec = route.spec
     return StageGatewaySettings(
@@ -232,6 +234,8 @@ def settings_out(route: Route, configuration: str | None) -> StageGatewaySetting
         prefix=spec.prefix,
         timeout_seconds=spec.timeout_seconds,
         max_body_bytes=spec.max_body_bytes,
+        settings=settings,
+        word_list=words_of(spec),
         rule_list=[
             GatewayRule(
                 path=spec.prefix + rule.path,

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from modelyard.gateway.port import UpstreamStatistics
+from modelyard.gateway.port import ApiKey, Conditions, Cors, Decisions, Rate, UpstreamStatistics
 from modelyard.resources.routes.lifecycle import RouteState
 
+__all__ = ["ApiKey", "Conditions", "Cors", "Decisions", "Rate"]  # the gateway's words, for the resources above
 CallCounters = UpstreamStatistics
 """What the gateway has counted for an upstream, for the resources above, which don't know the gateway."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class MirrorSpec(_Frozen):
+    """Who gets a copy of so many percent of a rule's requests (see `modelyard.gateway.port.Mirror`)."""
+
+    upstream: str
+    percent: float = 100.0
 
 
 class RuleSpec(_Frozen):
@@ -23,6 +31,7 @@ class RuleSpec(_Frozen):
     is_prefix: bool = False
     rewrite: str | None = None
     methods: tuple[str, ...] = ()
+    mirrors: tuple[MirrorSpec, ...] = ()
 
 
 class UpstreamSpec(_Frozen):
@@ -31,6 +40,7 @@ class UpstreamSpec(_Frozen):
     name: str
     addresses: tuple[str, ...]
     weight: int = 1
+    max_requests: int | None = None
 
 
 class AccessSpec(_Frozen):
@@ -55,6 +65,8 @@ class RouteSpec(_Frozen):
     labels: dict[str, str] = {}
     host: str | None = None
     access: AccessSpec | None = None
+    idle_seconds: float | None = None
+    conditions: Conditions | None = None
 
 
 class Route(_Frozen):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
+
 from modelyard.control.events import forget_events
 from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import move
 from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
-from modelyard.gateway.port import Access, Gateway, GatewayRefused, Route, Rule, Target, Upstream, route_digest
+from modelyard.gateway.port import Access, Gateway, GatewayRefused, Mirror, Route, Rule, Target, Upstream, route_digest
+from modelyard.kit.errors import RetryLater
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
-from modelyard.resources.routes.model import RouteSpec
+from modelyard.resources.routes.model import RouteSpec, RuleSpec
 from modelyard.resources.routes.service import KIND
 from modelyard.resources.routes.table import RouteRow
+
+log = logging.getLogger(__name__)
 
 
 class RouteReconciler:
@@ -20,11 +26,22 @@ class RouteReconciler:
 
     kind = KIND
 
-    def __init__(self, database: Database, gateway: Gateway, *, repairs: bool = True) -> None:
-        """With `repairs`, what somebody took from the gateway is deployed again by itself; without, only when it is asked for."""
+    def __init__(
+        self,
+        database: Database,
+        gateway: Gateway,
+        *,
+        repairs: bool = True,
+        before_removal: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """With `repairs`, what somebody took from the gateway is deployed again by itself; without, only when it is asked for.
+
+        `before_removal` is awaited before a route goes: what the gateway has counted of it may soon be gone.
+        """
         self._database = database
         self._gateway = gateway
         self._repairs = repairs
+        self._before_removal = before_removal
 
     async def reconcile(self, key: str, lease: Lease) -> Outcome:
         """Deploy the newest content of one route, or take it away."""
@@ -34,6 +51,7 @@ class RouteReconciler:
             await self._gateway.remove_route(key)  # what has no record is not to be reachable
             return Done()
         if row.desired == "delete":
+            await self._count()
             await self._gateway.remove_route(key)
             return await self._forget(key, lease)
         is_asked = row.status.get("generation") != row.generation
@@ -46,6 +64,14 @@ class RouteReconciler:
             message = f"The gateway does not take the route: {refusal}".replace("\x00", "\ufffd")
             return await self._record(row, lease, RouteState.FAILED, "GATEWAY_REFUSED", message)
         return await self._record(row, lease, RouteState.ACTIVE, None, None, digest=route_digest(route))
+
+    async def _count(self) -> None:
+        if self._before_removal is None:
+            return
+        try:
+            await self._before_removal()
+        except RetryLater as later:
+            log.info("The last calls of a route that goes are not counted: %s", later)
 
     async def _record(
         self,
@@ -86,9 +112,14 @@ def gateway_route(route_id: str, spec: RouteSpec, access_epoch: int = 0) -> Rout
     return Route(
         id=route_id,
         prefix=spec.prefix,
-        rules=tuple(Rule(rule.path, rule.upstreams, rule.is_prefix, rule.rewrite, rule.methods) for rule in spec.rules),
+        rules=tuple(_rule(rule) for rule in spec.rules),
         upstreams=tuple(
-            Upstream(upstream.name, tuple(Target(address) for address in upstream.addresses), upstream.weight)
+            Upstream(
+                upstream.name,
+                tuple(Target(address) for address in upstream.addresses),
+                upstream.weight,
+                upstream.max_requests,
+            )
             for upstream in spec.upstreams
         ),
         timeout_seconds=spec.timeout_seconds,
@@ -96,4 +127,11 @@ def gateway_route(route_id: str, spec: RouteSpec, access_epoch: int = 0) -> Rout
         labels=tuple(sorted(spec.labels.items())),
         host=spec.host,
         access=None if access is None else Access(access.project_id, access.kind, access.target_id, access_epoch),
+        idle_seconds=spec.idle_seconds,
+        conditions=spec.conditions,
     )
+
+
+def _rule(rule: RuleSpec) -> Rule:
+    mirrors = tuple(Mirror(mirror.upstream, mirror.percent) for mirror in rule.mirrors)
+    return Rule(rule.path, rule.upstreams, rule.is_prefix, rule.rewrite, rule.methods, mirrors)

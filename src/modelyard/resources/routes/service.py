@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from modelyard.control.transitions import born, move
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
-from modelyard.gateway.port import Gateway, UpstreamStatistics
+from modelyard.gateway.port import Decisions, Gateway, UpstreamStatistics
 from modelyard.kit.clock import utc_now
 from modelyard.resources.routes import repository
 from modelyard.resources.routes.lifecycle import LIFECYCLE, RouteState
@@ -32,6 +32,10 @@ class Routes:
     async def read_statistics(self) -> Sequence[UpstreamStatistics]:
         """What the gateway has counted for each upstream, by the name that its route gave it. Raises `RetryLater`."""
         return await self._gateway.read_statistics()
+
+    async def read_decisions(self) -> Sequence[Decisions]:
+        """What the gateway has decided of routes' requests by itself: turned away, or let in by a key. Raises `RetryLater`."""
+        return await self._gateway.read_decisions()
 
     async def put(self, session: AsyncSession, route_id: str, project_id: str, spec: RouteSpec, *, actor: str) -> Route:
         """Ask for a route with this content, as part of the caller's transaction. Asking for what is there already changes nothing."""

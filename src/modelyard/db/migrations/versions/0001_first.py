@@ -614,6 +614,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash"),
     )
     op.create_table(
+        "endpoint_api_keys",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("endpoint_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("rate_limit", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.String(length=128), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("calls_count", sa.BigInteger(), nullable=False),
+        sa.Column("gateway_count", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["endpoint_id"], ["endpoints.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("endpoint_api_keys", schema=None) as batch_op:
+        batch_op.create_index("uq_endpoint_api_keys_name", ["endpoint_id", "name"], unique=True)
+
+    op.create_table(
         "endpoint_stages",
         sa.Column("endpoint_id", sa.String(length=36), nullable=False),
         sa.Column("is_default", sa.Boolean(), nullable=False),
@@ -843,6 +861,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_endpoint_stages_endpoint_id"))
 
     op.drop_table("endpoint_stages")
+    with op.batch_alter_table("endpoint_api_keys", schema=None) as batch_op:
+        batch_op.drop_index("uq_endpoint_api_keys_name")
+
+    op.drop_table("endpoint_api_keys")
     op.drop_table("access_tokens")
     with op.batch_alter_table("workloads", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_workloads_state"))

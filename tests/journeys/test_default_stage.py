@@ -126,6 +126,12 @@ def test_the_default_stage_changes_hands_without_a_failed_request(
             eventually(lambda f=factor, b=before: answers[f] > b[f] + 10, "requests go on")
             if turn < 9:
                 client.endpoints.revert_default_stage("multiplier")
+        # The record follows the gateway by a moment.
+        newest = [["default"]]
+        eventually(
+            lambda: [[s.name for s in e.stage_list] for e in client.endpoints.traffic("multiplier")[:1]] == newest,
+            "the record says so",
+        )
         at = datetime.now(UTC)
         assert set(answers) == {2.0, 3.0}
         # Without keeping: the stage that was the default one goes, and the address that bore its name stays.
@@ -204,3 +210,96 @@ def test_what_was_taken_from_the_gateway_comes_back(platform: RunningPlatform, e
     client.stages.deploy(stage.id)
     eventually(lambda: client.endpoints.get("multiplier").endpoint_status_code == "ACTIVE", "deployed again")
     assert now(platform, endpoint.endpoint_url) == 5.0
+
+
+def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
+    platform: RunningPlatform, endpoint: EndpointOut
+) -> None:
+    client, url = platform.client, f"https://{endpoint.endpoint_url}/inference"
+    body = {"instances": [[1.0, 10.0]]}
+    with pytest.raises(ApiError, match="make one first"):
+        client.stages.change_settings("multiplier/green", is_api_key_required=True)
+    with pytest.raises(ApiError) as refused:
+        client.stages.change_settings("multiplier/green", max_body_bytes=2**40, mirror={"endpoint_stage_id": "nobody"})
+    assert [fault.field for fault in refused.value.faults] == ["maxBodyBytes", "mirror.endpointStageId"]
+    first = client.endpoints.create_api_key("multiplier", "first")
+    second = client.endpoints.create_api_key("multiplier", "second", rate_limit={"requests": 2, "seconds": 3600})
+    assert first.api_key and first.api_key not in str(client.endpoints.api_keys("multiplier"))
+    with pytest.raises(ApiError, match="already has an API key named 'first'"):
+        client.endpoints.create_api_key("multiplier", "first")
+    with httpx.Client(verify=trust(platform)) as http:
+
+        def status(key: str | None, origin: str | None = None, padding: int = 0) -> httpx.Response:
+            headers = {"x-api-key": key} if key else {}
+            headers |= {"origin": origin} if origin else {}
+            return http.post(url, json={**body, "padding": "x" * padding}, headers=headers)
+
+        with load(platform, endpoint.endpoint_url) as (answers, faults):
+            eventually(lambda: answers[5.0] > 10, "requests go on")
+            client.stages.change_settings(
+                "multiplier/green",
+                max_body_bytes=4000,
+                timeout_seconds=30,
+                cors={"allow_origin_list": ["https://app.example.com"]},
+                allow_address_list=["127.0.0.0/8"],
+                rate_limit={"requests": 100_000},
+            )
+            before = answers[5.0]
+            eventually(lambda: answers[5.0] > before + 10, "requests go on")
+        assert faults == []
+        answer = status(None, "https://app.example.com")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example.com")
+        assert status(None, padding=5000).status_code == 413
+
+        client.stages.change_settings("multiplier/green", is_api_key_required=True)
+        refusal = status(None)
+        assert (refusal.status_code, refusal.json()["header"]["resultCode"]) == (401, 401900)
+        assert client.endpoints.predict("multiplier", body, api_key=first.api_key) == {"predictions": [[5.0, 50.0]]}
+        with pytest.raises(ApiError, match="asks for an API key"):
+            client.endpoints.predict("multiplier", body)
+        assert [status(second.api_key).status_code for _ in range(3)] == [200, 200, 429]
+        client.endpoints.revoke_api_key("multiplier", "first")
+        eventually(lambda: status(first.api_key).status_code == 401, "the revoked key is refused")
+
+        shown = client.stages.gateway_settings("multiplier/green")
+        words = " ".join(shown.word_list)
+        assert "4,000 bytes" in words and "API key in the header x-api-key (1 exists)" in words
+        assert "https://app.example.com" in words and "127.0.0.0/8" in words and "100,000 requests a second" in words
+        assert "[redacted]" in json.dumps(shown.configuration)
+        with pytest.raises(ApiError, match="asks for an API key"):  # it was made before, and asks for nothing
+            client.endpoints.change_default_stage("multiplier", "canary")
+
+        def total(field: str) -> int:
+            statistics = client.endpoints.statistics("multiplier", resolution_seconds=3600)
+            [stage] = [item for item in statistics.stage_list if item.endpoint_stage_id == shown.endpoint_stage_id]
+            return getattr(stage.total, field)
+
+        eventually(lambda: total("key_refused_count") >= 3, "what was refused is counted", 60)
+        assert (total("rate_refused_count"), total("size_refused_count"), total("address_refused_count")) == (1, 1, 0)
+        [key] = client.endpoints.api_keys("multiplier")
+        assert (key.name, key.calls_count, key.last_used_datetime is not None) == ("second", 3, True)
+
+        cleared = client.stages.change_settings(
+            "multiplier/green", is_api_key_required=None, cors=None, allow_address_list=None, max_body_bytes=None
+        )
+        assert cleared.settings.rate_limit is not None and cleared.settings.cors is None
+        assert status(None, padding=5000).status_code == 200
+
+
+def test_a_mirror_gets_copies_until_it_goes(platform: RunningPlatform, endpoint: EndpointOut) -> None:
+    client = platform.client
+    mirror = client.stages.find("multiplier/canary")
+    client.stages.change_settings("multiplier/green", mirror={"endpoint_stage_id": mirror.id})
+
+    def copies() -> int:
+        statistics = client.endpoints.statistics("multiplier", resolution_seconds=3600)
+        return sum(s.total.mirrored_count for s in statistics.stage_list if s.endpoint_stage_id == mirror.id)
+
+    with load(platform, endpoint.endpoint_url) as (answers, faults):
+        eventually(lambda: copies() > 20, "copies are counted", 60)
+        client.stages.delete("multiplier/canary", wait=True, timeout_seconds=60)
+        before = answers[5.0]
+        eventually(lambda: answers[5.0] > before + 20, "requests go on")
+    assert faults == []
+    assert set(answers) == {5.0}
+    assert client.stages.settings("multiplier/green").settings.mirror is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.cli import options
+from modelyard.cli import keys, options
 from modelyard.cli.options import names_of, pairs
 from modelyard.cli.session import Session, say, session_of
 from modelyard.cli.trainings import EVENT_COLUMNS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelyard.sdk.groups.endpoints import Served
 
 app = typer.Typer(help="Endpoints: models behind a URL.", no_args_is_help=True)
+app.add_typer(keys.app, name="key")
 
 COLUMNS = (
     ("ID", "endpointId"),
@@ -40,6 +41,11 @@ CALL_COLUMNS = (
     ("P50 MS", "latencyP50Milliseconds"),
     ("P99 MS", "latencyP99Milliseconds"),
     ("AT ONCE", "activeMax"),
+    ("MIRRORED", "mirroredCount"),
+    ("NO KEY", "keyRefusedCount"),
+    ("OVER RATE", "rateRefusedCount"),
+    ("TOO LARGE", "sizeRefusedCount"),
+    ("ADDRESS", "addressRefusedCount"),
 )
 Models = Annotated[
     list[str],
@@ -152,11 +158,16 @@ def predict(
     stage: Annotated[str | None, typer.Option(help="Another stage than the default one.")] = None,
     model: Annotated[str | None, typer.Option(help="Which model, where the stage has several.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 60.0,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="The API key, or @FILE, where the stage asks for one.")
+    ] = None,
 ) -> None:
     """Call a model, e.g. --data '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'."""
     session = session_of(context)
     body = _request_of(data)
-    answer = session.client.endpoints.predict(endpoint, body, stage=stage, model=model, timeout_seconds=timeout)
+    answer = session.client.endpoints.predict(
+        endpoint, body, stage=stage, model=model, timeout_seconds=timeout, api_key=_key_of(api_key)
+    )
     session.show_json(answer)
 
 
@@ -169,10 +180,15 @@ def default_stage(
         int,
         typer.Option("--keep-minutes", min=0, help="Keep the old one so long, so that `revert` can take this back."),
     ] = 0,
+    weaker: Annotated[
+        bool,
+        typer.Option("--allow-weaker", help="Also when it asks for no API key or listed address, as the old one does."),
+    ] = False,
 ) -> None:
     """Make another stage the default one, without a failed request; the old one is deleted."""
     session = session_of(context)
-    session.show_one(session.client.endpoints.change_default_stage(endpoint, stage, keep_minutes=keep))
+    changed = session.client.endpoints.change_default_stage(endpoint, stage, keep_minutes=keep, allow_weaker=weaker)
+    session.show_one(changed)
 
 
 @app.command()
@@ -250,6 +266,10 @@ def models_of(values: list[str], serving_options: list[str] | None) -> dict[str,
             raise typer.BadParameter(f"'{value}' names no model, or one that was named before", param_hint="--model")
         found[name] = shared.model_copy(update={"path": path}) if sign else shared
     return found
+
+
+def _key_of(text: str | None) -> str | None:
+    return Path(text[1:]).read_text(encoding="utf-8").strip() if text is not None and text.startswith("@") else text
 
 
 def _request_of(data: str) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelyard.cli import options
 from modelyard.cli.endpoints import Log, Models, Nodes, ServingOption, models_of
+from modelyard.cli.keys import rate_of
 from modelyard.cli.options import names_of, pairs
 from modelyard.cli.session import Session, say, session_of
 from modelyard.cli.trainings import EVENT_COLUMNS
@@ -125,6 +126,50 @@ def settings(context: typer.Context, stage: options.Stage) -> None:
     session.show_one(session.client.stages.gateway_settings(stage))
 
 
+@app.command("set")
+def set_(
+    context: typer.Context,
+    stage: options.Stage,
+    max_body: Annotated[int | None, typer.Option(min=1, help="Bytes that a request body may have.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that an answer may take.")] = None,
+    idle_timeout: Annotated[float | None, typer.Option(help="Seconds in which something must arrive.")] = None,
+    api_key: Annotated[
+        bool | None, typer.Option("--api-key/--no-api-key", help="Whether requests need an API key.")
+    ] = None,
+    rate: Annotated[str | None, typer.Option(help="REQUESTS[/SECONDS] of all together, e.g. 100 or 1000/60.")] = None,
+    key_rate: Annotated[str | None, typer.Option(help="REQUESTS[/SECONDS] of one API key.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Network that clients may come from; may be repeated.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may call, e.g. https://app.example.com; may be repeated."),
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="STAGE[=PERCENT] of the endpoint that gets copies of requests.")
+    ] = None,
+    clear: Annotated[
+        list[str] | None, typer.Option(help="Setting to take away, e.g. rate or cors-origin; may be repeated.")
+    ] = None,
+) -> None:
+    """Change what a stage's address asks of requests. What is not named stays; no request fails."""
+    session = session_of(context)
+    settings = _cleared(clear or [])
+    given: dict[str, Any] = {
+        "max_body_bytes": max_body,
+        "timeout_seconds": timeout,
+        "idle_timeout_seconds": idle_timeout,
+        "is_api_key_required": api_key,
+        "rate_limit": None if rate is None else rate_of(rate, "--rate"),
+        "key_rate_limit": None if key_rate is None else rate_of(key_rate, "--key-rate"),
+        "allow_address_list": allow or None,
+        "cors": {"allow_origin_list": cors_origin} if cors_origin else None,
+        "mirror": None if mirror is None else _mirror_of(session, stage, mirror),
+    }
+    settings |= {name: value for name, value in given.items() if value is not None}
+    session.show_one(session.client.stages.change_settings(stage, **settings))
+
+
 @app.command()
 def get(context: typer.Context, stage: options.Stage) -> None:
     """Show a stage."""
@@ -173,6 +218,40 @@ def models(context: typer.Context, stage: options.Stage) -> None:
     """List the models on a stage, with their URLs."""
     session = session_of(context)
     session.show_many(session.client.stages.models(stage=stage), MODEL_COLUMNS)
+
+
+_CLEARED = {
+    "max-body": "max_body_bytes",
+    "timeout": "timeout_seconds",
+    "idle-timeout": "idle_timeout_seconds",
+    "api-key": "is_api_key_required",
+    "rate": "rate_limit",
+    "key-rate": "key_rate_limit",
+    "allow": "allow_address_list",
+    "cors-origin": "cors",
+    "mirror": "mirror",
+}
+
+
+def _cleared(names: list[str]) -> dict[str, Any]:
+    if unknown := [name for name in names if name not in _CLEARED]:
+        raise typer.BadParameter(f"'{unknown[0]}' is not one of {', '.join(_CLEARED)}", param_hint="--clear")
+    return {_CLEARED[name]: None for name in names}
+
+
+def _mirror_of(session: Session, stage: str, text: str) -> dict[str, Any]:
+    name, sign, percent = text.rpartition("=")
+    wanted = name if sign else text
+    endpoint_id = session.client.stages.get(stage).endpoint_id
+    for item in session.client.stages.list(endpoint=endpoint_id):
+        if wanted in {item.id, item.apigw_stage_name}:
+            try:
+                return {"endpoint_stage_id": item.id, **({"percent": float(percent)} if sign else {})}
+            except ValueError:
+                break
+    raise typer.BadParameter(
+        f"'{text}' is not STAGE[=PERCENT] with a stage of the same endpoint", param_hint="--mirror"
+    )
 
 
 def _waited(session: Session, key: str, name: str, timeout: float | None) -> EndpointStageOut:

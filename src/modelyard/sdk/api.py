@@ -132,10 +132,10 @@ class Api:
         return monotonic() - started < limit
 
 
-def checked(shape: type[W], fields: Mapping[str, Any]) -> W:
-    """Build a request's body from wire names, dropping what is None. Raises `BadRequest` with a fault for each wrong field."""
+def checked(shape: type[W], fields: Mapping[str, Any], *, has_nulls: bool = False) -> W:
+    """Build a request's body from wire names, dropping what is None unless `has_nulls`. Raises `BadRequest` with a fault for each wrong field."""
     try:
-        return shape.model_validate({name: value for name, value in fields.items() if value is not None})
+        return shape.model_validate({name: value for name, value in fields.items() if has_nulls or value is not None})
     except ValidationError as error:
         faults = [Fault(_path(item["loc"]), _sentence(item["msg"])) for item in error.errors()]
         message = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)

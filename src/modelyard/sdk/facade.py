@@ -141,6 +141,9 @@ class Endpoints(Blocking[AsyncEndpoints]):
     split_traffic = blocking(AsyncEndpoints.split_traffic)
     traffic = blocking(AsyncEndpoints.traffic)
     statistics = blocking(AsyncEndpoints.statistics)
+    api_keys = blocking(AsyncEndpoints.api_keys)
+    create_api_key = blocking(AsyncEndpoints.create_api_key)
+    revoke_api_key = blocking(AsyncEndpoints.revoke_api_key)
     predict = blocking(AsyncEndpoints.predict)
     call = blocking(AsyncEndpoints.call)
     iterate = blocking_each(AsyncEndpoints.iterate)
@@ -162,6 +165,8 @@ class Stages(Blocking[AsyncStages]):
     deploy = blocking(AsyncStages.deploy)
     scale = blocking(AsyncStages.scale)
     gateway_settings = blocking(AsyncStages.gateway_settings)
+    settings = blocking(AsyncStages.settings)
+    change_settings = blocking(AsyncStages.change_settings)
     delete_model = blocking(AsyncStages.delete_model)
     logs = blocking_each(AsyncStages.logs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -32,10 +33,20 @@ from modelyard.resources.endpoints.schemas import (
     TrafficEntry,
     TrafficHistory,
 )
+from modelyard.resources.endpoints.stage_settings import (
+    ApiKeyCreate,
+    ApiKeyList,
+    ApiKeyOne,
+    ApiKeyOut,
+    RateLimit,
+    StageSettings,
+    StageSettingsOne,
+    StageSettingsOut,
+)
 from modelyard.resources.models.schemas import ServingOptions
-from modelyard.sdk.api import Api, error_of
+from modelyard.sdk.api import Api, checked, error_of
 from modelyard.sdk.door import Call
-from modelyard.sdk.errors import AmbiguousName, UnexpectedAnswer, UnknownName
+from modelyard.sdk.errors import AmbiguousName, UnexpectedAnswer, UnknownName, WaitTimedOut
 from modelyard.sdk.groups.catalogue import AsyncFlavors
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.resource import Kind, LongLived, Resources, has_failed, one_or_many, tag_list
@@ -69,6 +80,8 @@ class Served(ServingOptions):
 
     path: str | None = None
 
+
+_SETTINGS_POLL_SECONDS = 0.1
 
 ModelsToServe = str | Mapping[str, str | Served | None]
 """A model (name or id), or several, each with the path that it answers on, or with a `Served` that says more."""
@@ -140,6 +153,33 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
         """What is deployed at the gateway for the stage, in words and in the gateway's own language."""
         path = f"/endpoint-stages/{await self.id_of(key)}/gateway-settings"
         return (await self._api.ask(StageGatewaySettingsOne, "GET", path)).gateway_settings
+
+    async def settings(self, key: str) -> StageSettingsOut:
+        """What the stage's address asks of requests, and whether the gateway keeps it already."""
+        path = f"/endpoint-stages/{await self.id_of(key)}/settings"
+        return (await self._api.ask(StageSettingsOne, "GET", path)).stage_settings
+
+    async def change_settings(
+        self, key: str, *, wait: bool = True, timeout_seconds: float = 60.0, **settings: Any
+    ) -> StageSettingsOut:
+        """Change what the stage's address asks of requests; what is not named stays, None takes a setting away. No request fails.
+
+        Names are those of `StageSettings`, e.g. `max_body_bytes=2**20, rate_limit={"requests": 100, "seconds": 1},
+        is_api_key_required=True, cors={"allow_origin_list": ["https://app.example.com"]}, allow_address_list=["203.0.113.0/24"]`;
+        `mirror={"endpoint_stage_id": …, "percent": 10}`. With `wait` it returns when the gateway keeps them. Raises `WaitTimedOut`.
+        """
+        id = await self.id_of(key)
+        body = checked(StageSettings, settings, has_nulls=True)
+        path = f"/endpoint-stages/{id}/settings"
+        seen = (await self._api.ask(StageSettingsOne, "PUT", path, body=body)).stage_settings
+        deadline = time.monotonic() + timeout_seconds
+        while wait and not seen.is_deployed:
+            if time.monotonic() > deadline:
+                stage = await self.get(id)
+                raise WaitTimedOut("stage", id, stage.apigw_stage_name, stage.deploy_status, timeout_seconds)
+            await self._api.door.sleep(_SETTINGS_POLL_SECONDS)
+            seen = await self.settings(id)
+        return seen
 
     def logs(self, key: str, *, instance: int = 0, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
         """The output of a model server from byte `offset` on; with `follow`, until it is gone."""
@@ -222,13 +262,20 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         fields = {"endpointName": name, "description": description, "tagList": tag_list(tags)}
         return await self._change(key, EndpointChange, fields)
 
-    async def change_default_stage(self, key: str, stage: str, *, keep_minutes: int = 0) -> EndpointOut:
+    async def change_default_stage(
+        self, key: str, stage: str, *, keep_minutes: int = 0, allow_weaker: bool = False
+    ) -> EndpointOut:
         """Make another stage (name or id) the default one: it takes over without a failed request.
 
         The stage that was the default one is deleted, `keep_minutes` later; until then `revert_default_stage` takes the change back.
+        A stage that asks for no API key or takes clients from anywhere, where the default one does not, takes over only with `allow_weaker`.
         """
         endpoint = await self.get(key)
-        fields = {"endpointStageId": _chosen_stage(endpoint, stage).id, "keepMinutes": keep_minutes}
+        fields: dict[str, Any] = {
+            "endpointStageId": _chosen_stage(endpoint, stage).id,
+            "keepMinutes": keep_minutes,
+            "isWeakerAllowed": allow_weaker,
+        }
         path = f"/endpoints/{endpoint.id}/default-stage"
         body = DefaultStageChange.model_validate(fields)
         return (await self._api.ask(EndpointOne, "PUT", path, body=body)).endpoint
@@ -269,6 +316,31 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         path = f"/endpoints/{await self.id_of(key)}/statistics"
         return (await self._api.ask(CallStatisticsOne, "GET", path, params=params)).statistics
 
+    async def api_keys(self, key: str) -> Sequence[ApiKeyOut]:
+        """The endpoint's API keys, oldest first, with when they were last used."""
+        path = f"/endpoints/{await self.id_of(key)}/api-keys"
+        return (await self._api.ask(ApiKeyList, "GET", path)).api_key_list
+
+    async def create_api_key(
+        self, key: str, name: str, *, rate_limit: Mapping[str, int] | RateLimit | None = None
+    ) -> ApiKeyOut:
+        """Make an API key that all stages take which ask for one. Its `api_key` is told this once: keep it.
+
+        `rate_limit`, e.g. `{"requests": 10, "seconds": 1}`, holds instead of a stage's `key_rate_limit`.
+        """
+        body = checked(ApiKeyCreate, {"name": name, "rateLimit": rate_limit})
+        path = f"/endpoints/{await self.id_of(key)}/api-keys"
+        return (await self._api.ask(ApiKeyOne, "POST", path, body=body)).api_key
+
+    async def revoke_api_key(self, key: str, api_key: str) -> None:
+        """Revoke an API key (its name or id). Rotate by making another one first."""
+        endpoint_id = await self.id_of(key)
+        known = await self.api_keys(endpoint_id)
+        found = next((item for item in known if api_key in {item.name, item.api_key_id}), None)
+        if found is None:
+            raise UnknownName("API key", api_key, [item.name for item in known])
+        await self._api.ask(Empty, "DELETE", f"/endpoints/{endpoint_id}/api-keys/{found.api_key_id}")
+
     async def predict(
         self,
         key: str,
@@ -277,19 +349,26 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         stage: str | None = None,
         model: str | None = None,
         timeout_seconds: float = 60.0,
+        api_key: str | None = None,
     ) -> Any:
         """Call a model and return its answer.
 
         `body` is sent as JSON, e.g. `{"instances": [[5.1, 3.5, 1.4, 0.2]]}`. It goes to the default stage unless `stage` names another; `model`
-        (name or id) chooses where a stage has several. Raises `BadRequest` with the model server's sentence when the body doesn't fit.
+        (name or id) chooses where a stage has several; `api_key` is needed where the stage asks for one.
+        Raises `BadRequest` with the model server's sentence when the body doesn't fit.
         """
         served = _chosen_model(_chosen_stage(await self.get(key), stage), model)
-        return await self.call(served.apigw_endpoint_uri, body, timeout_seconds=timeout_seconds)
+        return await self.call(served.apigw_endpoint_uri, body, timeout_seconds=timeout_seconds, api_key=api_key)
 
-    async def call(self, url: str, body: Any, *, timeout_seconds: float = 60.0) -> Any:
-        """POST a body as JSON to an inference URL (over HTTPS where the URL has no scheme) and return the answer. No credential is sent."""
+    async def call(self, url: str, body: Any, *, timeout_seconds: float = 60.0, api_key: str | None = None) -> Any:
+        """POST a body as JSON to an inference URL (over HTTPS where the URL has no scheme) and return the answer.
+
+        No credential is sent but `api_key`, where it is given.
+        """
         address = url if "://" in url else f"https://{url}"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if api_key is not None:
+            headers["X-Api-Key"] = api_key
         call = Call(
             "POST",
             address,

@@ -77,6 +77,7 @@ def make_gateway(home: Home, settings: Settings, server_count: int = 1) -> tuple
             key=certificates.key,
             guards=tuple(home.guard_socket(index) for index in range(server_count)),
             foreign_sockets=home.compute,
+            trusted_proxy_count=settings.gateway.trusted_proxies,
             tunnel_names=vendor_hosts(settings.region) if certificates.authority is not None else (),
         )
     )

@@ -77,6 +77,12 @@ class GatewayGroup(_Group):
     repairs_routes: bool = Field(
         default=True, description="Deploy again by itself what somebody took from the gateway; otherwise on request."
     )
+    trusted_proxies: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="Proxies in front whose word (x-forwarded-for) on a client's address counts.",
+    )
     services_per_project: int = Field(default=100, ge=0, description="Quota of endpoints.")
     stages_per_service: int = Field(default=10, ge=1, description="Quota of stages of an endpoint.")
 

@@ -45,7 +45,12 @@ from modelyard.wire import Empty
 
 
 def create_router(
-    endpoints: Endpoints, traffic: Traffic, statistics: Statistics, autoscaler: Autoscaler, gatekeeping: Gatekeeping, access: Access
+    endpoints: Endpoints,
+    traffic: Traffic,
+    statistics: Statistics,
+    autoscaler: Autoscaler,
+    gatekeeping: Gatekeeping,
+    access: Access,
 ) -> APIRouter:
     """Routes below `/v1.0/appkeys/{appkey}`."""
     router = project_router(access)
@@ -158,7 +163,12 @@ def _add_api_keys(router: APIRouter, gatekeeping: Gatekeeping, access: Access) -
 
 
 def _add_stages(
-    router: APIRouter, endpoints: Endpoints, traffic: Traffic, autoscaler: Autoscaler, gatekeeping: Gatekeeping, access: Access
+    router: APIRouter,
+    endpoints: Endpoints,
+    traffic: Traffic,
+    autoscaler: Autoscaler,
+    gatekeeping: Gatekeeping,
+    access: Access,
 ) -> None:
     tags: list[str] = ["endpoint stages"]
 

@@ -8,9 +8,11 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -27,6 +29,7 @@ from journey_platform import (
 from journey_rest import Rest, refused
 from journey_scripts import finish, output_of, start_script, upload_script
 
+from modelyard.db.migrate import HEAD
 from modelyard.resources.trainings.schemas import TrainingOut
 
 pytestmark = pytest.mark.slow
@@ -68,6 +71,22 @@ def test_a_taken_port_is_named(make_platform: MakePlatform, which: str) -> None:
     assert platform.left_over() == []
     again = platform.up()
     assert again.returncode == 0, again.stderr
+
+
+def test_a_home_of_another_version_is_refused_before_anything_runs(make_platform: MakePlatform) -> None:
+    platform = make_platform(is_up=False)
+    database = platform.home / "modelyard.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(
+            f"CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('{HEAD}')"
+        )
+    done = platform.up()
+    assert done.returncode == 1
+    [sentence] = done.stderr.strip().splitlines()
+    assert "was made by another version of Modelyard: it has no table " in sentence
+    assert "begin anew with another --home" in sentence
+    assert platform.left_over() == []
+    assert not (platform.home / "gateway").exists()
 
 
 def test_a_second_up_on_one_home_is_refused(platform: RunningPlatform) -> None:

@@ -25,6 +25,12 @@ def test_the_server_loads_no_tool_that_a_start_does_without() -> None:
     assert _printed(f"import sys, modelyard.server.process\nprint({idle} & set(sys.modules))") == "set()"
 
 
+def test_what_tells_about_a_platform_loads_nothing_of_the_server() -> None:
+    heavy = "{'sqlalchemy', 'fastapi', 'httpx', 'alembic', 'modelyard.server.services', 'modelyard.server.backends'}"
+    program = f"import sys, modelyard.server.running, modelyard.server.credentials\nprint({heavy} & set(sys.modules))"
+    assert _printed(program) == "set()"
+
+
 def test_the_keeper_loads_nothing_of_the_platform() -> None:
     heavy = "{'pydantic', 'sqlalchemy', 'fastapi', 'typer', 'asyncio', 'modelyard.server.home'}"
     assert _printed(f"import sys, modelyard.cli.keep\nprint({heavy} & set(sys.modules))") == "set()"

@@ -116,7 +116,7 @@ def down(home: HomeOption = DEFAULT_HOME) -> None:
 def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = "table") -> None:
     """Show the platform's processes and every running instance: process id, role, state, memory."""
     from modelyard.server.home import Home
-    from modelyard.server.inspection import read_status
+    from modelyard.server.running import read_status
 
     place = Home(home.expanduser().absolute())
     rows = read_status(place, _settings(place.root))

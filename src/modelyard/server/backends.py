@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 
 from modelyard.compute.backends.local.backend import LocalCompute
 from modelyard.compute.backends.local.environments import EnvironmentStore
-from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
 from modelyard.db.engine import Database
 from modelyard.easymaker import object_store_hosts, vendor_hosts
 from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
@@ -22,6 +21,7 @@ from modelyard.objectstore.hosts import RemoteStore, StoreHosts
 from modelyard.objectstore.port import ObjectStore
 from modelyard.resources.sessions.origins import Origins, Scheme
 from modelyard.server.home import Home, remember_door_hosts
+from modelyard.server.local_compute import make_compute
 from modelyard.server.settings import RemoteStoreGroup, Settings
 
 
@@ -47,22 +47,6 @@ class Backends:
     certificates: CertificateFiles
     origins: Origins
     closable: tuple[Closes, ...] = ()
-
-
-def make_compute(home: Home, settings: Settings) -> tuple[LocalCompute, EnvironmentStore]:
-    """Workloads on this machine."""
-    environments = EnvironmentStore(home.environments)
-    compute = LocalCompute(
-        home.compute,
-        environments,
-        LocalComputeSettings(
-            isolation=Isolation(settings.compute.isolation),
-            needs_isolation=settings.compute.needs_isolation,
-            memory_reserve_bytes=settings.compute.memory_reserve_mib * 2**20,
-            data_cache_bytes=int(settings.compute.data_cache_gib * 2**30),
-        ),
-    )
-    return compute, environments
 
 
 def make_gateway(home: Home, settings: Settings, server_count: int = 1) -> tuple[EnvoyGateway, CertificateFiles]:

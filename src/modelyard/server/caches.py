@@ -9,8 +9,8 @@ from pathlib import Path
 from modelyard.compute.backends.local.caches import CacheKind, Caches, Item
 from modelyard.db.engine import Database, sqlite_url
 from modelyard.resources.workloads.service import environments_needed
-from modelyard.server.backends import make_compute
 from modelyard.server.home import Home, HomeUnusable
+from modelyard.server.local_compute import make_compute
 from modelyard.server.settings import load_settings
 
 __all__ = ["HomeCaches", "Item"]

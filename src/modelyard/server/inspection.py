@@ -1,4 +1,4 @@
-"""What runs, and whether this machine is fit to run it: `modelyard status` and `modelyard doctor`. Reads only; works without a running platform."""
+"""Whether this machine is fit to run the platform: `modelyard doctor`. Reads only; works without a running platform."""
 
 from __future__ import annotations
 
@@ -10,40 +10,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from modelyard.compute.backends.local.buildable import check_buildable
 from modelyard.compute.backends.local.limits import find_hierarchies
 from modelyard.compute.backends.local.settings import Isolation
-from modelyard.gateway.backends.envoy.process import running_envoy
-from modelyard.gateway.backends.envoy.settings import Files
 from modelyard.resources.images.catalog import load_catalog, to_environment
-from modelyard.server.backends import make_compute
 from modelyard.server.home import Home
-from modelyard.server.keeper import keeper_pid
+from modelyard.server.local_compute import make_compute
 from modelyard.server.settings import Settings
 
 _MIN_DISK_BYTES = 10 * 2**30
 _MIN_MEMORY_BYTES = 4 * 2**30
 _MAX_CLOCK_STEP_SECONDS = 5.0
 _EARLIEST_PLAUSIBLE_TIME = 1_760_000_000  # October 2025: an older clock makes every certificate invalid
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessStatus:
-    """One process of the platform, or one instance of a workload.
-
-    Attributes:
-        role: `keeper`, `server`, `gateway`, or an instance's role (`training`, `model-server`, …).
-        memory_bytes: resident memory of a platform process; of an instance's whole tree.
-    """
-
-    role: str
-    name: str
-    pid: int | None
-    state: str
-    memory_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +34,6 @@ class Finding:
     level: Literal["ok", "warning", "problem"]
     message: str
     advice: str | None = None
-
-
-def read_status(home: Home, settings: Settings) -> list[ProcessStatus]:
-    """Every process of the platform and every instance that has not ended."""
-    rows = [_platform_row("keeper", keeper_pid(home.root))]
-    rows.extend(_platform_row("server", _server_pid(home, index)) for index in _server_indices(home))
-    envoy = running_envoy(Files(home.gateway))
-    rows.append(_platform_row("gateway", None if envoy is None else envoy.identity.pid))
-    if not home.compute.exists():
-        return rows
-    compute, _ = make_compute(home, settings)
-    try:
-        for each in asyncio.run(compute.list_instances()):
-            seen = each.observation
-            if seen.exit is None:
-                rows.append(
-                    ProcessStatus(
-                        each.role, each.id, seen.pid or each.supervisor_pid, seen.phase.value, seen.memory_bytes
-                    )
-                )
-    finally:
-        compute.close()
-    return rows
 
 
 def examine(home: Home, settings: Settings, *, is_running: bool) -> list[Finding]:
@@ -94,37 +51,6 @@ def examine(home: Home, settings: Settings, *, is_running: bool) -> list[Finding
     for check in checks:
         findings.extend(check())
     return findings
-
-
-def _platform_row(role: str, pid: int | None) -> ProcessStatus:
-    return ProcessStatus(
-        role, role, pid, "STOPPED" if pid is None else "RUNNING", None if pid is None else _resident(pid)
-    )
-
-
-def _server_indices(home: Home) -> list[int]:
-    """The first server, and others that have been started."""
-    found = {int(path.stem.partition("-")[2]) for path in home.run.glob("server-*.lock") if path.stem[7:].isdigit()}
-    return sorted({0} | {index for index in found if _server_pid(home, index) is not None})
-
-
-def _server_pid(home: Home, index: int) -> int | None:
-    try:
-        pid = int((home.run / f"server-{index}.lock").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
-    return pid if b"modelyard.server" in command else None
-
-
-def _resident(pid: int) -> int | None:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
 
 
 def _home(home: Home) -> list[Finding]:

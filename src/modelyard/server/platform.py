@@ -28,6 +28,7 @@ from modelyard.compute.backends.local.gpus import find_gpus
 from modelyard.control.controller import Controller
 from modelyard.control.work import WorkQueue, enqueue
 from modelyard.db.engine import Database, sqlite_url
+from modelyard.db.fitness import check_schema
 from modelyard.db.migrate import upgrade
 from modelyard.gateway.port import Route, Rule, Target, Upstream
 from modelyard.kit.clock import utc_now
@@ -43,9 +44,10 @@ from modelyard.resources.workloads.service import Workloads, environments_needed
 from modelyard.resources.workloads.sweeper import OrphanSweeper
 from modelyard.server.app import create_app
 from modelyard.server.backends import Backends, make_backends, renew_certificates
-from modelyard.server.credentials import ensure_first_project
 from modelyard.server.doors.guard import Guard
+from modelyard.server.first_project import ensure_first_project
 from modelyard.server.home import Home
+from modelyard.server.schema import all_metadata
 from modelyard.server.services import Services, is_project_of, make_reconcilers, make_services
 from modelyard.server.settings import Settings
 
@@ -96,6 +98,7 @@ class Platform:
         """Start everything; returns when requests are answered. Raises the errors of whatever can't be had."""
         try:
             await upgrade(self._database)
+            await check_schema(self._database, all_metadata())
         except (OSError, DBAPIError) as error:
             raise DatabaseUnusable(self._database.url.render_as_string(hide_password=True), error) from error
         backends = make_backends(

@@ -26,14 +26,16 @@ import uvloop
 from pydantic import ValidationError
 
 from modelyard.compute.backends.local.kernel import die_with_parent
+from modelyard.db.fitness import SchemaOfAnotherVersion
 from modelyard.db.migrate import SchemaTooNew
 from modelyard.gateway.backends.envoy.process import EnvoyFailed
 from modelyard.gateway.certificates import CertificateUnusable
 from modelyard.logstore.backends.tantivy.errors import LogStoreInUse
 from modelyard.resources.flavors.errors import BadFlavorFile
 from modelyard.resources.images.catalog import CatalogInvalid
-from modelyard.server.backends import make_compute, make_gateway
+from modelyard.server.backends import make_gateway
 from modelyard.server.home import Home, HomeUnusable, lock_home
+from modelyard.server.local_compute import make_compute
 from modelyard.server.platform import DatabaseUnusable, Platform, Seat
 from modelyard.server.services import waiting_room_of
 from modelyard.server.settings import Settings, load_settings
@@ -45,6 +47,7 @@ _INCURABLE = (
     EnvoyFailed,
     CertificateUnusable,
     SchemaTooNew,
+    SchemaOfAnotherVersion,
     LogStoreInUse,
     BadFlavorFile,
     CatalogInvalid,

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 
 class _Group(BaseModel):
@@ -197,8 +195,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        # Loaded only where there is something to check: the command line reads the settings too, and is to be quick.
+        from sqlalchemy.engine import make_url  # noqa: PLC0415  # see above
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415  # see above
+
         try:
-            is_known = value is None or make_url(value).get_backend_name() in ("postgresql", "sqlite")
+            is_known = make_url(value).get_backend_name() in ("postgresql", "sqlite")
         except (ArgumentError, ValueError):
             is_known = False
         if not is_known:

@@ -53,20 +53,13 @@ def platform(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def make_platform(images: Path, tmp_path: Path) -> Iterator[MakePlatform]:
     """`make_platform(*options, is_up=True)`: a platform of the test's own, which it may break."""
-    made: list[RunningPlatform] = []
+    yield from _maker(images, tmp_path)
 
-    def make(*options: str, name: str = "home", is_up: bool = True) -> RunningPlatform:
-        running = _prepared(tmp_path / name, images, options)
-        made.append(running)
-        _running.append(running)
-        if is_up:
-            _start(running)
-        return running
 
-    yield make
-    for each in made:
-        each.close()
-        _running.remove(each)
+@pytest.fixture(scope="module")
+def make_module_platform(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakePlatform]:
+    """The same for a platform that the tests of a module share."""
+    yield from _maker(images, tmp_path_factory.mktemp("platforms"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,6 +70,23 @@ def pytest_runtest_makereport() -> Iterator[None]:
         for each in _running:
             report.sections.append((f"platform {each.home}", each.evidence()))
     return report
+
+
+def _maker(images: Path, place: Path) -> Iterator[MakePlatform]:
+    made: list[RunningPlatform] = []
+
+    def make(*options: str, name: str = "home", is_up: bool = True) -> RunningPlatform:
+        running = _prepared(place / name, images, options)
+        made.append(running)
+        _running.append(running)
+        if is_up:
+            _start(running)
+        return running
+
+    yield make
+    for each in made:
+        each.close()
+        _running.remove(each)
 
 
 def _prepared(home: Path, images: Path, options: tuple[str, ...] = ()) -> RunningPlatform:

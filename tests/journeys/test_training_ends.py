@@ -76,15 +76,22 @@ SLOW_OUTPUT = """
 """
 
 
-@pytest.fixture
-def own(make_platform: MakePlatform) -> RunningPlatform:
+@pytest.fixture(scope="module")
+def own(make_module_platform: MakePlatform) -> RunningPlatform:
     """A platform with a short grace, and a flavor on which a fork bomb is small."""
-    running = make_platform(is_up=False)
+    running = make_module_platform(is_up=False)
     running.home.joinpath("config.toml").write_text("[compute]\ntraining_grace_seconds = 2.0\n")
     running.home.joinpath("flavors.yaml").write_text("- {name: t1.p48, vcpus: 0.5, ram: 512, pids: 48}\n")
     done = running.up()
     assert done.returncode == 0, done.stdout + done.stderr + running.server_log()
     return running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(own: RunningPlatform, tmp_path_factory: pytest.TempPathFactory) -> TrainingOut:
+    """A training that ignores everything but its time limit of a minute, the shortest there is; it passes during the other tests."""
+    source = upload_script(own, tmp_path_factory.mktemp("limited") / "source", "limited/source", ENDING)
+    return start_script(own, "limited", source, flavor="t1.p48", hyperparameters={"how": "limited"}, timeout_minutes=1)
 
 
 def test_a_run_that_failed_goes_on_from_its_checkpoint(platform: RunningPlatform, tmp_path: Path) -> None:
@@ -131,13 +138,12 @@ def test_a_stop_at_every_step(own: RunningPlatform, tmp_path: Path) -> None:
     assert [item.name for item in own.client.storage.list("stop/output")] == []
 
 
-def test_ends_by_force_and_their_reasons(own: RunningPlatform, tmp_path: Path) -> None:
+def test_ends_by_force_and_their_reasons(own: RunningPlatform, limited: TrainingOut, tmp_path: Path) -> None:
     source = upload_script(own, tmp_path / "source", "force/source", ENDING)
 
-    def start(how: str, **fields: object) -> TrainingOut:
-        return start_script(own, how, source, flavor="t1.p48", hyperparameters={"how": how}, **fields)
+    def start(how: str) -> TrainingOut:
+        return start_script(own, how, source, flavor="t1.p48", hyperparameters={"how": how})
 
-    limited = start("limited", timeout_minutes=1)
     bomb, stubborn, patient = start("bomb"), start("stubborn"), start("patient")
     daemon, memory, segment = start("daemon"), start("memory"), start("segment")
     for training in (bomb, stubborn, patient):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from journey_platform import MakePlatform, RunningPlatform, free_ports
+from journey_platform import MakePlatform, RunningPlatform, two_free_ports
 
 from modelyard.compute.backends.local.build import build_environment
 from modelyard.compute.backends.local.environments import EnvironmentStore
@@ -63,7 +63,7 @@ def make_module_platform(images: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows what its platforms say."""
     report = yield
     if report.failed:
@@ -92,7 +92,7 @@ def _maker(images: Path, place: Path) -> Iterator[MakePlatform]:
 def _prepared(home: Path, images: Path, options: tuple[str, ...] = ()) -> RunningPlatform:
     home.mkdir(mode=0o700, exist_ok=True)
     home.joinpath("environments").symlink_to(images)
-    return RunningPlatform(home, *free_ports(2), options)
+    return RunningPlatform(home, *two_free_ports(), options)
 
 
 def _lent(running: RunningPlatform) -> Iterator[RunningPlatform]:

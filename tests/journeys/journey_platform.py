@@ -188,7 +188,9 @@ MakePlatform = Callable[..., RunningPlatform]
 """The fixture `make_platform`: options of `up`, and `is_up=False` for a home that is only prepared."""
 
 
-def eventually(check: Callable[[], T], what: str, seconds: float = SHORT_SECONDS, pause_seconds: float = 0.05) -> T:
+def eventually(
+    check: Callable[[], T | None], what: str, seconds: float = SHORT_SECONDS, pause_seconds: float = 0.05
+) -> T:
     """The first answer of `check` that is true. Fails when the time is over."""
     deadline = time.monotonic() + seconds
     while not (answer := check()):
@@ -207,6 +209,12 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def two_free_ports() -> tuple[int, int]:
+    """One for HTTP, one for HTTPS."""
+    http_port, https_port = free_ports(2)
+    return http_port, https_port
 
 
 def clean_environment(**more: str) -> dict[str, str]:

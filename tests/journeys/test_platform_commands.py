@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from journey_platform import (
     RunningPlatform,
     clean_environment,
     eventually,
-    free_ports,
+    two_free_ports,
 )
 from journey_rest import Rest, refused
 from journey_scripts import finish, output_of, start_script, upload_script
@@ -124,7 +125,7 @@ def test_a_home_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     for home in (closed, closed / "below", Path("/nowhere/home")):
-        platform = RunningPlatform(home, *free_ports(2))
+        platform = RunningPlatform(home, *two_free_ports())
         done = platform.command("up", "--detach", *platform.up_arguments, prefix=prefix)
         assert done.returncode == 1
         lines = done.stderr.strip().splitlines()
@@ -358,9 +359,7 @@ def _state(platform: RunningPlatform, training: TrainingOut) -> str:
     return platform.client.trainings.get(training.id).training_status_code
 
 
-def _trust(ca_file: str) -> object:
-    import ssl
-
+def _trust(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 

@@ -147,12 +147,12 @@ async def kept_up(life: Life) -> None:
 
 
 STRIDE = 14  # 1 tries every step, in ten minutes
-LIVES = [run_to_end, lost_then_stopped, kept_up]
+LIVES: list[Callable[[Life], Awaitable[None]]] = [run_to_end, lost_then_stopped, kept_up]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ConnectionError], ids=["killed", "fails"])
-@pytest.mark.parametrize("life_of", LIVES, ids=lambda life_of: life_of.__name__)
+@pytest.mark.parametrize("life_of", LIVES, ids=["run_to_end", "lost_then_stopped", "kept_up"])
 async def test_broken_off_at_every_step(
     tmp_path: Path, life_of: Callable[[Life], Awaitable[None]], error: type[BaseException]
 ) -> None:
@@ -160,6 +160,7 @@ async def test_broken_off_at_every_step(
     first_step = 1 + LIVES.index(life_of)  # the lives begin alike: together they cover their beginning closely
     if error is ConnectionError:
         first_step += STRIDE // 2  # the two errors share the steps
+    step = first_step
     for step in range(first_step, 1000, STRIDE):
         url = sqlite_url(Path(shutil.copy(empty, tmp_path / f"{step}.db")))
         fuse = Fuse(step, error)

@@ -7,7 +7,6 @@ about 30 µs; `signatures[...](...)` of `tf.saved_model.load` needs 600 µs for 
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.contract import Array, Signature, Tensors, TensorSpec
 from modelyard.serving.errors import BadRequest, LoadFailed
+from modelyard.serving.runtimes.tensorflow_core import Core, whole
 
-tf: Any = import_module("tensorflow")
+tf = Core()
 
 _TAG = "serve"
 _PREFERRED = "serving_default"
@@ -25,12 +25,19 @@ _NO_VARIABLES = (
     "the SavedModel's variables are missing: variables/variables.index and variables/variables.data-* must lie "
     "beside saved_model.pb"
 )
+_UNKNOWN_OPERATION = "the SavedModel uses an operation that this TensorFlow does not have"
 _RUN_IN_CALLERS_THREAD = -1  # RunOptions.inter_op_thread_pool
 
 
 def open_model(path: Path, config: ServingConfig) -> SavedModel:
     """The SavedModel in a directory. Raises `LoadFailed` with what is wrong with it."""
-    return SavedModel(path, config.processor_count)
+    try:
+        return SavedModel(path, config.processor_count)
+    except LoadFailed as failure:
+        if _UNKNOWN_OPERATION not in failure.message:
+            raise
+        whole()  # some parts of its Python side bring operations of their own
+        return SavedModel(path, config.processor_count)
 
 
 class SavedModel:
@@ -47,12 +54,11 @@ class SavedModel:
         tf.get_logger().setLevel(
             "ERROR"
         )  # the session loader is said to be deprecated; TensorFlow Serving stands on it
-        v1 = tf.compat.v1
-        options = v1.ConfigProto(
+        options = tf.ConfigProto(
             intra_op_parallelism_threads=processor_count, inter_op_parallelism_threads=processor_count
         )
         graph = tf.Graph()
-        self._session: Any = v1.Session(graph=graph, config=options)
+        self._session: Any = tf.Session(graph=graph, config=options)
         with graph.as_default():
             meta = _load(self._session, path)
         if any(node.op in ("VarHandleOp", "VariableV2") for node in meta.graph_def.node):
@@ -88,7 +94,7 @@ class SavedModel:
     def _add(self, name: str, definition: Any) -> None:
         inputs, outputs = sorted(definition.inputs.items()), sorted(definition.outputs.items())
         signature = Signature(name, tuple(_spec(*item) for item in inputs), tuple(_spec(*item) for item in outputs))
-        dtypes = tuple(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype for _, info in inputs)
+        dtypes = tuple(tf.as_dtype(info.dtype).as_numpy_dtype for _, info in inputs)
         feeds, fetches = [info.name for _, info in inputs], [info.name for _, info in outputs]
         self.signatures[name] = signature
         self._calls[name] = (_callable(self._session, feeds, fetches), dtypes)
@@ -96,7 +102,7 @@ class SavedModel:
 
 def _load(session: Any, path: Path) -> Any:
     try:
-        return tf.compat.v1.saved_model.load(session, [_TAG], str(path))
+        return tf.load(session, [_TAG], str(path))
     except Exception as error:  # damaged files raise whatever the parser of the day raises
         raise LoadFailed(_load_fault(error)) from error
 
@@ -104,7 +110,7 @@ def _load(session: Any, path: Path) -> Any:
 def _load_fault(error: Exception) -> str:
     reason = _reason(error)
     if "Op type not registered" in reason:
-        return f"the SavedModel uses an operation that this TensorFlow does not have: {reason}"
+        return f"{_UNKNOWN_OPERATION}: {reason}"
     if "valid checkpoint" in reason:
         return _NO_VARIABLES
     if isinstance(error, tf.errors.NotFoundError):
@@ -132,7 +138,7 @@ def _spec(name: str, info: Any) -> TensorSpec:
     shape = None
     if not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
-    return TensorSpec(name, str(tf.dtypes.as_dtype(info.dtype).base_dtype.name), shape)
+    return TensorSpec(name, str(tf.as_dtype(info.dtype).base_dtype.name), shape)
 
 
 def _callable(session: Any, feeds: list[str], fetches: list[str]) -> Any:
@@ -143,7 +149,7 @@ def _callable(session: Any, feeds: list[str], fetches: list[str]) -> Any:
             [graph.get_tensor_by_name(name) for name in fetches],
             feed_list=[graph.get_tensor_by_name(name) for name in feeds],
         )
-    options: Any = import_module("tensorflow.core.protobuf.config_pb2").CallableOptions()
+    options: Any = tf.CallableOptions()
     options.feed.extend(feeds)
     options.fetch.extend(fetches)
     options.run_options.inter_op_thread_pool = _RUN_IN_CALLERS_THREAD

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from journey_platform import RunningPlatform, clean_environment, eventually
+from journey_platform import MakePlatform, RunningPlatform, clean_environment, eventually
 from journey_scripts import SMALL_FLAVOR
 
 from modelyard.resources.endpoints.schemas import EndpointOut
@@ -305,3 +306,43 @@ def test_a_mirror_gets_copies_until_it_goes(platform: RunningPlatform, endpoint:
     assert faults == []
     assert set(answers) == {5.0}
     assert client.stages.settings("multiplier/green").settings.mirror is None
+
+
+def test_what_was_taken_from_the_gateway_stays_away_until_it_is_deployed(
+    make_platform: MakePlatform, framework_python: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    platform = make_platform(is_up=False)
+    (platform.home / "config.toml").write_text("[gateway]\nrepairs_routes = false\n")
+    done = platform.up()
+    assert done.returncode == 0, done.stderr
+    script = tmp_path / "script.py"
+    script.write_text(MULTIPLIER)
+    python = framework_python("PYTORCH", "2.13")
+    subprocess.run([python, script, tmp_path / "model.pt", "2.0"], check=True, timeout=120, env=clean_environment())
+    client = platform.client
+    client.storage.upload(tmp_path / "model.pt", "multipliers/model.pt")
+    client.models.create("twice", artifact="multipliers", format="PYTORCH")
+    client.endpoints.create("twice", models={"twice": "/inference"}, flavor=SMALL_FLAVOR)
+    endpoint = client.endpoints.wait("twice", timeout_seconds=SERVE_SECONDS)
+    assert now(platform, endpoint.endpoint_url) == 2.0
+    stage = endpoint.endpoint_stage_list[0]
+    routes = platform.home / "gateway" / "routes.json"
+    content = json.loads(routes.read_bytes().replace(endpoint.id.encode(), b"x").replace(stage.id.encode(), b"y"))
+    content["version_info"] = "somebody else's"
+    new = routes.with_name("new")
+    new.write_text(json.dumps(content))
+    new.replace(routes)
+    started = time.monotonic()
+
+    def state() -> tuple[str, str]:
+        seen = client.endpoints.get("twice")
+        return seen.apigw_status_code, seen.endpoint_stage_list[0].deploy_status
+
+    eventually(lambda: state() == ("NOT_FOUND_STAGE", "NOT_FOUND_STAGE"), "it is shown as gone", pause_seconds=0.1)
+    shown_after = time.monotonic() - started
+    assert shown_after < 5.0 * (1 + os.getloadavg()[0]), shown_after  # 3 s or so where nothing else runs
+    time.sleep(4.0)  # longer than the look at the gateway that would repair it
+    assert state() == ("NOT_FOUND_STAGE", "NOT_FOUND_STAGE")
+    client.stages.deploy(stage.id)
+    eventually(lambda: state() == ("ACTIVE", "ACTIVE"), "it is deployed again")
+    assert now(platform, endpoint.endpoint_url) == 2.0

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from api_platform import ApiPlatform
 
-from modelyard.gateway.port import UpstreamStatistics
+from modelyard.gateway.port import Decisions, UpstreamStatistics
 from modelyard.kit.clock import utc_now
 from modelyard.kit.ids import new_id
+from modelyard.resources.endpoints.repository import default_stages
 from modelyard.resources.endpoints.statistics import Statistics
-from modelyard.resources.endpoints.table import EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.endpoints.table import ApiKeyRow, EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.routes.service import Routes
 from modelyard.testing.gateway import FakeGateway
 
@@ -136,3 +137,46 @@ async def test_another_projects_endpoint_is_not_there(calls: Calls) -> None:
     other = await calls.api.neighbour()
     answer = await other.call("GET", f"/endpoints/{calls.endpoint_id}/statistics")
     assert answer.status_code == 404
+
+
+async def test_refusals_keys_and_copies_are_told_apart_from_calls(calls: Calls) -> None:
+    first, second = calls.models
+    stages = {series["endpointStageId"] for series in (await one_call_each(calls))["stageList"]}
+    async with calls.api.database.read() as session:
+        default = next(iter(await default_stages(session, [calls.endpoint_id]))).id
+    async with calls.api.database.write() as session:
+        for id, name in (("mkya", "a"), ("mkyb", "b")):
+            now = utc_now()
+            key = ApiKeyRow(id=id, endpoint_id=calls.endpoint_id, name=name, digest="d", created_at=now)
+            key.calls_count = key.gateway_count = 0
+            session.add(key)
+    mirror = f"{second}_mirrored"
+    calls.gateway.statistics[mirror] = UpstreamStatistics(mirror, calls_count=7, success_count=7)
+    decide = calls.gateway.decisions
+    decide[calls.endpoint_id] = Decisions(calls.endpoint_id, key_count=2, rate_count=1, calls_by_key={"mkya": 4})
+    decide[default] = Decisions(default, key_count=3, size_count=1, calls_by_key={"mkya": 1, "unknown": 9})
+    await calls.happen(0, 0)
+    await calls.statistics.collect()
+    found = await calls.read()
+    assert {series["endpointStageId"] for series in found["stageList"]} == stages
+    assert {series["endpointModelId"] for series in found["modelList"]} == {first, second}
+    total = found["endpoint"]["total"]
+    assert (total["callsCount"], total["mirroredCount"]) == (2 + 7, 7)
+    [own] = [series["total"] for series in found["stageList"] if series["endpointStageId"] == default]
+    refused = {name: own[f"{name}RefusedCount"] for name in ("key", "rate", "size", "address")}
+    assert refused == {"key": 5, "rate": 1, "size": 1, "address": 0}
+
+    decide.clear()  # the gateway was started anew
+    decide[default] = Decisions(default, key_count=1, calls_by_key={"mkya": 2})
+    await calls.happen(0, 0)
+    assert (await calls.read())["endpoint"]["total"]["keyRefusedCount"] == 6
+    listed = (await calls.api.ask("GET", f"/endpoints/{calls.endpoint_id}/api-keys"))["apiKeyList"]
+    assert [(key["name"], key["callsCount"], key.get("lastUsedDatetime") is None) for key in listed] == [
+        ("a", 7, False),
+        ("b", 0, True),
+    ]
+
+
+async def one_call_each(calls: Calls) -> dict:
+    await calls.happen(1, 1)
+    return await calls.read()

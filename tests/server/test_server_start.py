@@ -22,7 +22,12 @@ def _printed(program: str) -> str:
 
 def test_the_server_loads_no_tool_that_a_start_does_without() -> None:
     idle = "{'alembic', 'httpx', 'typer', 'rich', 'numpy', 'modelyard.sdk', 'modelyard.cli', 'modelyard.testing'}"
-    assert _printed(f"import sys, modelyard.server.process\nprint({idle} & set(sys.modules))") == "set()"
+    assert _printed(f"import sys, modelyard.server.life\nprint({idle} & set(sys.modules))") == "set()"
+
+
+def test_settings_are_read_before_what_is_slow_to_load() -> None:
+    heavy = "{'sqlalchemy', 'fastapi', 'uvicorn', 'modelyard.server.services', 'modelyard.server.backends'}"
+    assert _printed(f"import sys, modelyard.server.process\nprint({heavy} & set(sys.modules))") == "set()"
 
 
 def test_what_tells_about_a_platform_loads_nothing_of_the_server() -> None:
@@ -39,8 +44,9 @@ def test_the_keeper_loads_nothing_of_the_platform() -> None:
 def test_the_collector_rests_until_the_server_serves() -> None:
     program = """
 import gc, runpy, sys, types
+import modelyard.server.life as life
 import modelyard.server.process as process
-wake = process._wake_collector
+wake = life._wake_collector
 process.main = lambda: print(gc.isenabled())
 runpy.run_module("modelyard.server", run_name="__main__")
 wake()

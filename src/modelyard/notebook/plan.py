@@ -27,6 +27,7 @@ class Plan(NamedTuple):
         idle_minutes: say that nobody uses the notebook after so long; None for never.
         grace_seconds: from SIGTERM to the end by force of what runs inside.
         has_own_network: the way out has to be opened (see `network`), where there is a sandbox.
+        silence_seconds: a Jupyter server that answers nothing for so long is started again.
         base_url: below which path Jupyter serves; begins and ends with a slash.
     """
 
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     idle_minutes: int | None = None
     grace_seconds: float = 15.0
     has_own_network: bool = False
+    silence_seconds: float = 60.0
     base_url: str = "/"
 
     def to_json(self) -> str:

@@ -35,6 +35,8 @@ class JupyterServer:
         self._started_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._again_at = 0.0
+        self._answered_at = 0.0
+        self.has_answered = False
         self.socket = f"{plan.run}/jupyter.sock"
         self.config = f"{plan.run}/jupyter.json"
 
@@ -56,7 +58,23 @@ class JupyterServer:
         # Nothing that the user installs or leaves lying about is on its path.
         argv = [f"{self._plan.image}/bin/python", "-s", "-P", "-m", "modelyard.notebook.lab", self.config]
         self._process = subprocess.Popen(argv, cwd=self._plan.home, env=self._variables, stdin=subprocess.DEVNULL)
-        self._started_at = time.monotonic()
+        self._started_at = self._answered_at = time.monotonic()
+        self.has_answered = False
+
+    def note_answer(self) -> None:
+        """It has answered just now."""
+        self._answered_at = time.monotonic()
+        self.has_answered = True
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since its last answer, or since its start."""
+        return time.monotonic() - self._answered_at
+
+    def kill(self) -> None:
+        """End it by force; `look` starts it again."""
+        if self._process is not None:
+            self._process.kill()
 
     @property
     def pid(self) -> int | None:

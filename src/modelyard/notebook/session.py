@@ -27,6 +27,8 @@ _LOOK_SECONDS = 0.5
 _ENVIRONMENTS_SECONDS = 2.0
 _FIGURES_SECONDS = 15.0
 _ANSWER_PAUSE_SECONDS = 0.05
+_PING_SECONDS = 5.0
+_FIRST_ANSWER_SECONDS = 300.0
 _WARNING_SECONDS = 300.0
 _ROUND_SECONDS = 30
 _ROUND_BYTES = 2**20
@@ -61,6 +63,7 @@ class Session:
         self._packages: list[str] = []
         self._environments_at = 0.0
         self._figures_at = 0.0
+        self._ping_at = 0.0
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """The request to end."""
@@ -121,6 +124,9 @@ class Session:
         while not self._end.wait(_LOOK_SECONDS):
             now = time.monotonic()
             self._look_at(server)
+            if now >= self._ping_at:
+                self._ping_at = now + _PING_SECONDS
+                self._end_if_silent(server)
             if now >= self._environments_at:
                 self._environments_at = now + _ENVIRONMENTS_SECONDS
                 self._look_for_environments()
@@ -140,9 +146,21 @@ class Session:
         elif self._telling.current == "restarting" and server.pid is not None and self._answers(server):
             self._telling.tell("running")
 
+    def _end_if_silent(self, server: JupyterServer) -> None:
+        """End a Jupyter server that hangs: it is started again like one that has ended by itself."""
+        if server.pid is None or self._answers(server):
+            return
+        limit_seconds = self._plan.silence_seconds
+        if not server.has_answered:  # a start takes its time on a busy machine
+            limit_seconds = max(limit_seconds, _FIRST_ANSWER_SECONDS)
+        if server.silent_seconds > limit_seconds:
+            self._telling.say(f"The Jupyter server has not answered for {server.silent_seconds:.0f} s; it is ended.")
+            server.kill()
+
     def _answers(self, server: JupyterServer) -> bool:
         with contextlib.suppress(OSError, ValueError):
             get(server.socket, f"{self._plan.base_url}api")
+            server.note_answer()
             return True
         return False
 

@@ -225,9 +225,7 @@ def make_reconcilers(
         EnvironmentReconciler(database, services.workloads),
         ExperimentReconciler(database, event_files),
         TrainingReconciler(*shared, services.snapshots, services.metrics, services.usage, training_settings),
-        NotebookReconciler(
-            *shared, services.routes, NotebookSite(settings.region, backends.origins, _authority(backends))
-        ),
+        NotebookReconciler(*shared, services.routes, _notebook_site(backends, settings)),
         ModelReconciler(
             database,
             services.projects,
@@ -259,6 +257,12 @@ def _serving(settings: Settings) -> ServingSettings:
         max_body_bytes=settings.serving.max_body_mib * 2**20,
         deadline_seconds=settings.serving.deadline_seconds,
         start_seconds=60 * settings.serving.start_minutes,
+    )
+
+
+def _notebook_site(backends: Backends, settings: Settings) -> NotebookSite:
+    return NotebookSite(
+        settings.region, backends.origins, _authority(backends), silence_seconds=settings.notebooks.silence_seconds
     )
 
 

@@ -107,6 +107,14 @@ class AccessGroup(_Group):
     session_hours: float = Field(default=168.0, gt=0, description="Every sign-in ends after so long.")
 
 
+class NotebookGroup(_Group):
+    """How notebooks are looked after."""
+
+    silence_seconds: float = Field(
+        default=60.0, ge=5, description="A Jupyter server that answers nothing for so long is started again."
+    )
+
+
 class RemoteStoreGroup(_Group):
     """An object store elsewhere that `obs://` paths may name."""
 
@@ -186,6 +194,7 @@ class Settings(BaseSettings):
     models: ModelGroup = ModelGroup()
     gateway: GatewayGroup = GatewayGroup()
     access: AccessGroup = AccessGroup()
+    notebooks: NotebookGroup = NotebookGroup()
     objectstore: ObjectStoreGroup = ObjectStoreGroup()
     source_snapshots: SourceSnapshotGroup = SourceSnapshotGroup()
     logs: LogGroup = LogGroup()

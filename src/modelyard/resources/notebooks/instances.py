@@ -41,11 +41,13 @@ class NotebookSite:
     Attributes:
         origins: where browsers find it.
         authority: PEM of the certificate authority to trust; empty for none of its own.
+        silence_seconds: after how long without an answer Jupyter is started again.
     """
 
     region: str
     origins: Origins
     authority: str = ""
+    silence_seconds: float = 60.0
 
     def base_url(self, notebook_id: str) -> str:
         """Below which path Jupyter serves."""
@@ -76,6 +78,7 @@ def notebook_workload(
         idle_minutes=spec.idle_minutes,
         grace_seconds=_GRACE_SECONDS,
         has_own_network=True,
+        silence_seconds=site.silence_seconds,
         base_url=site.base_url(notebook_id),
     )
     return WorkloadSpec(

@@ -65,6 +65,7 @@ def test_releases_2_1(release: str, make_client: MakeClient, platform: RunningPl
     assert said["default"] == said["second"] == ANSWER
     assert said["v2"]["outputs"][0]["data"] == [3.0, 5.0, 7.0, 9.0]
     assert said["stage_names"] == ["default", "second"]
+    assert said["scaler"] == [True, 1, 3, 40]
     assert said["formats"] == ["TENSORFLOW", "TENSORFLOW"]
     assert said["found"] == [
         f"flows/{name}/source/{each}".removeprefix("flows/") for each in ("lib/more.py", "train.py")

@@ -71,8 +71,13 @@ stage = easymaker.EndpointStage().create(
     endpoint_id=endpoint.endpoint_id,
     instance_type_name=given.flavor,
     endpoint_model_resource_list=[easymaker.EndpointModelResource(model_id=model.model_id)],
+    autoscaler_enable=True,
+    autoscaler_max_node_count=3,
+    autoscaler_scale_down_util_threshold=40,
 )
+scaler = easymaker.EndpointStage.get_by_id(stage.endpoint_stage_id).auto_scaler
 say(
+    scaler=[scaler.enable, scaler.min_node_count, scaler.max_node_count, scaler.scale_down_util_thresh_percentage],
     default=endpoint.predict(model.model_id, json=given.question),
     second=stage.predict(model.model_id, json=given.question),
     v2=endpoint.predict(model.model_id, json=given.v2_question),

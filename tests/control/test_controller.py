@@ -93,6 +93,46 @@ async def test_a_commit_in_this_process_wakes_it_at_once(database: Database) -> 
         await until_empty(database)
 
 
+async def test_a_hint_is_heard_at_once_and_brings_back_what_is_under_way(database: Database) -> None:
+    go_on = asyncio.Event()
+
+    async def act(_key: str, _lease: Lease) -> Outcome:
+        await go_on.wait()
+        return Done()
+
+    probe = Probe(act)
+    controller = Controller(database, WorkQueue(database, "a"), [probe], ControllerSettings(poll_seconds=60))
+    task = asyncio.create_task(controller.run())
+    await asyncio.sleep(0.1)  # it has looked, and sleeps for a minute
+    controller.hint("thing", {"x", "y"})
+    await until(lambda: probe.calls.total() == 2, 10)
+    controller.hint("thing", {"x"})
+    await asyncio.sleep(0.1)
+    assert probe.calls["x"] == 1  # never twice at once
+    go_on.set()
+    await until(lambda: probe.calls["x"] == 2, 10)
+    await until_empty(database)
+    assert probe.calls["y"] == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_hint_does_not_shorten_the_wait_after_a_failure(database: Database) -> None:
+    async def act(_key: str, _lease: Lease) -> Outcome:
+        raise RetryLater("not now", delay_seconds=60)
+
+    probe = Probe(act)
+    controller = Controller(database, WorkQueue(database, "a"), [probe], FAST)
+    task = asyncio.create_task(controller.run())
+    controller.hint("thing", {"x"})
+    await until(lambda: probe.calls["x"] == 1, 10)
+    controller.hint("thing", {"x"})
+    await asyncio.sleep(0.2)
+    assert probe.calls["x"] == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_it_finds_what_another_process_has_queued(database: Database, database_url: str) -> None:
     other = Database(database_url)
     probe = Probe(done)

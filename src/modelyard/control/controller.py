@@ -2,14 +2,15 @@
 
 One controller runs in each server process. Keys are independent of each other and run side by side; one key is never run twice at once,
 in however many processes, because a claim is a lease. Hints (a commit in this process) wake the loop at once; a slow poll finds what other
-processes asked for and what was abandoned. Finished items are given back together with the next claim, in one transaction.
+processes asked for and what was abandoned. Finished items are given back together with the next claim, in one transaction, and hints of
+observers go with them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from modelyard.control.reconciler import Again, Reconciler
@@ -60,6 +61,7 @@ class Controller:
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], WorkItem] = {}
         self._finished: list[Finished] = []
+        self._hints: set[tuple[str, str]] = set()
         database.listen(self._on_topics)
 
     async def run(self) -> None:
@@ -78,6 +80,11 @@ class Controller:
             await asyncio.gather(*self._running, return_exceptions=True)
             await self._queue.claim((), 0, finished=self._finished)
             await self._queue.release_all()
+
+    def hint(self, kind: str, keys: Iterable[str]) -> None:
+        """Something new can be seen of these; they are looked at soon. A hint may get lost with the process, or with its transaction."""
+        self._hints.update((kind, key) for key in keys)
+        self._wake.set()
 
     async def _step(self) -> None:
         self._wake.clear()
@@ -100,10 +107,12 @@ class Controller:
     async def _turn(self, free: int) -> list[WorkItem]:
         """Give back what is finished, and begin what is due."""
         finished, self._finished = self._finished, []
+        hints, self._hints = self._hints, set()
         try:
-            items = await self._queue.claim(self._reconcilers.keys(), free, finished=finished)
+            items = await self._queue.claim(self._reconcilers.keys(), free, finished=finished, hints=hints)
         except BaseException:
             self._finished = finished + self._finished
+            self._hints |= hints
             raise
         for item in items:
             task = asyncio.create_task(self._process(item), name=f"{item.kind} {item.key}")

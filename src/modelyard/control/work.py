@@ -80,21 +80,7 @@ async def enqueue(
     An earlier request stays in force; one made while the item is being reconciled brings it back afterwards. A request (something else is
     wanted now) is heard at once. A hint (something new can be seen) does not shorten the wait after a failure.
     """
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    insert = sqlite.insert if is_sqlite else postgresql.insert
-    earlier = func.min if is_sqlite else func.least
-    statement = insert(WorkItemRow).values(
-        kind=kind, key=key, due_at=at or utc_now(), sequence=1, lease_token=0, attempts=0
-    )
-    asked_at = statement.excluded.due_at
-    sooner = earlier(func.coalesce(WorkItemRow.due_at, asked_at), asked_at)
-    is_backing_off = and_(WorkItemRow.attempts > 0, WorkItemRow.due_at.is_not(None))
-    changes = (
-        {"due_at": case((is_backing_off, WorkItemRow.due_at), else_=sooner)}
-        if is_hint
-        else {"due_at": sooner, "sequence": WorkItemRow.sequence + 1}
-    )
-    await session.execute(statement.on_conflict_do_update(index_elements=["kind", "key"], set_=changes))
+    await _enqueue(session, kind, key, at, is_hint=is_hint)
     announce(session, kind)
 
 
@@ -117,15 +103,25 @@ class WorkQueue:
         self._clock = clock
         self.lease_seconds = lease_seconds
 
-    async def claim(self, kinds: Collection[str], limit: int, *, finished: Sequence[Finished] = ()) -> list[WorkItem]:
+    async def claim(
+        self,
+        kinds: Collection[str],
+        limit: int,
+        *,
+        finished: Sequence[Finished] = (),
+        hints: Collection[tuple[str, str]] = (),
+    ) -> list[WorkItem]:
         """Take up to `limit` due items of these kinds, those that are due longest first; before that, give back what is finished.
 
-        Both in one transaction: under load that is one flush to disk for many items.
+        `hints` are kinds and keys about which something new can be seen. All in one transaction: under load that is one flush to disk for
+        many items.
         """
-        if not finished and not await self._is_any_due(kinds, limit):
+        if not finished and not hints and not await self._is_any_due(kinds, limit):
             return []
         async with self._database.write() as session:
             await self._give_back(session, finished)
+            for kind, key in sorted(hints):
+                await _enqueue(session, kind, key, None, is_hint=True)
             return await self._take(session, kinds, limit) if limit > 0 else []
 
     async def finish(
@@ -225,3 +221,21 @@ def _held(item: WorkItem):
 def _order(item: WorkItem) -> tuple[str, str]:
     """Whoever locks several rows does it in this order, so that no two wait for each other."""
     return item.kind, item.key
+
+
+async def _enqueue(session: AsyncSession, kind: str, key: str, at: datetime | None, *, is_hint: bool) -> None:
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    insert = sqlite.insert if is_sqlite else postgresql.insert
+    earlier = func.min if is_sqlite else func.least
+    statement = insert(WorkItemRow).values(
+        kind=kind, key=key, due_at=at or utc_now(), sequence=1, lease_token=0, attempts=0
+    )
+    asked_at = statement.excluded.due_at
+    sooner = earlier(func.coalesce(WorkItemRow.due_at, asked_at), asked_at)
+    is_backing_off = and_(WorkItemRow.attempts > 0, WorkItemRow.due_at.is_not(None))
+    changes = (
+        {"due_at": case((is_backing_off, WorkItemRow.due_at), else_=sooner)}
+        if is_hint
+        else {"due_at": sooner, "sequence": WorkItemRow.sequence + 1}
+    )
+    await session.execute(statement.on_conflict_do_update(index_elements=["kind", "key"], set_=changes))

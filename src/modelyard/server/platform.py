@@ -207,7 +207,7 @@ class Platform:
         self._loop("the controller", controller.run())
         if not self._seat.is_first:
             return
-        observer = WorkloadObserver(self._database, backends.compute, services.workloads)
+        observer = WorkloadObserver(self._database, backends.compute, services.workloads, controller.hint)
         shipper = Shipper(backends.logs, services.workloads.read_instance)
         shipping = ShippingLoop(shipper, services.workloads, services.projects)
         self._loop("the observer", observer.run())

@@ -81,10 +81,11 @@ class Trainings:
     async def create(self, caller: Caller, request: TrainingCreate) -> TrainingOut:
         """A new training. Everything that can be known to be wrong is told now, all at once, and nothing is stored then."""
         project_id, key = caller.project.id, caller.idempotency_key
-        async with self._database.read() as session:
-            known_id = await recall(session, project_id, KIND, key)
-        if known_id is not None:
-            return await self.get(caller, known_id)
+        if key is not None:
+            async with self._database.read() as session:
+                known_id = await recall(session, project_id, KIND, key)
+            if known_id is not None:
+                return await self.get(caller, known_id)
         found = await self._preflight.look(caller, TrainingDraft.of(request))
         quota_fault = await self._quota_fault(caller)
         if quota_fault is not None and not found.faults:

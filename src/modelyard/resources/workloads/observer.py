@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from modelyard.compute.port import Compute, Observation
@@ -30,11 +30,19 @@ _BURST_SECONDS = 0.05
 _PROBES_AT_ONCE = 64
 
 
-class WorkloadObserver:
-    """Looks at live workloads again and again: at those of which something is expected often, at all of them now and then."""
+Hint = Callable[[str, Collection[str]], None]
+"""Takes a kind and keys of which something new can be seen."""
 
-    def __init__(self, database: Database, compute: Compute, workloads: Workloads) -> None:
+
+class WorkloadObserver:
+    """Looks at live workloads again and again: at those of which something is expected often, at all of them now and then.
+
+    `hint` is the door of a controller in this process, which takes what is new in with its next transaction; without one the work queue is asked.
+    """
+
+    def __init__(self, database: Database, compute: Compute, workloads: Workloads, hint: Hint | None = None) -> None:
         self._database = database
+        self._hint = hint
         self._compute = compute
         self._workloads = workloads
         self._wake = asyncio.Event()
@@ -117,6 +125,9 @@ class WorkloadObserver:
 
     async def _ask(self, workload_ids: set[str]) -> None:
         if not workload_ids:
+            return
+        if self._hint is not None:
+            self._hint(KIND, workload_ids)
             return
         async with self._database.write() as session:
             for workload_id in sorted(workload_ids):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -52,7 +52,7 @@ async def until(is_true: Callable[[], bool], seconds: float = 5.0) -> None:
 @asynccontextmanager
 async def running(
     database: Database, probe: Probe, settings: ControllerSettings = FAST, owner: str = "a", lease_seconds: float = 30.0
-) -> AsyncIterator[asyncio.Task[None]]:
+) -> AsyncGenerator[asyncio.Task[None]]:
     controller = Controller(database, WorkQueue(database, owner, lease_seconds=lease_seconds), [probe], settings)
     task = asyncio.create_task(controller.run())
     try:

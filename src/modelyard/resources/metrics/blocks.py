@@ -169,13 +169,14 @@ def pack_tail(columns: Columns) -> bytes:
 
 def unpack_tail(content: bytes | None) -> Columns:
     """The other side of `pack_tail`."""
-    columns = Columns()
-    if content:
-        size = len(content) // 3
-        for index, column in enumerate((columns.steps, columns.times, columns.values)):
-            column.frombytes(content[index * size : (index + 1) * size])
-            _swap(column)
-    return columns
+    if not content:
+        return Columns()
+    size = len(content) // 3
+    steps, times = array("q", content[:size]), array("q", content[size : 2 * size])
+    values = array("d", content[2 * size :])
+    for column in (steps, times, values):
+        _swap(column)
+    return Columns(steps, times, values)
 
 
 def summarise(columns: Columns) -> Summary:

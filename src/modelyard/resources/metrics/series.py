@@ -38,8 +38,14 @@ class Change:
     full: Columns
 
 
+_NOTHING = Change(Columns(), Columns())
+
+
 def add(series: Series, new: Columns) -> Change:
     """Add points, in order, to the tail and the summary. What the answer holds is not in the series yet, but for `full` in its summary."""
+    if series.point_count and len(new.steps) == 1 and new.first > series.last and _has_room(series):
+        _append(series, new)
+        return _NOTHING
     late = Columns()
     if series.packed_count:
         late, new = _late(series, new)
@@ -50,6 +56,28 @@ def add(series: Series, new: Columns) -> Change:
     full, series.tail = series.tail, Columns()
     series.packed_count += len(full)
     return Change(late, full)
+
+
+def _has_room(series: Series) -> bool:
+    return len(series.tail.steps) < tail_limit(series.id)
+
+
+def _append(series: Series, new: Columns) -> None:
+    """Add a single point that comes after all others: what a training that logs each step adds to each of its many series."""
+    step, time, value = new.steps[0], new.times[0], new.values[0]
+    tail = series.tail
+    tail.steps.append(step)
+    tail.times.append(time)
+    tail.values.append(value)
+    series.last, series.last_value = (step, time), value
+    series.point_count += 1
+    if not isfinite(value):
+        series.odd_count += 1
+        return
+    if series.low is None or value < series.low.value:
+        series.low = Extreme(step, time, value)
+    if series.high is None or value > series.high.value:
+        series.high = Extreme(step, time, value)
 
 
 def count(series: Series, fresh: Columns) -> None:

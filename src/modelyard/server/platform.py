@@ -151,6 +151,8 @@ class Platform:
             await self._backends.gateway.stop()
             if self._services is not None:
                 await asyncio.to_thread(self._services.waiting_room.close)
+            for server, _ in self._http:  # side by side: behind the closed door nobody is on the way
+                server.should_exit = True
             await self._close(self._backends)
 
     async def _serve(self, backends: Backends, services: Services) -> None:

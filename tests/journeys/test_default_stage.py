@@ -266,7 +266,11 @@ def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
 
         shown = client.stages.gateway_settings("multiplier/green")
         words = " ".join(shown.word_list)
-        assert "4,000 bytes" in words and "API key in the header x-api-key (1 exists)" in words
+        assert (
+            "may take 30 s" in words
+            and "4,000 bytes" in words
+            and "API key in the header x-api-key (1 exists)" in words
+        )
         assert "https://app.example.com" in words and "127.0.0.0/8" in words and "100,000 requests a second" in words
         assert "[redacted]" in json.dumps(shown.configuration)
         with pytest.raises(ApiError, match="asks for an API key"):  # it was made before, and asks for nothing

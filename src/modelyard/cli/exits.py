@@ -52,6 +52,7 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
     (BadRequest, Code.USAGE),
     (ManifestInvalid, Code.USAGE),
 )
+_ENDPOINT_ASKS_FOR_KEY = 401900  # the gateway's own word about a prediction, which the platform's token doesn't help
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (NotConfigured, "see `modelyard --help` for --home, --api-url, --app-key and --token"),
     (Unauthenticated, "`modelyard credentials` shows the token of the platform on this machine"),
@@ -86,7 +87,7 @@ def report(error: Exception, *, with_traceback: bool = False) -> Code:
     if isinstance(error, ApiError) and error.status >= 500 and error.request_id:
         _say(f"  request id {error.request_id}")
     for kind, hint in _HINTS:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and getattr(error, "code", None) != _ENDPOINT_ASKS_FOR_KEY:
             _say(f"  {hint}")
     return code_of(error)
 

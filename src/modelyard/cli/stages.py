@@ -167,7 +167,8 @@ def set_(
         "mirror": None if mirror is None else _mirror_of(session, stage, mirror),
     }
     settings |= {name: value for name, value in given.items() if value is not None}
-    session.show_one(session.client.stages.change_settings(stage, **settings))
+    changed = session.client.stages.change_settings(stage, **settings)
+    session.show_one(changed.settings)
 
 
 @app.command()

@@ -160,23 +160,26 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
         return (await self._api.ask(StageSettingsOne, "GET", path)).stage_settings
 
     async def change_settings(
-        self, key: str, *, wait: bool = True, timeout_seconds: float = 60.0, **settings: Any
+        self, key: str, *, wait: bool = True, wait_seconds: float = 60.0, **settings: Any
     ) -> StageSettingsOut:
         """Change what the stage's address asks of requests; what is not named stays, None takes a setting away. No request fails.
 
         Names are those of `StageSettings`, e.g. `max_body_bytes=2**20, rate_limit={"requests": 100, "seconds": 1},
         is_api_key_required=True, cors={"allow_origin_list": ["https://app.example.com"]}, allow_address_list=["203.0.113.0/24"]`;
-        `mirror={"endpoint_stage_id": …, "percent": 10}`. With `wait` it returns when the gateway keeps them. Raises `WaitTimedOut`.
+        `mirror={"endpoint_stage_id": …, "percent": 10}`. With `wait` it returns when the gateway keeps them. Raises `WaitTimedOut`
+        after `wait_seconds`.
         """
+        if unknown := settings.keys() - StageSettings.model_fields.keys():
+            raise TypeError(f"there is no setting '{min(unknown)}'; there are {', '.join(StageSettings.model_fields)}")
         id = await self.id_of(key)
         body = checked(StageSettings, settings, has_nulls=True)
         path = f"/endpoint-stages/{id}/settings"
         seen = (await self._api.ask(StageSettingsOne, "PUT", path, body=body)).stage_settings
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + wait_seconds
         while wait and not seen.is_deployed:
             if time.monotonic() > deadline:
                 stage = await self.get(id)
-                raise WaitTimedOut("stage", id, stage.apigw_stage_name, stage.deploy_status, timeout_seconds)
+                raise WaitTimedOut("stage", id, stage.apigw_stage_name, stage.deploy_status, wait_seconds)
             await self._api.door.sleep(_SETTINGS_POLL_SECONDS)
             seen = await self.settings(id)
         return seen

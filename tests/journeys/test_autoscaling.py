@@ -1,5 +1,8 @@
 """Model servers follow the load, and rest when nobody asks: with a real gateway, real servers and kills in between."""
 
+# Fixtures beside this file are typed as far as the path that they are found by tells.
+# pyright: basic
+
 from __future__ import annotations
 
 import ssl
@@ -17,6 +20,7 @@ from journey_models import MAKE, TOOLS
 from journey_platform import RunningPlatform, clean_environment, eventually
 from journey_scripts import SMALL_FLAVOR
 
+from modelyard.resources.endpoints.model import Metric
 from modelyard.resources.endpoints.schemas import AutoScaler, EndpointStageOut
 
 pytestmark = pytest.mark.slow
@@ -92,6 +96,8 @@ def test_a_model_that_rests_answers_after_its_start(platform: RunningPlatform, i
     stage = stage_of(platform, iris)
     assert stage.endpoint_stage_status_code == "ACTIVE"
     assert stage.status_message == "No model server runs; the next request starts one and waits for it."
+    waiting = platform.client.stages.gateway_settings(stage.id)
+    assert waiting.timeout_seconds >= 120  # the wait comes on top of what an answer may take
     assert (stage.node_count, stage.pod_count, stage.deploy_status) == (0, 0, "ACTIVE")
     urls = addresses(platform, iris)
     keep = AutoScaler(enable=True, min_node_count=0, max_node_count=2, idle_seconds=60)
@@ -131,7 +137,7 @@ def test_no_request_fails_between_rest_and_work(platform: RunningPlatform, iris:
 def test_more_servers_come_with_the_load_and_go_after_it(platform: RunningPlatform, iris: str) -> None:
     client = platform.client
     scaler = AutoScaler(
-        enable=True, min_node_count=1, max_node_count=2, metric_code="REQUESTS_PER_SECOND", metric_target=10,
+        enable=True, min_node_count=1, max_node_count=2, metric_code=Metric.REQUESTS_PER_SECOND, metric_target=10,
         scale_down_unneeded_minute=0, scale_down_delay_after_add_minute=0,
     )  # fmt: skip
     client.stages.scale(f"{iris}/default", scaler)

@@ -27,6 +27,7 @@ from modelyard.resources.endpoints.counting import LATENCY_BOUNDS, Counts, count
 from modelyard.resources.endpoints.errors import BeingDeleted
 from modelyard.resources.endpoints.lifecycle import STAGE
 from modelyard.resources.endpoints.model import (
+    HOLD_SECONDS,
     STAGE_KIND,
     EndpointModelSpec,
     EndpointModelStatus,
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 _PERIOD_SECONDS = 2.0
 _WAKE_SECONDS = 0.1
 _CALM_SECONDS = 2.0
-_HOLD_SECONDS = 60.0
 _MOST_WAITING = 256
 
 
@@ -303,7 +303,7 @@ def _seat(each: Served, socket: str) -> Seat:
     workload = each.workload
     ready = () if workload is None else workload.ready_addresses_of(each.count)
     message = (workload.message if workload is not None else None) or each.stage_message or ""
-    return Seat(each.id, socket, ready, message, _HOLD_SECONDS, _MOST_WAITING)
+    return Seat(each.id, socket, ready, message, HOLD_SECONDS, _MOST_WAITING)
 
 
 def _load(metric: Metric, news: Counts, shares: tuple[float, float], seconds: float) -> float | None:

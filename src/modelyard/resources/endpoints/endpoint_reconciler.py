@@ -30,7 +30,9 @@ from modelyard.resources.endpoints.model import (
     ServedModel,
     ServingStage,
     Share,
+    StageSpec,
     StageStatus,
+    waiting_seconds,
 )
 from modelyard.resources.endpoints.opening import Opening
 from modelyard.resources.endpoints.openings import read_opening
@@ -124,7 +126,8 @@ class EndpointReconciler:
         if not models or not all(addresses.values()):
             return None
         specs = [(model.id, EndpointModelSpec.model_validate(model.spec)) for model in models]
-        return Part(weight=weight, models=specs, addresses=addresses)
+        waiting = waiting_seconds(StageSpec.model_validate(stage.spec))
+        return Part(weight=weight, models=specs, addresses=addresses, waiting_seconds=waiting)
 
     async def _restrict(self, session: AsyncSession, row: EndpointRow, opening: Opening) -> None:
         route = await self._routes.get(session, row.id)

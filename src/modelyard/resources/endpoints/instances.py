@@ -136,8 +136,9 @@ def stage_route(
     addresses: Mapping[str, tuple[str, ...]],
     settings: ServingSettings,
     labels: dict[str, str],
+    waiting_seconds: float = 0.0,
 ) -> RouteSpec:
-    """The route of one stage."""
+    """The route of one stage; `waiting_seconds` is how long a request may wait for a model that rests."""
     return RouteSpec(
         owner_kind=STAGE_KIND,
         owner_id=stage_id,
@@ -145,7 +146,7 @@ def stage_route(
         prefix=prefix,
         rules=_rules([models]),
         upstreams=tuple(UpstreamSpec(name=model_id, addresses=addresses[model_id]) for model_id, _ in models),
-        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for _, spec in models) + 5.0,
+        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for _, spec in models) + 5.0 + waiting_seconds,
         max_body_bytes=settings.max_body_bytes,
         labels=labels,
     )
@@ -177,11 +178,13 @@ def _deadline_seconds(options: ServingOptions, settings: ServingSettings) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stage's part of an endpoint's requests: its models, and the addresses that answer for each."""
+    """A stage's part of an endpoint's requests: its models, the addresses that answer for each, and how long a request may wait for one that
+    rests."""
 
     weight: int
     models: Sequence[tuple[str, EndpointModelSpec]]
     addresses: Mapping[str, tuple[str, ...]]
+    waiting_seconds: float = 0.0
 
 
 def endpoint_route(
@@ -204,7 +207,9 @@ def endpoint_route(
             for part in parts
             for model_id, _ in part.models
         ),
-        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for models in stages for _, spec in models) + 5.0,
+        timeout_seconds=max(_deadline_seconds(spec.serving, settings) for models in stages for _, spec in models)
+        + 5.0
+        + max(part.waiting_seconds for part in parts),
         max_body_bytes=settings.max_body_bytes,
         labels={"endpoint": endpoint_id},
     )

@@ -60,6 +60,8 @@ class Metric(StrEnum):
     MEMORY_UTILIZATION = "MEMORY_UTILIZATION"
 
 
+HOLD_SECONDS = 60.0
+"""How long a request may wait for a model that rests."""
 DEFAULT_TARGETS: Mapping[Metric, float] = {
     Metric.CONCURRENCY: 8.0,
     Metric.REQUESTS_PER_SECOND: 100.0,
@@ -158,6 +160,11 @@ def metric_of(model: EndpointModelSpec, scaling: Scaling) -> tuple[Metric, float
     if model.metric is None:
         return scaling.metric, scaling.target
     return model.metric, model.target or DEFAULT_TARGETS[model.metric]
+
+
+def waiting_seconds(stage: StageSpec) -> float:
+    """How long a request may wait for a model of the stage that rests; 0 where none may rest."""
+    return HOLD_SECONDS if stage.scaling is not None and stage.scaling.min_count == 0 else 0.0
 
 
 def may_wait(stage: StageSpec, status: StageStatus) -> bool:

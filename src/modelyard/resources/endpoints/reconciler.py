@@ -30,6 +30,7 @@ from modelyard.resources.endpoints.model import (
     EndpointSpec,
     StageSpec,
     StageStatus,
+    waiting_seconds,
 )
 from modelyard.resources.endpoints.opening import Opening
 from modelyard.resources.endpoints.openings import read_opening, wake_mirrored
@@ -199,6 +200,7 @@ class StageReconciler:
             addresses,
             self._settings,
             {"endpoint": scene.endpoint.id, "stage": scene.stage.id},
+            waiting_seconds(StageSpec.model_validate(scene.stage.spec)),
         )
         spec = scene.opening.apply(plain, models)
         await self._routes.put(session, scene.stage.id, scene.stage.project_id, spec, actor=CONTROLLER)

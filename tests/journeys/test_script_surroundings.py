@@ -45,6 +45,16 @@ HOSTILE = {
     "option": "--not-an-option",
     "json": '{"a": [1, 2, null]}',
     "long": "x" * 1000,
+    "학습률": "0.1",
+    "taux d'apprentissage": "1e-3",
+    'a "b" `c` $(d) = *': "signs",
+    "two\nlines": "of a key",
+}
+SIGNS = {
+    "with-dash.and dot": "WITH_DASH_AND_DOT",
+    "taux d'apprentissage": "TAUX_D_APPRENTISSAGE",
+    'a "b" `c` $(d) = *': "A__B___C____D_____",
+    "two\nlines": "TWO_LINES",
 }
 
 
@@ -69,9 +79,7 @@ def test_every_variable_and_argument_arrives_unharmed(platform: RunningPlatform,
     env = seen["env"]
     assert seen["argv"] == [text for name, value in HOSTILE.items() for text in (f"--{name}", value)]
     assert {name: env[name] for name in env if name.startswith("EM_HP_")} == {
-        "EM_HP_PLAIN": HOSTILE["plain"],
-        "EM_HP_WITH_DASH_AND_DOT": HOSTILE["with-dash.and dot"],
-        **{f"EM_HP_{name.upper()}": HOSTILE[name] for name in list(HOSTILE)[2:]},
+        f"EM_HP_{SIGNS.get(name, name.upper())}": value for name, value in HOSTILE.items()
     }
     assert json.loads(env["EM_HPS"]) == HOSTILE
     assert seen["source"] == ["note.txt", "train.py"]

@@ -58,6 +58,16 @@ async def test_an_empty_request_names_all_that_must_be_given(small_api: ApiPlatf
     assert set(told) == {"trainingName", "imageId", "flavorId", "modelUploadUri", "sourceDirUri", "entryPoint"}
 
 
+@pytest.mark.parametrize("name", ["Ubuntu 22.04 CPU ONNX Serving", "Ubuntu 22.04 CPU Python Notebook"])
+async def test_an_image_for_something_else_is_refused_with_those_that_do(small_api: ApiPlatform, name: str) -> None:
+    body = await good_training(small_api, imageId=name, timeoutMinutes=0)
+    told = faults_of(await small_api.call("POST", "/trainings", body))
+    assert set(told) == {"imageId", "timeoutMinutes"}
+    assert told["imageId"].startswith(f"the image '{name}' is not for trainings; choose one of '")
+    assert "'Ubuntu 22.04 CPU Python 3.11 Training'" in told["imageId"]
+    assert "Notebook'" not in told["imageId"].partition(";")[2]
+
+
 async def test_a_source_that_is_not_there_is_the_sources_fault(small_api: ApiPlatform) -> None:
     body = await good_training(small_api)
     nothing = body | {"sourceDirUri": small_api.uri("work/nothing")}

@@ -29,6 +29,8 @@ from modelyard.resources.trainings.schemas import TrainingCreate, TrainingDraft
 from modelyard.resources.workloads.errors import NeverFits
 from modelyard.resources.workloads.service import Workloads
 
+_GROUP = "TRAINING"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -88,10 +90,14 @@ class Preflight:
 
     def _image(self, request: TrainingCreate, faults: list[Fault]) -> CatalogImage | None:
         try:
-            return self._images.get(request.image_id)
+            image = self._images.get(request.image_id)
         except UnknownImage as unknown:
             faults.extend(unknown.faults)
             return None
+        if _GROUP not in image.groups:
+            offered = ", ".join(f"'{each.name}'" for each in self._images.list() if _GROUP in each.groups)
+            faults.append(Fault("imageId", f"the image '{image.name}' is not for trainings; choose one of {offered}"))
+        return image
 
     def _flavor(self, request: TrainingCreate, faults: list[Fault]) -> Flavor | None:
         try:

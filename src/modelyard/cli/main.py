@@ -26,6 +26,7 @@ from modelyard.cli import (
     models,
     nas,
     notebooks,
+    people,
     stages,
     storage,
     trainings,
@@ -48,6 +49,8 @@ _GROUPS = {
     "storage": storage.app,
     "logs": logs.app,
     "cache": caches.app,
+    "member": people.members,
+    "session": people.sessions,
 }
 _WITH_VALUE = ("--home", "--api-url", "--app-key", "--token", "--ca-file", "--output")
 _WITHOUT_VALUE = ("--traceback",)

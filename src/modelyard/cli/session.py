@@ -46,6 +46,7 @@ class Session:
         self.settings = settings
         self._read_credentials = read_credentials
         self._client: Client | None = None
+        self._person: Client | None = None
 
     @property
     def client(self) -> Client:
@@ -75,10 +76,32 @@ class Session:
             )
         return self._client
 
+    def client_of(self, user: str | None, password: str | None) -> Client:
+        """A client that calls as a person: as this one, else as the token that was given says, else as the admin of the platform in the home.
+
+        Raises `NotConfigured`, `Unauthenticated`.
+        """
+        from dataclasses import replace
+
+        from modelyard.sdk.client import Client
+        from modelyard.sdk.connection import has_token_variable, home_path
+
+        plain = self.client
+        if user is None or password is None:
+            is_given = self.settings.token is not None or (self.settings.home is None and has_token_variable())
+            if is_given:
+                return plain
+            known = self._read_credentials(home_path(self.settings.home))
+            user, password = str(known["adminUser"]), str(known["adminPassword"])
+        token = plain.sessions.access_token(user, password)
+        self._person = Client(replace(plain.connection, access_token=token))
+        return self._person
+
     def close(self) -> None:
-        """Close the client's connections."""
-        if self._client is not None:
-            self._client.close()
+        """Close the clients' connections."""
+        for client in (self._client, self._person):
+            if client is not None:
+                client.close()
 
     def show_many(self, resources: Sequence[BaseModel | Mapping[str, Any]], columns: Columns) -> None:
         """Print a list: a table with these columns, or all that is known as JSON or YAML."""

@@ -64,11 +64,13 @@ class Api:
         params: Params | None = None,
         body: Wire | None = None,
         idempotency_key: str | None = None,
+        is_platform_wide: bool = False,
         timeout_seconds: float = 30.0,
     ) -> W:
         """Call `path` (below the app key) and read the answer as `shape`.
 
-        `idempotency_key` names a request that creates; without one, each call of this method is a request of its own.
+        `is_platform_wide`: the path is not below an app key. `idempotency_key` names a request that creates; without one, each call of
+        this method is a request of its own.
         Raises `ApiError` and its kin, `ConnectionFailed`, `UnexpectedAnswer`.
         """
         headers = {
@@ -82,7 +84,8 @@ class Api:
             headers["Content-Type"] = "application/json"
         if method == "POST":
             headers["Idempotency-Key"] = str(uuid.uuid4()) if idempotency_key is None else _sendable(idempotency_key)
-        call = Call(method, self._base + path, _flat(params), headers, content, timeout_seconds=timeout_seconds)
+        base = f"{self.connection.api_url}/v1.0" if is_platform_wide else self._base
+        call = Call(method, base + path, _flat(params), headers, content, timeout_seconds=timeout_seconds)
         answer = await self.send(call)
         if not 200 <= answer.status < 300:
             raise error_of(answer, call)

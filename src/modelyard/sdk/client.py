@@ -23,9 +23,11 @@ from modelyard.sdk.facade import (
     Flavors,
     Images,
     Logs,
+    Members,
     Models,
     NasVolumes,
     Notebooks,
+    Sessions,
     Stages,
     Storage,
     TensorBoards,
@@ -38,6 +40,7 @@ from modelyard.sdk.groups.logs import AsyncLogs
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
 from modelyard.sdk.groups.notebooks import AsyncNotebooks
+from modelyard.sdk.groups.people import AsyncMembers, AsyncSessions
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.tensorboards import AsyncTensorBoards
 from modelyard.sdk.groups.trainings import AsyncTrainings
@@ -62,6 +65,8 @@ class AsyncGroups:
         self.nas_volumes = AsyncNasVolumes(api)
         self.storage = AsyncStorage(api, places)
         self.logs = AsyncLogs(api)
+        self.members = AsyncMembers(api)
+        self.sessions = AsyncSessions(api)
 
 
 class AsyncClient(AsyncGroups):
@@ -121,6 +126,8 @@ class Client:
         self.nas_volumes = NasVolumes(groups.nas_volumes)
         self.storage = Storage(groups.storage)
         self.logs = Logs(groups.logs)
+        self.members = Members(groups.members)
+        self.sessions = Sessions(groups.sessions)
 
     @classmethod
     def from_environment(cls, *, home: Path | str | None = None, patience: Patience | None = None) -> Client:

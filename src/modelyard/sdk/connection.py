@@ -24,6 +24,7 @@ APP_KEY_VARIABLE = "MODELYARD_APP_KEY"
 ACCESS_TOKEN_VARIABLE = "MODELYARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable, not a token
 CA_FILE_VARIABLE = "MODELYARD_CA_FILE"
 HOME_VARIABLE = "MODELYARD_HOME"
+PASSWORD_VARIABLE = "MODELYARD_PASSWORD"  # noqa: S105 - the name of a variable, not a password
 _READ_TIMEOUT_SECONDS = 60.0
 
 
@@ -112,6 +113,16 @@ def home_path(home: Path | str | None = None, environment: Mapping[str, str] | N
     """The home of the local platform: the given one, else `MODELYARD_HOME`, else `~/.modelyard`."""
     variables = os.environ if environment is None else environment
     return Path(home or variables.get(HOME_VARIABLE) or "~/.modelyard").expanduser()
+
+
+def password_variable() -> str | None:
+    """The password of a person, where the environment has it."""
+    return os.environ.get(PASSWORD_VARIABLE) or None
+
+
+def has_token_variable() -> bool:
+    """Whether the environment says as whom to call."""
+    return bool(os.environ.get(ACCESS_TOKEN_VARIABLE))
 
 
 def read_credentials(home: Path) -> Credentials | None:

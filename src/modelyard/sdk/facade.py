@@ -13,6 +13,7 @@ from modelyard.sdk.groups.logs import AsyncLogs
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
 from modelyard.sdk.groups.notebooks import AsyncNotebooks
+from modelyard.sdk.groups.people import AsyncMembers, AsyncSessions
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.tensorboards import AsyncTensorBoards
 from modelyard.sdk.groups.trainings import AsyncTrainings
@@ -181,6 +182,22 @@ class NasVolumes(Blocking[AsyncNasVolumes]):
     list = blocking(AsyncNasVolumes.list)
     delete = blocking(AsyncNasVolumes.delete)
     wait = blocking(AsyncNasVolumes.wait)
+
+
+class Members(Blocking[AsyncMembers]):
+    """`client.members`."""
+
+    list = blocking(AsyncMembers.list)
+    add = blocking(AsyncMembers.add)
+    remove = blocking(AsyncMembers.remove)
+
+
+class Sessions(Blocking[AsyncSessions]):
+    """`client.sessions`."""
+
+    list = blocking(AsyncSessions.list)
+    revoke = blocking(AsyncSessions.revoke)
+    access_token = blocking(AsyncSessions.access_token)
 
 
 class Storage(Blocking[AsyncStorage]):

@@ -13,6 +13,7 @@ from modelyard.resources.experiments.router import create_router as experiment_r
 from modelyard.resources.flavors.router import create_router as flavor_router
 from modelyard.resources.images.router import create_router as image_router
 from modelyard.resources.logs.router import create_router as log_router
+from modelyard.resources.members.router import create_router as member_router
 from modelyard.resources.metrics.router import create_router as metric_router
 from modelyard.resources.models.router import create_router as model_router
 from modelyard.resources.notebooks.router import create_router as notebook_router
@@ -77,6 +78,7 @@ def create_app(settings: Settings, services: Services, backends: Backends) -> Fa
         absent_router(access),
         tensorboard_router(services.tensorboards, access),
         access_code_router(services.visits, backends.origins, access, enter=ENTER),
+        member_router(services.members, access),
         session_router(services.sessions),
         sign_in_router(services.sessions, services.visits, backends.origins),
         front_page_router(),

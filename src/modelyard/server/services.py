@@ -26,6 +26,7 @@ from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.reconciler import EnvironmentReconciler
 from modelyard.resources.images.service import PLATFORM_PROJECT, Images
 from modelyard.resources.logs.service import Logs
+from modelyard.resources.members.service import Members
 from modelyard.resources.metrics.model import EventFiles
 from modelyard.resources.metrics.model import Limits as MetricLimits
 from modelyard.resources.metrics.service import Metrics
@@ -79,6 +80,7 @@ class Services:
     storages: Storages
     workloads: Workloads
     routes: Routes
+    members: Members
     sessions: Sessions
     visits: Visits
     logs: Logs
@@ -168,6 +170,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         storages=storages,
         workloads=workloads,
         routes=routes,
+        members=Members(projects, users),
         sessions=sessions,
         visits=visits,
         logs=Logs(backends.logs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from modelyard.kit.ids import IdempotencyKey
@@ -25,6 +26,22 @@ class Project:
     tenant_id: str
     api_user_id: str
     store_user: str
+
+
+class Role(StrEnum):
+    """What a member may do: an owner looks after the members as well."""
+
+    OWNER = "OWNER"
+    MEMBER = "MEMBER"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user who may use a project, and since when."""
+
+    user_id: str
+    role: Role
+    created_at: datetime
 
 
 class TokenKind(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
@@ -49,6 +49,18 @@ async def projects_of(session: AsyncSession, user_id: str) -> Sequence[ProjectRo
 async def member(session: AsyncSession, project_id: str, user_id: str) -> MemberRow | None:
     """The membership."""
     return await session.get(MemberRow, (project_id, user_id))
+
+
+async def members(session: AsyncSession, project_id: str, offset: int, limit: int | None) -> Sequence[MemberRow]:
+    """Memberships, oldest users first."""
+    statement = select(MemberRow).where(MemberRow.project_id == project_id).order_by(MemberRow.user_id)
+    return (await session.scalars(statement.offset(offset).limit(limit))).all()
+
+
+async def member_count(session: AsyncSession, project_id: str, role: str | None = None) -> int:
+    """How many members there are, of this role or at all."""
+    statement = select(func.count()).select_from(MemberRow).where(MemberRow.project_id == project_id)
+    return (await session.scalars(statement if role is None else statement.where(MemberRow.role == role))).one()
 
 
 async def user_tokens(session: AsyncSession, user_id: str) -> Sequence[TokenRow]:

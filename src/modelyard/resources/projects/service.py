@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.control.idempotency import claim, recall, remember
+from modelyard.control.turns import take_turn
 from modelyard.db.engine import Database
 from modelyard.kit.clock import Clock, utc_now
-from modelyard.kit.ids import new_id
+from modelyard.kit.ids import IdempotencyKey, new_id
+from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.projects import repository
 from modelyard.resources.projects.errors import BadCredential, NoCredential, NotYourProject
-from modelyard.resources.projects.model import Caller, Project, TokenKind
+from modelyard.resources.projects.model import Caller, Member, Project, Role, TokenKind
 from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
 from modelyard.resources.projects.tokens import Grant, TokenSigner
 
@@ -51,6 +54,7 @@ def new_project_keys() -> ProjectKeys:
     )
 
 
+_MEMBER = "member"
 _MEMORY_SECONDS = 5.0
 _MEMORY_ENTRIES = 10_000
 
@@ -76,7 +80,7 @@ class Projects:
                 row = self._add(session, name, keys)
                 if member_id is not None:
                     await session.flush()
-                    session.add(MemberRow(project_id=row.id, user_id=member_id))
+                    self._add_member(session, row.id, member_id, Role.OWNER)
             return _project(row)
 
     async def get(self, project_id: str) -> Project | None:
@@ -214,18 +218,55 @@ class Projects:
         async with self._database.read() as session:
             return await repository.is_member(session, project_id, user_id)
 
-    async def add_member(self, project_id: str, user_id: str) -> None:
-        """Make a user a member; being one already is fine."""
-        async with self._database.write() as session:
-            if await repository.member(session, project_id, user_id) is None:
-                session.add(MemberRow(project_id=project_id, user_id=user_id))
-
-    async def remove_member(self, project_id: str, user_id: str) -> None:
-        """Make a user a member no more; not being one is fine. What they have open in browsers ends within seconds."""
-        async with self._database.write() as session:
+    async def role_of(self, project_id: str, user_id: str) -> Role | None:
+        """What the user may do in the project; None for who is no member. Read anew each time."""
+        async with self._database.read() as session:
             row = await repository.member(session, project_id, user_id)
+        return None if row is None else Role(row.role)
+
+    async def members(self, project_id: str, page: PageRequest) -> Page[Member]:
+        """The members, oldest users first."""
+        async with self._database.read() as session:
+            rows = await repository.members(session, project_id, page.offset, page.limit)
+            total = await repository.member_count(session, project_id)
+        return Page([_member(row) for row in rows], total, page)
+
+    async def recall_member(self, project_id: str, key: IdempotencyKey | None) -> Member | None:
+        """Whom a request with this key has made a member. Raises `KeyReused`."""
+        async with self._database.read() as session:
+            user_id = await recall(session, project_id, _MEMBER, key)
+            row = None if user_id is None else await repository.member(session, project_id, user_id)
+        return None if row is None else _member(row)
+
+    async def add_member(
+        self, project_id: str, user_id: str, role: Role = Role.MEMBER, key: IdempotencyKey | None = None
+    ) -> Member | None:
+        """Make a user a member in this role, or change a member's role to it; None where the project would lose its last owner."""
+        async with self._database.write() as session:
+            await take_turn(session, "members", project_id)
+            if await claim(session, project_id, _MEMBER, key) is None:
+                remember(session, project_id, _MEMBER, key, user_id)
+            row = await repository.member(session, project_id, user_id)
+            if row is None:
+                row = self._add_member(session, project_id, user_id, role)
+            elif role is not Role.OWNER and await _is_last_owner(session, row):
+                return None
+            row.role = role.value
+            return _member(row)
+
+    async def remove_member(self, project_id: str, user_id: str) -> bool:
+        """Make a user a member no more; not being one is fine. What they have open in browsers ends within seconds.
+
+        False where the project would lose its last owner: nothing has changed then.
+        """
+        async with self._database.write() as session:
+            await take_turn(session, "members", project_id)
+            row = await repository.member(session, project_id, user_id)
+            if row is not None and await _is_last_owner(session, row):
+                return False
             if row is not None:
                 await session.delete(row)
+        return True
 
     async def revoke_user_tokens(self, user_id: str) -> None:
         """End all access tokens of a user. What was remembered of them works for some seconds more."""
@@ -271,6 +312,11 @@ class Projects:
             return token.project_id == project.id
         return token.user_id is not None and await repository.is_member(session, project.id, token.user_id)
 
+    def _add_member(self, session: AsyncSession, project_id: str, user_id: str, role: Role) -> MemberRow:
+        row = MemberRow(project_id=project_id, user_id=user_id, role=role.value, created_at=self._clock())
+        session.add(row)
+        return row
+
     def _add(self, session: AsyncSession, name: str, keys: ProjectKeys) -> ProjectRow:
         now = self._clock()
         row = ProjectRow(
@@ -287,6 +333,15 @@ class Projects:
         for kind, token in ((TokenKind.ACCESS, keys.access_token), (TokenKind.SECRET, keys.secret_key)):
             session.add(TokenRow(hash=_digest(token), kind=kind.value, project_id=row.id, created_at=now))
         return row
+
+
+async def _is_last_owner(session: AsyncSession, row: MemberRow) -> bool:
+    owners = await repository.member_count(session, row.project_id, Role.OWNER.value)
+    return row.role == Role.OWNER.value and owners == 1
+
+
+def _member(row: MemberRow) -> Member:
+    return Member(row.user_id, Role(row.role), row.created_at)
 
 
 def _actor(token: TokenRow) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+MIN_PASSWORD_CHARACTERS = 12
+
 
 @dataclass(frozen=True, slots=True)
 class User:

@@ -53,6 +53,12 @@ class Users:
             row = await repository.by_id(session, user_id)
         return None if row is None else _user(row)
 
+    async def find(self, name: str) -> User | None:
+        """The user of this name."""
+        async with self._database.read() as session:
+            row = await repository.by_name(session, name)
+        return None if row is None else _user(row)
+
     async def get_many(self, user_ids: Sequence[str]) -> dict[str, User]:
         """Several users, by their ids."""
         async with self._database.read() as session:

@@ -20,13 +20,13 @@ from modelyard.resources.sessions.errors import SignInFailed, TooManyFailures
 from modelyard.resources.sessions.model import SignedIn
 from modelyard.resources.sessions.origins import Origins, Scheme, opening_path
 from modelyard.resources.sessions.service import Sessions
+from modelyard.resources.users.model import MIN_PASSWORD_CHARACTERS
 from modelyard.server.cookies import Cookie, cookie_value, set_cookie
 from modelyard.server.doors.guard import ENTER
 from modelyard.server.doors.pages import Language, Page, account_page, language, page, page_headers, said, sign_in_page
 
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FORM_FIELDS = 20
-_MIN_PASSWORD_CHARACTERS = 12
 _SIGN_INS_SHOWN = 50
 _LOOK_AGAIN_SECONDS = 1
 _STATE = re.compile(r"[0-9a-f]{64}")
@@ -107,7 +107,7 @@ class _Door:
         if not _is_ours(request, form):
             return await self._account(request, signed_in, fault=said("stale", words), status=403)
         old, new = form.get("old", ""), form.get("new", "")
-        if len(new) < _MIN_PASSWORD_CHARACTERS:
+        if len(new) < MIN_PASSWORD_CHARACTERS:
             return await self._account(request, signed_in, fault=said("too_short", words), status=400)
         try:
             await self._sessions.change_password(signed_in.user_name, old, new, client_address(request))

@@ -74,6 +74,7 @@ def test_every_variable_and_argument_arrives_unharmed(platform: RunningPlatform,
         checkpoint_upload="surroundings/checkpoints",
     )
     training = finish(platform, started)
+    assert training.experiment is not None
 
     seen = json.loads(platform.client.storage.read("surroundings/output/surroundings/seen.json"))
     env = seen["env"]

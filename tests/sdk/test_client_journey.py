@@ -88,13 +88,15 @@ def test_a_failed_wait_tells_why(client: Client) -> None:
 
 
 def test_both_clients_have_the_same_methods() -> None:
-    plain_groups = [item for item in vars(facade).values() if inspect.isclass(item) and issubclass(item, Blocking)]
+    plain_groups: list[type[Blocking[object]]] = [
+        item for item in vars(facade).values() if inspect.isclass(item) and issubclass(item, Blocking)
+    ]
     compared = 0
     for group in plain_groups:
         if group is Blocking:
             continue
         other = getattr(facade, f"Async{group.__name__}")
-        wanted = {name for name, item in inspect.getmembers(other, callable) if not name.startswith("_")}
+        wanted = {name for name, _ in inspect.getmembers(other, callable) if not name.startswith("_")}
         have = {name for name in dir(group) if not name.startswith("_")} - {"group_of"}
         assert have == wanted, group.__name__
         compared += 1

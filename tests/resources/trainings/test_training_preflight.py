@@ -85,7 +85,7 @@ async def test_a_store_that_does_not_answer_is_told_after_the_deadline(
         await asyncio.sleep(3600)
 
     body = await good_training(small_api, checkPointUploadUri=small_api.uri("work/checkpoints"))
-    preflight = small_api.services.trainings._preflight
+    preflight = small_api.services.trainings._preflight  # pyright: ignore[reportPrivateUsage]  # its deadline has no setting
     monkeypatch.setattr(preflight, "_deadline_seconds", 0.2)
     monkeypatch.setattr(small_api.services.storages, "check_readable", hang)
     monkeypatch.setattr(small_api.services.storages, "check_writable", hang)

@@ -1,7 +1,5 @@
 """Which requests of a route pass, on a real Envoy."""
 
-# Fixtures come without their types, which the strict mode of the sources asks for.
-# pyright: basic
 from __future__ import annotations
 
 import asyncio

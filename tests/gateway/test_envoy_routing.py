@@ -1,7 +1,5 @@
 """What a request meets on its way through a real Envoy."""
 
-# Fixtures come without their types, which the strict mode of the sources asks for.
-# pyright: basic
 from __future__ import annotations
 
 import asyncio

@@ -1,8 +1,5 @@
 """Model servers follow the load, and rest when nobody asks: with a real gateway, real servers and kills in between."""
 
-# Fixtures beside this file are typed as far as the path that they are found by tells.
-# pyright: basic
-
 from __future__ import annotations
 
 import ssl

@@ -1,7 +1,5 @@
 """The default stage of an endpoint changes hands under load: no request fails, and every answer is one stage's."""
 
-# Answers are JSON without types, which the strict mode of the sources asks for.
-# pyright: basic
 from __future__ import annotations
 
 import json

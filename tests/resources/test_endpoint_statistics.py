@@ -1,7 +1,5 @@
 """Calls over time, from a gateway's counters that grow, stand still and begin anew."""
 
-# Answers are JSON without types, which the strict mode of the sources asks for.
-# pyright: basic
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Settings of stages and API keys over REST, and what becomes of them in a route; on both databases."""
 
-# Answers are JSON without types, which the strict mode of the sources asks for.
-# pyright: basic
 from __future__ import annotations
 
 import base64

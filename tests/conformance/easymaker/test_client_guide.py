@@ -1,8 +1,5 @@
 """The guide's flow, whole and for real, with the official client of five releases as its users call it."""
 
-# What it imports lies in the environments of the client's releases, or is put on the path by the fixtures.
-# pyright: basic, reportMissingImports=false
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,8 +1,5 @@
 """The guide's flow as a user of releases 2.1 wrote it. Their response models check every answer's types and codes."""
 
-# Runs in the environments of the client's releases, whose names are not known here.
-# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
-
 import os
 import pathlib
 import time

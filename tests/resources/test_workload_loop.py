@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from modelyard.control.events import events_of
 from modelyard.control.tables import EventRow, WorkItemRow
 from modelyard.db.engine import Database, sqlite_url
 from modelyard.kit.errors import RetryLater
+from modelyard.resources.workloads import probe
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, LimitsSpec, LogSpec
+from modelyard.resources.workloads.observer import WorkloadObserver
 from modelyard.testing.clock import ShiftedClock
 from modelyard.testing.compute import FakeCompute, Script
 from modelyard.testing.workloads import OWNER_KIND, WorkloadLoop, make_tables
@@ -268,6 +271,33 @@ async def test_a_server_that_is_never_ready_is_given_up(loop: WorkloadLoop) -> N
     assert (failed.state, failed.reason) == (WorkloadState.FAILED, "NEVER_READY")
     assert failed.message == "Instance 0 was not ready for requests within 10 minutes."
     assert loop.compute.alive_ids == []
+
+
+async def test_a_server_that_is_late_keeps_no_other_waiting(
+    loop: WorkloadLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, other = [await loop.add(restart="always", socket="http", ready_path="/ready") for _ in range(2)]
+    await loop.drain()
+    gate = asyncio.Event()
+    asked: list[str] = []
+    hinted: set[str] = set()
+    observer = WorkloadObserver(loop.database, loop.compute, loop.workloads, lambda _, keys: hinted.update(keys))
+
+    async def is_ready(socket_path: str, path: str) -> bool:
+        asked.append(socket_path)
+        if late in socket_path:
+            await gate.wait()
+        return True
+
+    monkeypatch.setattr(probe, "is_ready", is_ready)
+    for _ in range(3):
+        await observer.look(await loop.workloads.live(), 0.2)
+    assert hinted == {other}
+    assert len([path for path in asked if late in path]) == 1  # one question at a time
+    gate.set()
+    async with asyncio.timeout(30):
+        while hinted != {late, other}:
+            await asyncio.sleep(0.01)
 
 
 async def test_stop_while_pending(loop: WorkloadLoop) -> None:

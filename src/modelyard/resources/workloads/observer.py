@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from time import process_time
 
 from modelyard.compute.port import Compute, Observation
 from modelyard.control.work import enqueue
@@ -28,6 +29,7 @@ _SHARE = 0.05
 _BUSY_SHARE = 0.25
 _BURST_SECONDS = 0.05
 _PROBES_AT_ONCE = 64
+_PATIENCE_SECONDS = 0.25
 
 
 Hint = Callable[[str, Collection[str]], None]
@@ -49,18 +51,40 @@ class WorkloadObserver:
         self._hinted: set[str] = set()
         self._has_hints = asyncio.Event()
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
+        self._late: dict[str, asyncio.Task[None]] = {}
         database.listen(self._on_topics)
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_hints())
-            group.create_task(self._pass_hints_on())
-            group.create_task(self._look_around())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_hints())
+                group.create_task(self._pass_hints_on())
+                group.create_task(self._look_around())
+        finally:
+            for task in self._late.values():
+                task.cancel()
 
-    async def look(self, live: Sequence[Workload]) -> None:
-        """Ask for attention to those of these of which something new can be seen."""
-        await self._ask(await self._changed(live))
+    async def look(self, live: Sequence[Workload], patience_seconds: float | None = None) -> None:
+        """Ask for attention to those of these of which something new can be seen.
+
+        One server that answers late doesn't keep the others waiting: whoever takes longer than the patience is asked for when it is known.
+        """
+        new = [workload for workload in live if workload.id not in self._late]
+        ids = [seen.id for workload in new for seen in workload.status.instances]
+        observations = {seen.id: seen for seen in await self._compute.observe(ids)}
+        looks = {asyncio.create_task(self._has_changed(workload, observations)): workload.id for workload in new}
+        if not looks:
+            return
+        try:
+            done, late = await asyncio.wait(looks, timeout=patience_seconds)
+        except asyncio.CancelledError:
+            for task in looks:
+                task.cancel()
+            raise
+        for task in late:
+            self._late[looks[task]] = asyncio.create_task(self._ask_later(looks[task], task))
+        await self._ask({looks[task] for task in done if task.result()})
 
     async def _follow_hints(self) -> None:
         while True:
@@ -89,31 +113,37 @@ class WorkloadObserver:
         while True:
             wait_seconds = _CALM_SECONDS
             begun_at = clock()
+            spent = -process_time()
             try:
                 live = await self._workloads.live()
                 moving = [workload for workload in live if _is_moving(workload)]
                 is_full = begun_at >= next_full_at
-                await self.look(live if is_full else moving)
+                await self.look(live if is_full else moving, _PATIENCE_SECONDS)
+                # With thousands of them a look is work: then it is taken more seldom, not all the time.
+                spent += process_time()
                 if is_full:
-                    # With thousands of them a look takes time: then it is taken more seldom, not all the time.
-                    next_full_at = clock() + max(_CALM_SECONDS, (clock() - begun_at) / _SHARE)
+                    next_full_at = clock() + max(_CALM_SECONDS, spent / _SHARE)
                 wait_seconds = max(0.0, next_full_at - clock())
                 if moving:
-                    wait_seconds = min(wait_seconds, max(_BUSY_SECONDS, (clock() - begun_at) / _BUSY_SHARE))
+                    wait_seconds = min(wait_seconds, max(_BUSY_SECONDS, spent / _BUSY_SHARE))
             except Exception:
                 log.exception("Live workloads can't be looked at; trying again")
+                spent = 0.0
             # Let a burst of news pass as one, and leave most of the time to those who act on it.
-            await asyncio.sleep(max(_BURST_SECONDS, (clock() - begun_at) / _BUSY_SHARE))
+            await asyncio.sleep(max(_BURST_SECONDS, spent / _BUSY_SHARE))
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
                     await self._wake.wait()
             self._wake.clear()
 
-    async def _changed(self, live: Sequence[Workload]) -> set[str]:
-        ids = [seen.id for workload in live for seen in workload.status.instances]
-        observations = {seen.id: seen for seen in await self._compute.observe(ids)}
-        answers = await asyncio.gather(*(self._has_changed(workload, observations) for workload in live))
-        return {workload.id for workload, has_changed in zip(live, answers, strict=True) if has_changed}
+    async def _ask_later(self, workload_id: str, look: asyncio.Task[bool]) -> None:
+        try:
+            if await look:
+                await self._ask({workload_id})
+        except Exception:
+            log.exception("Workload %s can't be looked at; trying again", workload_id)
+        finally:
+            del self._late[workload_id]
 
     async def _has_changed(self, workload: Workload, observations: dict[str, Observation]) -> bool:
         own = [observations[seen.id] for seen in workload.status.instances]
@@ -139,8 +169,8 @@ class WorkloadObserver:
 
 
 def _is_moving(workload: Workload) -> bool:
-    """Whether something is expected soon: a step to end, a server to become ready."""
-    if workload.state is not WorkloadState.RUNNING:
+    """Whether something is expected soon: a step to end, a server to become ready, or one that has fallen silent to be given up."""
+    if workload.state is not WorkloadState.RUNNING or any(seen.missed_probes for seen in workload.status.instances):
         return True
     if workload.spec.ready_path is not None:
         return not all(seen.is_ready for seen in workload.status.instances)

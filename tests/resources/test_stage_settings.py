@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
 
 import pytest
 from api_platform import ApiPlatform
@@ -89,11 +90,25 @@ async def test_a_key_is_shown_once_and_only_its_digest_kept(stored: Calls) -> No
     assert (await stored.api.call("DELETE", f"{path}/{id}")).status_code == 404
 
 
+async def test_a_key_whose_answer_was_lost_can_be_asked_for_again(stored: Calls) -> None:
+    path, headers = f"/endpoints/{stored.endpoint_id}/api-keys", {"Idempotency-Key": "mine"}
+    made = (await stored.api.ask("POST", path, {"name": "web"}, headers=headers))["apiKey"]
+    again = (await stored.api.ask("POST", path, {"name": "web"}, headers=headers))["apiKey"]
+    assert again == made and made["apiKey"]
+    assert len((await stored.api.ask("GET", path))["apiKeyList"]) == 1
+    other = (await stored.api.ask("POST", path, {"name": "b"}, headers={"Idempotency-Key": "other"}))["apiKey"]
+    assert other["apiKey"] != made["apiKey"]
+    reused = await stored.api.call("POST", path, {"name": "c"}, headers=headers)
+    assert reused.status_code == 409 and "was used for another request" in reused.text
+    await stored.api.ask("DELETE", f"{path}/{made['apiKeyId']}")
+    assert (await stored.api.call("POST", path, {"name": "web"}, headers=headers)).status_code == 404
+
+
 def test_minted_keys_are_what_the_gateway_reads() -> None:
-    minted = mint_key()
+    minted = mint_key(secrets.token_bytes(64))
     id, _, secret = base64.b64decode(minted.shown).decode().partition(":")
     assert base64.b64encode(hashlib.sha1(secret.encode()).digest()).decode() == minted.digest
-    assert id == minted.id and minted.shown != mint_key().shown
+    assert id == minted.id and minted.shown != mint_key(secrets.token_bytes(64)).shown
 
 
 def spec_of(name: str, path: str | None = "/inference") -> EndpointModelSpec:
@@ -114,7 +129,7 @@ def test_an_opening_becomes_conditions_that_the_gateway_takes() -> None:
         rate_limit=RateLimit(requests=5, seconds=60),
         idle_timeout_seconds=2.0,
     )
-    opening = Opening("stage", settings, (ApiKey("mky1", mint_key().digest),))
+    opening = Opening("stage", settings, (ApiKey("mky1", mint_key(secrets.token_bytes(64)).digest),))
     models = [("one", spec_of("iris"))]
     route = opening.apply(plain(models), models)
     assert route.max_body_bytes == 10 and route.conditions is not None and route.conditions.name == "stage"

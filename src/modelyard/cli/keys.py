@@ -27,11 +27,13 @@ def create(
     endpoint: options.Endpoint,
     name: options.Name,
     rate: Annotated[str | None, typer.Option(help="REQUESTS[/SECONDS] of this key, e.g. 10 or 600/60.")] = None,
+    idempotency_key: options.IdempotencyKey = None,
 ) -> None:
     """Make an API key. It is shown this once; send it in the header x-api-key."""
     session = session_of(context)
     limit = None if rate is None else rate_of(rate, "--rate")
-    session.show_one(session.client.endpoints.create_api_key(endpoint, name, rate_limit=limit))
+    keys = session.client.endpoints
+    session.show_one(keys.create_api_key(endpoint, name, rate_limit=limit, idempotency_key=idempotency_key))
 
 
 @app.command("list")

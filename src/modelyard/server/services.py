@@ -187,7 +187,7 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         statistics=Statistics(database, routes),
         waiting_room=room,
         autoscaler=Autoscaler(database, workloads, routes, room),
-        gatekeeping=Gatekeeping(database, workloads, routes, _serving(settings)),
+        gatekeeping=Gatekeeping(database, workloads, routes, _serving(settings), secret=secret_key(home, "api-keys")),
     )
 
 

@@ -6,14 +6,18 @@ itself whether it asks for one.
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.control.idempotency import claim, remember
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid, NotFound
+from modelyard.kit.ids import IdempotencyKey
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.errors import ApiKeyNameTaken, BeingDeleted, TooManyApiKeys
 from modelyard.resources.endpoints.instances import ServingSettings
@@ -33,12 +37,18 @@ from modelyard.resources.projects.model import Caller
 from modelyard.resources.routes.service import Routes
 from modelyard.resources.workloads.service import Workloads
 
+_API_KEY = "api-key"
+
 
 class Gatekeeping:
     """Settings of stages, and API keys of endpoints."""
 
-    def __init__(self, database: Database, workloads: Workloads, routes: Routes, serving: ServingSettings) -> None:
+    def __init__(
+        self, database: Database, workloads: Workloads, routes: Routes, serving: ServingSettings, *, secret: bytes
+    ) -> None:
+        """`secret`: what API keys are drawn from that may be asked for again."""
         self._database = database
+        self._secret = secret
         self._workloads = workloads
         self._routes = routes
         self._serving = serving
@@ -75,9 +85,20 @@ class Gatekeeping:
         return await self.settings(caller, stage_id)
 
     async def create_key(self, caller: Caller, endpoint_id: str, request: ApiKeyCreate) -> ApiKeyOut:
-        """A new API key. It is in the answer, and nowhere else."""
-        minted = mint_key()
+        """A new API key. It is in the answer, and nowhere else.
+
+        With an `Idempotency-Key` it is drawn from that and the platform's secret: who lost the answer gets the same one again, and still
+        nothing is kept of it but its hash.
+        """
+        project_id, key = caller.project.id, caller.idempotency_key
+        minted = mint_key(secrets.token_bytes(64) if key is None else self._seed(project_id, key))
         async with self._database.write() as session:
+            made_id = await claim(session, project_id, _API_KEY, key)
+            if made_id is not None:
+                made = await repository.api_keys_by_ids(session, [made_id])
+                if not made:
+                    raise NotFound("API key", made_id)
+                return _key_out(made[0]).model_copy(update={"api_key": minted.shown})
             endpoint = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
             if endpoint.desired == "delete":
                 raise BeingDeleted("endpoint", endpoint.name)
@@ -98,8 +119,12 @@ class Gatekeeping:
                 gateway_count=0,
             )
             session.add(row)
+            remember(session, project_id, _API_KEY, key, row.id)
             await _wake_all(session, endpoint)
         return _key_out(row).model_copy(update={"api_key": minted.shown})
+
+    def _seed(self, project_id: str, key: IdempotencyKey) -> bytes:
+        return hmac.digest(self._secret, "\0".join((project_id, key.value, key.request_digest)).encode(), "sha512")
 
     async def keys(self, caller: Caller, endpoint_id: str) -> Sequence[ApiKeyOut]:
         """API keys of an endpoint, oldest first."""

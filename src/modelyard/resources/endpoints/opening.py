@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,10 +50,14 @@ class MintedKey:
     shown: str
 
 
-def mint_key() -> MintedKey:
-    """A new random API key, in the form that the gateway knows (`modelyard.gateway.port.ApiKey`)."""
-    id = "mky" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(_ID_LENGTH))
-    secret = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(_SECRET_LENGTH))
+def mint_key(seed: bytes) -> MintedKey:
+    """The API key of 64 random bytes, in the form that the gateway knows (`modelyard.gateway.port.ApiKey`)."""
+    number = int.from_bytes(seed)
+    letters: list[str] = []
+    for _ in range(_ID_LENGTH + _SECRET_LENGTH):  # 298 of the 512 bits: what is over makes all letters as likely
+        number, digit = divmod(number, len(_KEY_ALPHABET))
+        letters.append(_KEY_ALPHABET[digit])
+    id, secret = "mky" + "".join(letters[:_ID_LENGTH]), "".join(letters[_ID_LENGTH:])
     # SHA-1 is what the gateway takes; 240 random bits are not found by it, nor by any collision.
     digest = base64.b64encode(hashlib.sha1(secret.encode(), usedforsecurity=False).digest()).decode()
     return MintedKey(id, digest, base64.b64encode(f"{id}:{secret}".encode()).decode())

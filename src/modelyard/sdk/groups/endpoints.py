@@ -325,7 +325,12 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         return (await self._api.ask(ApiKeyList, "GET", path)).api_key_list
 
     async def create_api_key(
-        self, key: str, name: str, *, rate_limit: Mapping[str, int] | RateLimit | None = None
+        self,
+        key: str,
+        name: str,
+        *,
+        rate_limit: Mapping[str, int] | RateLimit | None = None,
+        idempotency_key: str | None = None,
     ) -> ApiKeyOut:
         """Make an API key that all stages take which ask for one. Its `api_key` is told this once: keep it.
 
@@ -333,7 +338,7 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         """
         body = checked(ApiKeyCreate, {"name": name, "rateLimit": rate_limit})
         path = f"/endpoints/{await self.id_of(key)}/api-keys"
-        return (await self._api.ask(ApiKeyOne, "POST", path, body=body)).api_key
+        return (await self._api.ask(ApiKeyOne, "POST", path, body=body, idempotency_key=idempotency_key)).api_key
 
     async def revoke_api_key(self, key: str, api_key: str) -> None:
         """Revoke an API key (its name or id). Rotate by making another one first."""

@@ -26,8 +26,8 @@ WITHOUT_PROJECT = {
     ("DELETE", "/v1.0/sessions/{session_id}"): "asks for an admin's own token",
     ("POST", "/v2/log"): "names the project in the body",
 }
-WITHOUT_RESOURCE = ("group_id",)
-"""Parameters that name nothing that could be missing."""
+WITHOUT_RESOURCE = ("group_id", "user_id")
+"""Parameters that name nothing that could be missing, or nothing that who asks here may know of: only people look after members."""
 
 
 @pytest.fixture(scope="module")

@@ -134,13 +134,21 @@ def content(page: Page, path: str) -> Any:
 
 
 def run_cell(page: Page, code: str) -> None:
-    """Type code into the newest cell and run it, once the kernel is there: before that, what is typed may be lost."""
+    """Type code into the newest cell and run it, once the kernel is there. JupyterLab takes the focus for itself now and then while a page is young:
+    as a person would, look whether what was typed is there."""
     indicator = page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")
     expect(indicator).to_have_attribute("data-status", "idle", timeout=PATIENCE)
-    cell = page.locator(".jp-NotebookPanel .jp-CodeCell").last
-    cell.locator(".cm-content").click()
-    page.keyboard.insert_text(code)
-    page.keyboard.press("Shift+Enter")
+    editor = page.locator(".jp-NotebookPanel .jp-CodeCell").last.locator(".cm-content")
+
+    def type_it() -> bool:
+        editor.click()
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text(code)
+        page.wait_for_timeout(300)
+        return editor.inner_text().split() == code.split()
+
+    eventually(type_it, "the code is in the cell")
+    editor.press("Shift+Enter")
 
 
 def outputs(page: Page) -> Locator:

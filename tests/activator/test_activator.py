@@ -135,3 +135,13 @@ async def test_who_is_off_the_board_is_refused(room: WaitingRoom) -> None:
     assert answer.json()["error"] == "The model is no longer served here. Try again in 5 seconds."
     eventually(lambda: not room.is_open("model"))
     assert room.is_open("second")
+
+
+async def test_a_link_in_the_place_of_a_socket_is_not_followed(room: WaitingRoom, place: Path) -> None:
+    """What a model server may put there; the other end could be anybody's."""
+    link = place / "link.sock"
+    link.symlink_to(place / "other.sock")
+    opened(room, seat(room, addresses=(str(link),), hold_seconds=0.5))
+    async with model_server(place / "other.sock", "other"):
+        refused = await ask(room)
+    assert refused.status_code == 503 and "other" not in refused.text

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from modelyard.activator.board import Board, Seat
+from modelyard.kit.sockets import open_socket
 
 _LOOK_SECONDS = 0.05
 _CALM_LOOK_SECONDS = 0.25
@@ -121,7 +122,7 @@ class Activator:
         while not self._is_ending and (seat := self._seats.get(id)) is not None:
             for address in random.sample(seat.addresses, len(seat.addresses)):
                 with suppress(OSError):
-                    return await asyncio.open_unix_connection(address, limit=_CHUNK_BYTES)
+                    return await open_socket(address, limit=_CHUNK_BYTES)
             now = clock()
             if now - begun_at > seat.hold_seconds:
                 return None

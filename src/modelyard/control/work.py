@@ -11,15 +11,17 @@ An item is there while something is to be done about its resource, and no longer
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy import Insert, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.tables import WorkItemRow
+from modelyard.db.columns import Table
 from modelyard.db.engine import Database, announce
 from modelyard.kit.clock import Clock, utc_now
 
@@ -80,7 +82,7 @@ async def enqueue(
     An earlier request stays in force; one made while the item is being reconciled brings it back afterwards. A request (something else is
     wanted now) is heard at once. A hint (something new can be seen) does not shorten the wait after a failure.
     """
-    await _enqueue(session, kind, key, at, is_hint=is_hint)
+    await _enqueue(session, [(kind, key)], at, is_hint=is_hint)
     announce(session, kind)
 
 
@@ -120,8 +122,7 @@ class WorkQueue:
             return []
         async with self._database.write() as session:
             await self._give_back(session, finished)
-            for kind, key in sorted(hints):
-                await _enqueue(session, kind, key, None, is_hint=True)
+            await _enqueue(session, sorted(hints), None, is_hint=True)
             return await self._take(session, kinds, limit) if limit > 0 else []
 
     async def finish(
@@ -223,19 +224,34 @@ def _order(item: WorkItem) -> tuple[str, str]:
     return item.kind, item.key
 
 
-async def _enqueue(session: AsyncSession, kind: str, key: str, at: datetime | None, *, is_hint: bool) -> None:
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
+async def _enqueue(
+    session: AsyncSession, items: Iterable[tuple[str, str]], at: datetime | None, *, is_hint: bool
+) -> None:
+    due_at = at or utc_now()
+    fresh = {"due_at": due_at, "sequence": 1, "lease_token": 0, "attempts": 0}
+    rows: list[dict[str, object]] = [{"kind": kind, "key": key, **fresh} for kind, key in items]
+    if rows:
+        await session.flush()  # what was done to these very rows comes first
+        await session.execute(
+            _asking(session.get_bind().dialect.name, is_hint=is_hint), rows if len(rows) > 1 else rows[0]
+        )
+
+
+@cache
+def _asking(dialect: str, *, is_hint: bool) -> Insert:
+    """The statement that asks for attention. It is built once: that takes longer than running it, and it is the platform's most frequent."""
+    is_sqlite = dialect == "sqlite"
     insert = sqlite.insert if is_sqlite else postgresql.insert
     earlier = func.min if is_sqlite else func.least
-    statement = insert(WorkItemRow).values(
-        kind=kind, key=key, due_at=at or utc_now(), sequence=1, lease_token=0, attempts=0
-    )
+    table = Table.metadata.tables[WorkItemRow.__tablename__]
+    known = table.c
+    statement = insert(table)
     asked_at = statement.excluded.due_at
-    sooner = earlier(func.coalesce(WorkItemRow.due_at, asked_at), asked_at)
-    is_backing_off = and_(WorkItemRow.attempts > 0, WorkItemRow.due_at.is_not(None))
+    sooner = earlier(func.coalesce(known.due_at, asked_at), asked_at)
+    is_backing_off = and_(known.attempts > 0, known.due_at.is_not(None))
     changes = (
-        {"due_at": case((is_backing_off, WorkItemRow.due_at), else_=sooner)}
+        {"due_at": case((is_backing_off, known.due_at), else_=sooner)}
         if is_hint
-        else {"due_at": sooner, "sequence": WorkItemRow.sequence + 1}
+        else {"due_at": sooner, "sequence": known.sequence + 1}
     )
-    await session.execute(statement.on_conflict_do_update(index_elements=["kind", "key"], set_=changes))
+    return statement.on_conflict_do_update(index_elements=["kind", "key"], set_=changes)

@@ -168,15 +168,15 @@ def page(
     link: str = "",
     title: str = "",
     message: str = "",
-    follows: bool = False,
+    again_seconds: int | None = None,
 ) -> bytes:
-    """A page that says one thing and offers one link. Where it `follows`, it stays to be seen until the link has answered."""
+    """A page that says one thing and offers one link; it loads itself again where `again_seconds` says so."""
     text = escape(message) or said(kind, language)
-    if follows:
+    if again_seconds is not None:
         text = f'{text}<span class="dots" aria-hidden="true">…</span>'
     offer = f'<p><a href="{escape(link)}">{said(f"{kind}.link", language)}</a></p>' if link else ""
     body = f'<p role="status">{text}</p>{offer}'
-    return document(said(f"{kind}.title", language, title=title), body, language, follows=link if follows else None)
+    return document(said(f"{kind}.title", language, title=title), body, language, again_seconds=again_seconds)
 
 
 def sign_in_page(
@@ -215,9 +215,9 @@ def account_page(
     return document(said("signed_in", language, name=name), body, language)
 
 
-def document(heading: str, body: str, language: Language, *, follows: str | None = None) -> bytes:
+def document(heading: str, body: str, language: Language, *, again_seconds: int | None = None) -> bytes:
     """A whole page around HTML that is escaped already."""
-    again = f'<meta http-equiv="refresh" content="0; url={escape(follows)}">' if follows is not None else ""
+    again = f'<meta http-equiv="refresh" content="{again_seconds}">' if again_seconds is not None else ""
     return f"""<!doctype html>
 <html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{again}
 <title>{heading} · Modelyard</title><link rel="icon" href="{_ICON}"><style>{STYLE}</style></head>

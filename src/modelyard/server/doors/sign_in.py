@@ -6,7 +6,6 @@ Every redirection goes to a path of ours or to an address that is made from a ki
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import re
 import secrets
@@ -29,9 +28,7 @@ from modelyard.server.doors.pages import Language, Page, account_page, language,
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FORM_FIELDS = 20
 _SIGN_INS_SHOWN = 50
-_WAITING = "waiting"
-_LOOKS = 6
-_LOOK_SECONDS = 0.2
+_LOOK_AGAIN_SECONDS = 1
 _STATE = re.compile(r"[0-9a-f]{64}")
 ACCOUNT = "/account"
 
@@ -125,7 +122,7 @@ class _Door:
         """Lead a member to a thing, having it started where that is needed.
 
         Query: `path` within the thing; `state`, from the thing's own origin, ties the code to the browser. Without it the browser is sent there to
-        get one: it comes back with it. `waiting`: the caller has a page to show meanwhile.
+        get one: it comes back with it.
         """
         path, state = _local(request.query_params.get("path")), request.query_params.get("state", "")
         state = state if _STATE.fullmatch(state) else ""
@@ -136,18 +133,15 @@ class _Door:
         target = await self._visits.find_target(kind, id, signed_in)
         if target is None:
             return _page(page(Page.NOT_FOUND, words, link=ACCOUNT), 404)
-        # The first answer comes at once, so that there is something to see; its page asks again, and is answered when there is news.
-        looks = _LOOKS if _WAITING in request.query_params else 1
         opening = await self._visits.open(target, f"user:{signed_in.user_id}")
-        while opening.is_coming and (looks := looks - 1) > 0:
-            await asyncio.sleep(_LOOK_SECONDS)
-            opening = await self._visits.open(target, f"user:{signed_in.user_id}")
         if not opening.is_ready:
             again = opening_path(kind, id, path, state)
             title, message = target.title, opening.message
             if opening.is_coming:
-                again += f"{'&' if '?' in again else '?'}{_WAITING}=1"
-                return _page(page(Page.STARTING, words, link=again, title=title, message=message, follows=True))
+                content = page(
+                    Page.STARTING, words, link=again, title=title, message=message, again_seconds=_LOOK_AGAIN_SECONDS
+                )
+                return _page(content)
             return _page(page(Page.NOT_READY, words, link=again, title=title, message=message), 409)
         if not state:
             return _to(self._origins.url(kind, id, path, scheme))

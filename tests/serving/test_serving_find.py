@@ -91,7 +91,7 @@ def test_a_configuration(tmp_path: Path) -> None:
         ({"model_dir": "/m", "model_name": "i", "queue_size": -1}, "'queue_size' must not be negative"),
         ({"model_dir": "/m", "model_name": "i", "queue_size": True}, "'queue_size' must be int"),
         ({"model_dir": "/m", "model_name": "i", "deadline_seconds": 0}, "'deadline_seconds' must be above 0"),
-        ({"model_dir": "/m", "model_name": "i", "workers": 3}, "'workers' is not a setting"),
+        ({"model_dir": "/m", "model_name": "i", "wrokers": 3}, "'wrokers' is not a setting"),
         ({"model_dir": 3, "model_name": "i"}, "'model_dir' must be str"),
     ],
 )

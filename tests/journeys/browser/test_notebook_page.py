@@ -58,7 +58,9 @@ def test_a_notebook_as_its_user_sees_it(
     page.screenshot(path=screenshots / "notebook-cell.png")
     assert trouble == []
 
-    # The connection is cut while a cell prints: Envoy ends and is started again.
+    # The connection is cut while a cell prints: Envoy ends and is started again. JupyterLab may say so in a dialog, if it asks for something then.
+    cut = page.locator("dialog[aria-label^='Server Connection Error']")
+    page.add_locator_handler(cut, lambda dialog: dialog.locator(".jp-Dialog-button").last.click())
     run_cell(page, PRINTS)
     expect(outputs(page).last).to_contain_text("line 3\n", timeout=PATIENCE)
     envoy = platform.pid_of("gateway")
@@ -134,11 +136,16 @@ def content(page: Page, path: str) -> Any:
 
 
 def run_cell(page: Page, code: str) -> None:
-    """Type code into the newest cell and run it, once the kernel is there. JupyterLab takes the focus for itself now and then while a page is young:
-    as a person would, look whether what was typed is there."""
+    """Type code into the newest cell and run it, once the kernel is there.
+
+    While its page is young, JupyterLab takes the focus for itself now and then, and drops a request to run: as a person would, look whether
+    what was typed is there, and whether it runs.
+    """
     indicator = page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")
     expect(indicator).to_have_attribute("data-status", "idle", timeout=PATIENCE)
-    editor = page.locator(".jp-NotebookPanel .jp-CodeCell").last.locator(".cm-content")
+    cells = page.locator(".jp-NotebookPanel .jp-CodeCell")
+    cell = cells.nth(cells.count() - 1)
+    editor, prompt = cell.locator(".cm-content"), cell.locator(".jp-InputPrompt")
 
     def type_it() -> bool:
         editor.click()
@@ -147,8 +154,13 @@ def run_cell(page: Page, code: str) -> None:
         page.wait_for_timeout(300)
         return editor.inner_text().split() == code.split()
 
+    def run_it() -> bool:
+        editor.press("Shift+Enter")
+        page.wait_for_timeout(1000)
+        return prompt.inner_text() != "[ ]:"
+
     eventually(type_it, "the code is in the cell")
-    editor.press("Shift+Enter")
+    eventually(run_it, "the cell runs")
 
 
 def outputs(page: Page) -> Locator:

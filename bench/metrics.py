@@ -37,6 +37,7 @@ from modelyard.testing.compute import FakeCompute
 
 CALLER = Caller(Project("p", "p", "key", "tenant", "api", "store"), "bench", TokenKind.ACCESS)
 BATCH = 1000
+WRITES_A_SECOND = 10
 METRICS = 10
 EVENTS = 100_000
 TENSORBOARD = """
@@ -86,11 +87,15 @@ async def measure(directory: Path, point_count: int, run_count: int, tensorboard
     await upgrade(database)
     metrics, runs = Metrics(database), Runs(run_count)
     for series_count in (1, 10, 1000):
-        times = [
-            await timed(lambda n=n, c=series_count: metrics.write(runs, CALLER, f"w{c}", 0, batch(n, c)))
-            for n in range(100)
-        ]
+        times: list[float] = []
+        settling: list[float] = []
+        for number in range(100):
+            points = batch(number, series_count)
+            times.append(await timed(lambda p=points, c=series_count: metrics.write(runs, CALLER, f"w{c}", 0, p)))
+            if number % WRITES_A_SECOND == WRITES_A_SECOND - 1:
+                settling.append(await timed(lambda c=series_count: metrics.settle(f"w{c}")))
         show(f"write of {BATCH} points, {series_count} metrics", times)
+        show(f"  what waits of {WRITES_A_SECOND} of them, put into series", settling)
     show("  floor: the same rows in bare SQLite", [bare(directory / "bare.db", batch(n, 10)) for n in range(100)])
     for begin in range(0, point_count, 10_000):
         await metrics.write(runs, CALLER, "long", 0, curve("loss", begin, min(10_000, point_count - begin)))

@@ -12,7 +12,13 @@ from modelyard.db.columns import Table
 from modelyard.db.engine import Database
 from modelyard.kit.errors import NotFound
 from modelyard.resources.metrics.model import Owner, Point, Run
-from modelyard.resources.metrics.table import MetricBlockRow, MetricFileRow, MetricRunRow, MetricSeriesRow
+from modelyard.resources.metrics.table import (
+    MetricArrivalRow,
+    MetricBlockRow,
+    MetricFileRow,
+    MetricRunRow,
+    MetricSeriesRow,
+)
 from modelyard.resources.projects.model import Caller, Project, TokenKind
 
 PROJECT = Project("project", "project", "app-key", "tenant", "api-user", "store-user")
@@ -24,7 +30,7 @@ async def make_metric_tables(database: Database, *more: type[Table]) -> None:
     """The tables of the metric store, without the migrations."""
     from modelyard.control.tables import IdempotencyRow
 
-    rows = (MetricRunRow, MetricFileRow, MetricSeriesRow, MetricBlockRow, IdempotencyRow, *more)
+    rows = (MetricRunRow, MetricFileRow, MetricSeriesRow, MetricArrivalRow, MetricBlockRow, IdempotencyRow, *more)
     async with database.engine.begin() as connection:
         await connection.run_sync(
             Table.metadata.create_all, tables=[Table.metadata.tables[row.__tablename__] for row in rows]

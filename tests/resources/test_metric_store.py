@@ -18,7 +18,13 @@ from modelyard.kit.paging import PageRequest
 from modelyard.resources.metrics.errors import ForeignRun
 from modelyard.resources.metrics.model import Limits, Point
 from modelyard.resources.metrics.service import History, HistoryRequest, Metrics
-from modelyard.resources.metrics.table import MetricBlockRow, MetricFileRow, MetricRunRow, MetricSeriesRow
+from modelyard.resources.metrics.table import (
+    MetricArrivalRow,
+    MetricBlockRow,
+    MetricFileRow,
+    MetricRunRow,
+    MetricSeriesRow,
+)
 from modelyard.resources.projects.model import TokenKind
 
 ALL = PageRequest()
@@ -196,9 +202,43 @@ async def test_forgetting_takes_everything_of_one_run_and_nothing_of_another(
         for name in ("loss", "accuracy"):
             for begin in range(0, 9000, 3000):
                 await write(metrics, points(name, range(3000), first_step=begin), run_id=run_id)
+        await metrics.settle(run_id)
+        await write(metrics, points("late", [1.0]), run_id=run_id)
     await metrics.forget("a")
     await metrics.forget("a")
     async with database.read() as session:
-        for row, left in ((MetricRunRow, 1), (MetricSeriesRow, 2), (MetricFileRow, 0), (MetricBlockRow, 18)):
+        for row, left in (
+            (MetricRunRow, 1),
+            (MetricArrivalRow, 1),
+            (MetricSeriesRow, 2),
+            (MetricFileRow, 0),
+            (MetricBlockRow, 18),
+        ):
             assert await session.scalar(select(func.count()).select_from(row)) == left, row.__tablename__
     assert (await history(metrics, "loss", run_id="b")).series.point_count == 9000
+
+
+async def test_what_waits_is_durable_and_read_in_the_order_of_arrival(metrics: Metrics, database: Database) -> None:
+    names = [f"gauge/{number}" for number in range(300)]
+    for step in range(3):
+        await write(metrics, [each for name in names for each in points(name, [step + 0.5], first_step=step)])
+    await write(metrics, points(names[0], [9.0], first_step=1))  # sent again with another value: the first one stays
+    assert await metrics.waiting_runs() == ["a"]
+    assert await metrics.waiting_runs("nobody's") == []
+    other = Metrics(database)  # another server, or this one after a kill
+    report = await other.report(RUNS, CALLER, "a", HistoryRequest(), PageRequest(1, 300))
+    assert [(each.series.name, each.series.point_count) for each in report.metrics.items] == [
+        (name, 3) for name in sorted(names)
+    ]
+    assert (await history(metrics, names[0])).series.last_value == 2.5
+    found = await history(metrics, names[0])
+    assert found.points is not None and found.points.values.tolist() == [0.5, 1.5, 2.5]
+    assert await metrics.waiting_runs() == []
+
+
+async def test_what_waits_is_bounded(metrics: Metrics, database: Database) -> None:
+    for begin in range(0, 30_000, 3_000):
+        await write(metrics, points("loss", range(3_000), first_step=begin))
+        async with database.read() as session:
+            assert (await session.scalar(select(func.max(MetricArrivalRow.waiting))) or 0) <= 20_000
+    assert (await history(metrics, "loss")).series.point_count == 30_000

@@ -57,7 +57,12 @@ class Collector:
             await self._reading.close()
 
     async def collect(self) -> bool:
-        """One turn: a piece of every run that has something new. True when there is more to read at once."""
+        """One turn: what waits of all runs, and a piece of every run that has something new. True when there is more to read at once."""
+        for run_id in await self._metrics.waiting_runs():
+            try:
+                await self._metrics.settle(run_id)
+            except Exception:  # what ails one run must not keep the others waiting
+                log.exception("Metrics that were written for %s can't be put into their series; trying again", run_id)
         sources = await self._metrics.open_sources()
         if not sources:
             return False

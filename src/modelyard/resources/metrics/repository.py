@@ -15,7 +15,13 @@ from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.metrics.blocks import Columns, Extreme, Spot, Summary, pack, pack_tail, summarise, unpack_tail
 from modelyard.resources.metrics.comparison import Figures
 from modelyard.resources.metrics.series import Series
-from modelyard.resources.metrics.table import MetricBlockRow, MetricFileRow, MetricRunRow, MetricSeriesRow
+from modelyard.resources.metrics.table import (
+    MetricArrivalRow,
+    MetricBlockRow,
+    MetricFileRow,
+    MetricRunRow,
+    MetricSeriesRow,
+)
 
 _SERIES = cast(SqlTable, MetricSeriesRow.__table__)
 _BLOCKS = cast(SqlTable, MetricBlockRow.__table__)
@@ -250,6 +256,7 @@ async def drop_some(session: AsyncSession, owner_id: str, limit: int) -> bool:
         if limit <= 0:
             return True
         await session.execute(delete(_SERIES).where(_SERIES.c.id == series_id))
+    await session.execute(delete(MetricArrivalRow).where(MetricArrivalRow.owner_id == owner_id))
     files = await session.execute(delete(MetricFileRow).where(MetricFileRow.owner_id == owner_id))
     return bool(series_ids) or cast(Any, files).rowcount > 0
 

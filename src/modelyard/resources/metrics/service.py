@@ -15,7 +15,7 @@ from modelyard.eventfiles.reading import Piece, Place
 from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import Fault, Invalid
 from modelyard.kit.paging import Page, PageRequest
-from modelyard.resources.metrics import repository, store
+from modelyard.resources.metrics import arrivals, repository, store
 from modelyard.resources.metrics.blocks import Columns, Extreme, before, columns_of, summarise, unpack
 from modelyard.resources.metrics.comparison import Figures, choose, parse
 from modelyard.resources.metrics.errors import ForeignRun
@@ -163,7 +163,7 @@ class Metrics:
         """Keep points that a program sends. Sent again they change nothing. Raises `NotFound` or `ForeignRun`."""
         if caller.workload_id is not None and caller.workload_id != run_id:
             raise ForeignRun(run_id)
-        wanted = _by_series(instance, points)
+        wanted = _by_name(points)
         async with self._database.write() as session:
             owner = await runs.hold_run(session, caller, run_id)
             key = caller.idempotency_key
@@ -173,8 +173,21 @@ class Metrics:
             run = await repository.held_run(session, run_id)
             if run is None or run.is_gone:
                 return
-            await store.add_points(session, run, wanted, self._limits)
+            if await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING:
+                await store.settle(session, run, self._limits)
             remember(session, caller.project.id, KIND, key, run_id)
+
+    async def waiting_runs(self, group_id: str | None = None) -> Sequence[str]:
+        """Runs (of a group) of which writes wait to be put into their series."""
+        async with self._database.read() as session:
+            return await arrivals.owners(session, group_id)
+
+    async def settle(self, run_id: str) -> None:
+        """Put what waits of a run into its series."""
+        async with self._database.write() as session:
+            run = await repository.held_run(session, run_id)
+            if run is not None and not run.is_gone:
+                await store.settle(session, run, self._limits)
 
     async def report(
         self, runs: Runs, caller: Caller, run_id: str, wanted: HistoryRequest, page: PageRequest
@@ -183,6 +196,10 @@ class Metrics:
         if len(wanted.names) > MAX_HISTORIES:
             raise Invalid([Fault("name", f"at most {MAX_HISTORIES} at once (there are {len(wanted.names)})")])
         await runs.find_run(caller, run_id)
+        async with self._database.read() as session:
+            is_behind = await arrivals.has(session, run_id)
+        if is_behind:
+            await self.settle(run_id)
         async with self._database.read() as session:
             run = await repository.run_of(session, run_id)
             found = await repository.series_page(session, run_id, wanted.names, wanted.instance, page)
@@ -202,6 +219,8 @@ class Metrics:
         if faults:
             raise Invalid(faults)
         all_runs = await runs.runs_of_experiment(caller, experiment_id)
+        for run_id in await self.waiting_runs(experiment_id):
+            await self.settle(run_id)
         async with self._database.read() as session:
             names = await repository.names_in_group(session, experiment_id)
             decisive = {column.name for column in parsed.metric_columns}
@@ -247,7 +266,7 @@ class Metrics:
     async def _take_points(self, session: AsyncSession, run: MetricRunRow, source: Source, piece: Piece) -> None:
         points = piece.points
         keys = [split_instance(name, source.instance_count) for name in points.names]
-        rows: dict[store.Key, list[tuple[int, int, float]]] = {key: [] for key in keys}
+        rows: dict[arrivals.Key, list[tuple[int, int, float]]] = {key: [] for key in keys}
         for index, step, time, value in zip(points.series, points.steps, points.times, points.values, strict=True):
             rows[keys[index]].append((step, time, value))
         wanted = {key: columns_of(each) for key, each in rows.items() if each}
@@ -255,11 +274,11 @@ class Metrics:
         await store.add_points(session, run, wanted, self._limits, dict.fromkeys(wanted, directory))
 
 
-def _by_series(instance: int, points: Sequence[Point]) -> dict[store.Key, Columns]:
-    rows: dict[store.Key, list[tuple[int, int, float]]] = {}
+def _by_name(points: Sequence[Point]) -> dict[str, Columns]:
+    rows: dict[str, list[tuple[int, int, float]]] = {}
     for point in points:
-        rows.setdefault((instance, point.name), []).append((point.step, point.time, point.value))
-    return {key: columns_of(each) for key, each in rows.items()}
+        rows.setdefault(point.name, []).append((point.step, point.time, point.value))
+    return {name: columns_of(each) for name, each in rows.items()}
 
 
 def _note_losses(run: MetricRunRow, piece: Piece) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.resources.metrics import repository
+from modelyard.resources.metrics import arrivals, repository
+from modelyard.resources.metrics.arrivals import Key
 from modelyard.resources.metrics.blocks import (
     BLOCK_POINTS,
     Columns,
@@ -23,11 +25,14 @@ from modelyard.resources.metrics.model import Limits
 from modelyard.resources.metrics.series import Series, add, count, recount
 from modelyard.resources.metrics.table import MetricRunRow
 
-Key = tuple[int, str]
-"""Instance and name: what a series of a run is known by."""
-
 _MAX_NOTES = 20
 _BLOCKS_AT_ONCE = 100
+_SERIES_AT_ONCE = 200
+
+
+async def settle(session: AsyncSession, run: MetricRunRow, limits: Limits) -> None:
+    """Put what waits of a run that is held into its series."""
+    await add_points(session, run, await arrivals.take(session, run.owner_id), limits)
 
 
 async def add_points(
@@ -41,7 +46,9 @@ async def add_points(
     known = await repository.series_named(session, run.owner_id, wanted.keys())
     new = await _new_series(session, run, [key for key in wanted if key not in known], limits, directories or {})
     fulls: list[tuple[Series, Columns]] = []
-    for key, columns in wanted.items():
+    for number, (key, columns) in enumerate(wanted.items()):
+        if number % _SERIES_AT_ONCE == 0:
+            await asyncio.sleep(0)  # a thousand series are tens of milliseconds of work: others get a turn
         series = known.get(key) or new.get(key)
         if series is None:
             continue

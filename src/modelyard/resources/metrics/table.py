@@ -62,6 +62,21 @@ class MetricFileRow(Table):
     offset: Mapped[int] = mapped_column(BigInteger)
 
 
+class MetricArrivalRow(Table):
+    """A write as it came, until its points are put into their series (`arrivals`).
+
+    Attributes:
+        waiting: how much of the run waits up to and with this write, in points; the order of arrival.
+        content: the points (`arrivals.pack`).
+    """
+
+    __tablename__ = "metric_arrivals"
+
+    owner_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    waiting: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class MetricSeriesRow(Table):
     """One metric of one instance of a run: what it comes to, and its newest points.
 

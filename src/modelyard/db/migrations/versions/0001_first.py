@@ -155,6 +155,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_idempotency_keys_created_at"), ["created_at"], unique=False)
 
     op.create_table(
+        "metric_arrivals",
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("waiting", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id", "waiting"),
+    )
+    op.create_table(
         "metric_blocks",
         sa.Column("series_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -960,6 +967,7 @@ def downgrade() -> None:
     op.drop_table("metric_runs")
     op.drop_table("metric_files")
     op.drop_table("metric_blocks")
+    op.drop_table("metric_arrivals")
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_keys_created_at"))
 

@@ -9,6 +9,7 @@ import httpx
 from api_platform import ApiPlatform, faults_of
 
 from modelyard.resources.projects.model import Role
+from modelyard.testing.workloads import workload_spec
 
 PASSWORD = "correct horse battery"
 
@@ -80,7 +81,9 @@ async def test_everybody_else_is_refused(small_api: ApiPlatform) -> None:
     own = {"x-nhn-authorization": f"Bearer {api.keys.access_token}"}
     secret = {"x-secret-key": api.keys.secret_key}
     project = await api.services.projects.ensure("default", api.keys)
-    token, _ = api.services.projects.sign_workload(project, "some-workload", timedelta(hours=1))
+    async with api.database.write() as session:
+        await api.services.workloads.ensure(session, "some-workload", project.id, workload_spec(), actor="test")
+    token = api.services.projects.sign_workload(project, "some-workload")
     workload = {"x-easymaker-token": token}
     neighbour = await api.neighbour()
     other = {"x-nhn-authorization": f"Bearer {neighbour.keys.access_token}"}

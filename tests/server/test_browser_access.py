@@ -229,7 +229,7 @@ async def test_a_caller_of_the_api_opens_a_browser(doors: Doors) -> None:
         ):
             answer = await browser.post(url, json=wrong, headers=headers)
             assert answer.status_code == status, (wrong, answer.text)
-        signed, _ = doors.projects.sign_workload(doors.project, "w", timedelta(hours=1))
+        signed = doors.projects.sign_workload(doors.project, "w")
         assert (await browser.post(url, json=ask, headers={"x-easymaker-token": signed})).status_code == 403
         theirs = await doors.add_notebook((await doors.projects.ensure("neighbour", new_project_keys())).id)
         assert (await browser.post(url, json={**ask, "id": theirs}, headers=headers)).status_code == 404

@@ -66,7 +66,6 @@ from modelyard.server.home import Home, secret_key
 from modelyard.server.settings import Settings
 
 _MODEL_PATIENCE_SECONDS = 2.0  # most artifacts are looked at within it
-_TOKEN_LIFETIME = timedelta(days=31)  # the longest training takes 30 days
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +101,11 @@ class Services:
 
 def make_services(home: Home, settings: Settings, database: Database, backends: Backends, *, has_gpu: bool) -> Services:
     """All services, with the deletion rules across them."""
-    projects = Projects(database, TokenSigner(secret_key(home, "tokens")))
+    workloads = Workloads(database, backends.compute, _admission(settings))
+    projects = Projects(database, TokenSigner(secret_key(home, "tokens")), is_alive=workloads.is_alive)
     flavors = Flavors(home.flavors_file, has_gpu=has_gpu)
     images = Images(database, home.images_file, _presence(backends), has_gpu=has_gpu)
     storages = Storages(database, backends.hosts, door_url=settings.http_url, volumes_root=home.volumes)
-    workloads = Workloads(database, backends.compute, _admission(settings))
     users = Users(database)
     routes = Routes(backends.gateway)
     room = waiting_room_of(home)
@@ -306,6 +305,6 @@ def _token_source(projects: Projects):
         project = await projects.get(workload.project_id)
         if project is None:
             return ""
-        return projects.sign_workload(project, workload.id, _TOKEN_LIFETIME)[0]
+        return projects.sign_workload(project, workload.id)
 
     return _token

@@ -26,6 +26,18 @@ class BadCredential(Unauthenticated):
         super().__init__("the credential is not valid (any more); `modelyard credentials` shows the current ones")
 
 
+class WorkloadEnded(Unauthenticated):
+    """The credential was a workload's, which is over."""
+
+    code = 401003
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this token was given to a training, notebook or endpoint that has ended; inside a new start there is a new one, elsewhere use the "
+            "project's own credentials (`modelyard credentials` shows them)"
+        )
+
+
 class NotYourProject(Forbidden):
     """The credential belongs to another project, or the app key to none. Both read alike, so that app keys can't be guessed."""
 

@@ -20,7 +20,7 @@ from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.ids import IdempotencyKey, new_id
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.projects import repository
-from modelyard.resources.projects.errors import BadCredential, NoCredential, NotYourProject
+from modelyard.resources.projects.errors import BadCredential, NoCredential, NotYourProject, WorkloadEnded
 from modelyard.resources.projects.model import Caller, Member, Project, Role, TokenKind
 from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
 from modelyard.resources.projects.tokens import Grant, TokenSigner
@@ -54,6 +54,14 @@ def new_project_keys() -> ProjectKeys:
     )
 
 
+IsAlive = Callable[[str], Awaitable[bool]]
+"""Whether the workload of this id exists and is not over: its token opens doors as long."""
+
+
+async def _nobody(_workload_id: str) -> bool:
+    return False
+
+
 _MEMBER = "member"
 _MEMORY_SECONDS = 5.0
 _MEMORY_ENTRIES = 10_000
@@ -63,12 +71,15 @@ class Projects:
     """Projects and the credentials that open them.
 
     What the database said of a credential is remembered for a few seconds: it is asked with every request, and a credential that is
-    withdrawn may work that much longer.
+    withdrawn, or whose workload has ended, may work that much longer.
     """
 
-    def __init__(self, database: Database, signer: TokenSigner, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, database: Database, signer: TokenSigner, clock: Clock = utc_now, *, is_alive: IsAlive = _nobody
+    ) -> None:
         self._database = database
         self._signer = signer
+        self._is_alive = is_alive
         self._clock = clock
         self._memory: dict[tuple[str, ...], tuple[float, Any]] = {}
 
@@ -103,7 +114,7 @@ class Projects:
         """Who calls on the project with this app key.
 
         Raises:
-            NoCredential, BadCredential: 401. NotYourProject: 403, also for an app key that does not exist.
+            NoCredential, BadCredential, WorkloadEnded: 401. NotYourProject: 403, also for an app key that does not exist.
         """
         if not token:
             raise NoCredential
@@ -122,9 +133,9 @@ class Projects:
 
     async def project_of_credential(self, token: str) -> Project | None:
         """The one project that a credential belongs to; None for a user's, which may open several, and for one that is unknown."""
-        grant = self._signer.read(token)
-        if grant is not None:
-            return await self.get(grant.project_id) if grant.use == "workload" else None
+        if self._signer.read(token) is not None:
+            grant = await self.grant_of(token)
+            return await self.get(grant.project_id) if grant is not None and grant.use == "workload" else None
         return await self.project_of_token(token)
 
     async def project_of_token(self, token: str) -> Project | None:
@@ -149,38 +160,29 @@ class Projects:
         is_right = hmac.compare_digest(_digest(password), digest)
         if row is None or not is_right or not hmac.compare_digest(user.encode(), row.store_user.encode()):
             return None
-        token, expires_at = self._signer.sign(
-            "object",
-            project_id=row.id,
-            tenant_id=tenant_id,
-            subject=user,
-            lifetime=timedelta(hours=12),
-        )
-        return token, expires_at, _project(row)
+        project = _project(row)
+        return *self._sign_store(project, user, timedelta(hours=12)), project
 
     def sign_store_user(self, project: Project, lifetime: timedelta) -> tuple[str, datetime]:
         """A token for the object store as the project's user there, for people and programs outside workloads."""
+        return self._sign_store(project, project.store_user, lifetime)
+
+    def sign_workload(self, project: Project, workload_id: str, expires_at: datetime | None = None) -> str:
+        """A token that an instance acts with, as the project's system account: good as long as the workload lives, and no longer than told."""
         return self._signer.sign(
-            "object",
-            project_id=project.id,
-            tenant_id=project.tenant_id,
-            subject=project.store_user,
-            lifetime=lifetime,
+            "workload", project_id=project.id, tenant_id=project.tenant_id, subject=workload_id, expires_at=expires_at
         )
 
-    def sign_workload(self, project: Project, workload_id: str, lifetime: timedelta) -> tuple[str, datetime]:
-        """A token that an instance acts with, as the project's system account."""
-        return self._signer.sign(
-            "workload",
-            project_id=project.id,
-            tenant_id=project.tenant_id,
-            subject=workload_id,
-            lifetime=lifetime,
-        )
+    async def grant_of(self, token: str) -> Grant | None:
+        """What a signed token is good for; None for one that is not ours, has expired, or whose workload has ended."""
+        grant = self._signer.read(token)
+        if grant is None or grant.use != "workload":
+            return grant
 
-    def read_signed(self, token: str) -> Grant | None:
-        """What a signed token is good for."""
-        return self._signer.read(token)
+        async def _living() -> bool | None:
+            return True if await self._is_alive(grant.subject) else None
+
+        return grant if await self._remembered(("workload", grant.subject), _living) else None
 
     async def issue_user_token(self, user_id: str, lifetime: timedelta) -> tuple[str, datetime]:
         """An access token of a user, good for all projects that they are a member of."""
@@ -299,13 +301,22 @@ class Projects:
         return value
 
     async def _workload_caller(self, app_key: str, token: str) -> Caller:
-        grant = self._signer.read(token)
-        if grant is None or grant.use != "workload":
+        grant = await self.grant_of(token)
+        if grant is None:
+            raise WorkloadEnded
+        if grant.use != "workload":
             raise BadCredential
         project = await self.get(grant.project_id)
         if project is None or project.app_key != app_key:
             raise NotYourProject(app_key)
         return Caller(project, f"workload:{grant.subject}", TokenKind.WORKLOAD, grant.subject)
+
+    def _sign_store(self, project: Project, user: str, lifetime: timedelta) -> tuple[str, datetime]:
+        expires_at = (self._clock() + lifetime).replace(microsecond=0)
+        token = self._signer.sign(
+            "object", project_id=project.id, tenant_id=project.tenant_id, subject=user, expires_at=expires_at
+        )
+        return token, expires_at
 
     async def _opens(self, session: AsyncSession, token: TokenRow, project: ProjectRow) -> bool:
         if token.project_id is not None:

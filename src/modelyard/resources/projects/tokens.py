@@ -1,13 +1,14 @@
 """Signed tokens that say what they are good for, so that checking one needs no database.
 
 They are JSON Web Tokens (RFC 7519) signed with HMAC-SHA-256 by a key that only the platform has. Two kinds exist: *workload* tokens are given to
-an instance and act as the project's system account; *object* tokens are what a Keystone-style login to the object store answers.
+an instance and act as the project's system account, as long as their workload lives (`Projects.grant_of` looks); *object* tokens are what a
+Keystone-style login to the object store answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import jwt
@@ -24,13 +25,14 @@ class Grant:
     Attributes:
         use: `workload` opens the project's REST API and object store as its system account; `object` the object store as its user.
         subject: the workload's id, or the name of the user in the object store.
+        expires_at: None for one whose end is that of its workload alone.
     """
 
     use: Literal["workload", "object"]
     project_id: str
     tenant_id: str
     subject: str
-    expires_at: datetime
+    expires_at: datetime | None
 
 
 class TokenSigner:
@@ -47,18 +49,13 @@ class TokenSigner:
         project_id: str,
         tenant_id: str,
         subject: str,
-        lifetime: timedelta,
-    ) -> tuple[str, datetime]:
-        """A token for the grant, and when it expires."""
-        expires_at = (self._clock() + lifetime).replace(microsecond=0)
-        claims: dict[str, Any] = {
-            "use": use,
-            "prj": project_id,
-            "ten": tenant_id,
-            "sub": subject,
-            "exp": int(expires_at.timestamp()),
-        }
-        return jwt.encode(claims, self._key, algorithm=_ALGORITHM), expires_at
+        expires_at: datetime | None = None,
+    ) -> str:
+        """A token for the grant. Moments are in whole seconds in it."""
+        claims: dict[str, Any] = {"use": use, "prj": project_id, "ten": tenant_id, "sub": subject}
+        if expires_at is not None:
+            claims["exp"] = int(expires_at.timestamp())
+        return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
     def read(self, token: str) -> Grant | None:
         """The grant, if the token is ours and has not expired."""
@@ -67,11 +64,13 @@ class TokenSigner:
                 token,
                 self._key,
                 algorithms=[_ALGORITHM],
-                options={"require": ["exp", "use", "prj", "ten", "sub"], "verify_exp": False},
+                options={"require": ["use", "prj", "ten", "sub"], "verify_exp": False},
             )
         except jwt.InvalidTokenError:
             return None
-        expires_at = datetime.fromtimestamp(int(claims["exp"]), tz=self._clock().tzinfo)
-        if expires_at <= self._clock() or claims["use"] not in ("workload", "object"):
+        now, expires_at = self._clock(), None
+        if "exp" in claims:
+            expires_at = datetime.fromtimestamp(int(claims["exp"]), tz=now.tzinfo)
+        if (expires_at is not None and expires_at <= now) or claims["use"] not in ("workload", "object"):
             return None
         return Grant(claims["use"], claims["prj"], claims["ten"], claims["sub"], expires_at)

@@ -22,6 +22,12 @@ async def by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
     return await session.get(WorkloadRow, workload_id)
 
 
+async def state_of(session: AsyncSession, workload_id: str) -> WorkloadState | None:
+    """The state of one workload, without the rest of it; None for one that does not exist."""
+    state = await session.scalar(select(WorkloadRow.state).where(WorkloadRow.id == workload_id))
+    return None if state is None else WorkloadState(state)
+
+
 async def by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[WorkloadRow]:
     """Several workloads."""
     return (await session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids)))).all()

@@ -110,6 +110,12 @@ class Workloads:
         row = await repository.by_id(session, workload_id)
         return None if row is None else workload_of(row)
 
+    async def is_alive(self, workload_id: str) -> bool:
+        """Whether there is such a workload and it is not over: what it was given to act with is good as long."""
+        async with self._database.read() as session:
+            state = await repository.state_of(session, workload_id)
+        return state is not None and not LIFECYCLE.is_final(state)
+
     async def get_many(self, session: AsyncSession, ids: Collection[str]) -> Mapping[str, Workload]:
         """Several workloads by id."""
         return {row.id: workload_of(row) for row in await repository.by_ids(session, ids)}

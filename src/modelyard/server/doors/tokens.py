@@ -54,7 +54,8 @@ def create_router(projects: Projects, sessions: Sessions, access: Access, *, obj
         """A token for the object store: inside a workload as the project's system account, elsewhere as its user."""
         project = caller.project
         if caller.workload_id is not None:
-            token, expires_at = projects.sign_workload(project, caller.workload_id, _STORE_TOKEN_LIFETIME)
+            expires_at = (datetime.now(UTC) + _STORE_TOKEN_LIFETIME).replace(microsecond=0)
+            token = projects.sign_workload(project, caller.workload_id, expires_at)
             user = project.api_user_id
         else:
             token, expires_at = projects.sign_store_user(project, _STORE_TOKEN_LIFETIME)
@@ -98,10 +99,10 @@ class ObjectAccess:
         self._projects = projects
 
     async def __call__(self, token: str | None) -> Principal | None:
-        """The caller, or None for a token that is not ours or has expired."""
+        """The caller, or None for a token that is not ours, has expired, or whose workload has ended."""
         if not token:
             return None
-        grant = self._projects.read_signed(token)
+        grant = await self._projects.grant_of(token)
         if grant is not None and grant.use == "object":
             return Principal(tenant_id=grant.tenant_id, user_id=grant.subject, project_id=grant.project_id)
         if grant is not None:

@@ -1,14 +1,12 @@
-"""A notebook through the front door, as its user sees it: Jupyter, kernels, terminals, environments, stop and start, and what is killed."""
+"""A notebook through the front door, as its user sees it: Jupyter, kernels, terminals, environments, stop and start."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from contextlib import suppress
 
 import pytest
 from journey_jupyter import Jupyter
-from journey_notebooks import START_SECONDS, created, instance_of, opened
+from journey_notebooks import START_SECONDS, created, opened
 from journey_platform import RunningPlatform, eventually
 
 from modelyard.resources.notebooks.schemas import NotebookUsage
@@ -108,41 +106,3 @@ def test_a_notebook_from_creation_to_deletion(platform: RunningPlatform) -> None
 
 def names(jupyter: Jupyter) -> set[str]:
     return set(jupyter.json("GET", "/api/kernelspecs")["kernelspecs"])
-
-
-def test_what_is_killed_comes_back(platform: RunningPlatform) -> None:
-    notebook = created(platform, "killed")
-    client = platform.client
-    jupyter = opened(platform, notebook.id)
-    kernel = jupyter.kernel()
-    kernel.run("kept = 42")
-
-    platform.kill_server()
-    platform.wait_until_serving()
-    assert jupyter.run("print(1)") == "1\n"
-    assert kernel.run("print(kept)") == "42\n", "neither kernel nor WebSocket has noticed"
-
-    instance = instance_of(platform, notebook.id)
-    with suppress(AssertionError, ConnectionError, OSError):
-        jupyter.run(
-            "import os\n"
-            "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-            "    if b'notebook.lab' in open(f'/proc/{pid}/cmdline', 'rb').read(): os.kill(int(pid), 9)"
-        )
-    eventually(lambda: unhealthy_count(platform, notebook.id) >= 1, "it is seen", 60)
-    client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
-    assert instance_of(platform, notebook.id) == instance, "Jupyter alone was started again"
-
-    os.kill(platform.supervisor_pid(instance), 9)
-    eventually(lambda: unhealthy_count(platform, notebook.id) >= 2, "it is seen", 60)
-    client.notebooks.wait(notebook.id, timeout_seconds=START_SECONDS)
-    assert jupyter.run("print(2)") == "2\n"
-    client.notebooks.delete(notebook.id, wait=True, timeout_seconds=90)
-
-
-def unhealthy_count(platform: RunningPlatform, notebook_id: str) -> int:
-    """How often it has become unhealthy, by its events: the state itself may be over before anybody asks."""
-    events = platform.client.notebooks.events(notebook_id)
-    return sum(
-        event.new_status_code == "ACTIVE_UNHEALTHY" and event.old_status_code != "ACTIVE_UNHEALTHY" for event in events
-    )

@@ -10,53 +10,11 @@ from pathlib import Path
 
 import pytest
 from journey_jupyter import Jupyter
-from journey_notebooks import IMAGE, START_SECONDS, instance_of, opened
+from journey_notebooks import DIGEST, IMAGE, START_SECONDS, TREE, instance_of, opened
 from journey_platform import RunningPlatform, eventually
 from journey_processes import process, still_alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("notebook_image")]
-
-TREE = r"""
-import os, socket
-root = b'/root/easymaker/tree'
-os.makedirs(root + b'/empty directory/below')
-os.chmod(root + b'/empty directory', 0o1711)
-for number, name in enumerate([b'plain', '한글 🙂'.encode(), b'new\nline', b'\xff\xfe not UTF-8', b'-rf *', b'n' * 255, b'.hidden']):
-    with open(root + b'/' + name, 'wb') as file:
-        file.write(os.urandom(1000 * number))
-    os.chmod(root + b'/' + name, (0o644, 0o400, 0o755, 0o4711, 0o000, 0o666, 0o600)[number])
-    os.utime(root + b'/' + name, ns=(10**18 + number, 10**18 + 7 * number))
-os.link(root + b'/plain', root + b'/empty directory/second name')
-os.symlink(b'/root/nowhere', root + b'/broken')
-os.symlink(b'../tree', root + b'/loop')
-os.mkfifo(root + b'/pipe')
-os.setxattr(root + b'/plain', b'user.note', b'kept')
-with open(root + b'/sparse', 'wb') as file:
-    file.seek(3 * 2**30)
-    file.write(b'end')
-os.chown(root + b'/.hidden', 0, 0)
-os.sync()
-"""
-DIGEST = r"""
-import hashlib, os, stat
-def told():
-    for place, directories, files in os.walk(b'/root/easymaker/tree'):
-        directories.sort()
-        for name in sorted([*directories, *files]):
-            path = place + b'/' + name
-            s = os.lstat(path)
-            yield path, s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_size if not stat.S_ISDIR(s.st_mode) else 0, s.st_mtime_ns
-            yield s.st_size < 2**20 or s.st_blocks * 512 < 2**20
-            if stat.S_ISLNK(s.st_mode):
-                yield os.readlink(path)
-            elif stat.S_ISREG(s.st_mode):
-                yield os.listxattr(path), s.st_size >= 2**20 or not os.access(path, os.R_OK) or open(path, 'rb').read()
-with open(b'/root/easymaker/tree/sparse', 'rb') as file:
-    file.seek(3 * 2**30)
-    last = file.read()
-every = [*told(), last]
-print(len(every), hashlib.sha256(repr(every).encode()).hexdigest())
-"""
 
 
 class Life:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ TRAINING_FLAVOR = "m2.c1m2"
 ENDPOINT_FLAVOR = "c2.c1m1"
 WANTED_ACCURACY = 0.9
 CONTAINER = "demo"
+_LOG_SECONDS = 5.0
 
 console = Console(highlight=False)
 
@@ -193,12 +195,15 @@ class Steps:
         """A step; gives the function that shows how it stands. Its seconds go to `run`."""
         started = time.monotonic()
         task = self._progress.add_task(title, total=None, seen="")
-        last = ""
+        last, last_at = "", 0.0
 
         def tell(seen: str) -> None:
-            nonlocal last
-            if seen != last and not console.is_terminal:
+            nonlocal last, last_at
+            # A build counts its files every second: in a log, a line every few seconds tells enough of one and the same step.
+            is_due = alike(seen) != alike(last) or time.monotonic() - last_at > _LOG_SECONDS
+            if seen != last and is_due and not console.is_terminal:
                 console.print(f"{title}: {seen}", markup=False, soft_wrap=True)
+                last_at = time.monotonic()
             last = seen
             self._progress.update(task, seen=seen)
 
@@ -215,6 +220,11 @@ def words(state: str, resource: object) -> str:
     """A state with what the platform says about it."""
     message = getattr(resource, "status_message", None)
     return f"{state}: {message}" if message else state
+
+
+def alike(seen: str) -> str:
+    """What is told, without its numbers."""
+    return " ".join(word for word in seen.split() if not any(letter.isdigit() for letter in word))
 
 
 def files_moved(at: Moved) -> str:
@@ -253,7 +263,8 @@ def show_access(home: Path | None) -> None:
     )
     console.print(f"API           {credentials.api_url}")
     console.print(f"app key       {credentials.app_key}", f"access token  {credentials.access_token}", sep="\n")
-    console.print("all of it     modelyard credentials")
+    command = Path(sys.executable).parent / "modelyard"
+    console.print(f"all of it     {os.path.relpath(command)} credentials", soft_wrap=True)
 
 
 def explain(error: Exception) -> None:

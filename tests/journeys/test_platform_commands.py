@@ -225,10 +225,11 @@ def test_status_tells_processes_and_workloads(platform: RunningPlatform, tmp_pat
     training = start_script(platform, "status", "status/source")
     eventually(lambda: _state(platform, training) == "RUNNING", "the script runs")
     rows = platform.status()
-    assert {frozenset(row) for row in rows} == {frozenset({"role", "name", "pid", "state", "memoryBytes"})}
+    assert {frozenset(row) for row in rows} == {frozenset({"role", "name", "title", "pid", "state", "memoryBytes"})}
     by_role = {row["role"]: row for row in rows}
     assert {"keeper", "server", "gateway", "training"} <= set(by_role)
     assert by_role["training"]["name"] == f"{training.id}.0.0"
+    assert by_role["training"]["title"] == "training 'status'"
     for row in rows:
         assert row["state"] == "RUNNING", row
         assert Path(f"/proc/{row['pid']}").exists()

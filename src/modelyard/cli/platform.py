@@ -124,8 +124,11 @@ def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = "table") -> N
         _say(json.dumps([_camel(asdict(row)) for row in rows], indent=2))
     else:
         _table(
-            ("ROLE", "PID", "STATE", "MEMORY", "NAME"),
-            [(row.role, _dash(row.pid), row.state, _mib(row.memory_bytes), row.name) for row in rows],
+            ("ROLE", "PID", "STATE", "MEMORY", "NAME", "OF"),
+            [
+                (row.role, _dash(row.pid), row.state, _mib(row.memory_bytes), row.name, _dash(row.title or None))
+                for row in rows
+            ],
         )
     if any(row.state == "STOPPED" for row in rows):
         raise typer.Exit(1)

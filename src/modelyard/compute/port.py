@@ -127,6 +127,7 @@ class Instance:
         workload_id, index, attempt: where the instance belongs; instances of one workload can find each other.
         project_id: isolation boundary; caches are shared inside a project only.
         role: `training`, `model-server`, `build`, … for people and for `modelyard status`.
+        title: what it is for, for `modelyard status`, e.g. `training 'iris'`.
         environment: needed by `Command` too: its packages are mounted read-only.
         ports: names of TCP ports that its programs will listen on. The backend chooses the numbers and keeps them from all others until the
             instance ends; `Observation.network` tells them. Who listens must set SO_REUSEADDR, as servers do.
@@ -160,6 +161,7 @@ class Instance:
     has_own_network: bool = False
     doors: tuple[str, ...] = ()
     account: str | None = None
+    title: str = ""
 
 
 class Phase(StrEnum):

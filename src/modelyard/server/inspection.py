@@ -156,7 +156,12 @@ def _isolation(home: Home, settings: Settings) -> list[Finding]:
 def _images(home: Home) -> list[Finding]:
     images = load_catalog(home.images_file)
     environments = {to_environment(image).digest: to_environment(image) for image in images}
+    purposes = {to_environment(image).digest: " and ".join(map(str.lower, image.groups)) for image in images}
     return [
-        Finding("image", "ok" if each.can_build else "warning", f"{each.environment.name}: {each.message}")
+        Finding(
+            "image",
+            "ok" if each.can_build else "warning",
+            f"{each.environment.name}, {purposes[each.environment.digest]}: {each.message}",
+        )
         for each in check_buildable(environments.values(), home.environments)
     ]

@@ -35,7 +35,10 @@ def main() -> None:
     except tomllib.TOMLDecodeError as problem:
         give_up(home, f"the settings in {home.config_file} are no TOML: {problem}")
     except ValidationError as problem:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in problem.errors()]
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {str(fault['msg']).removeprefix('Value error, ')}"
+            for fault in problem.errors()
+        ]
         give_up(
             home,
             f"the settings can't be used: {'; '.join(faults)} (from the command line, MODELYARD_… or {home.config_file})",

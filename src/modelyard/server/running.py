@@ -21,6 +21,7 @@ class ProcessStatus:
     Attributes:
         role: `keeper`, `server`, `gateway`, or an instance's role (`training`, `model-server`, …).
         memory_bytes: resident memory of a platform process; of an instance's whole tree.
+        title: what an instance is for, e.g. `training 'iris'`.
     """
 
     role: str
@@ -28,6 +29,7 @@ class ProcessStatus:
     pid: int | None
     state: str
     memory_bytes: int | None
+    title: str = ""
 
 
 def read_status(home: Home, settings: Settings) -> list[ProcessStatus]:
@@ -45,7 +47,12 @@ def read_status(home: Home, settings: Settings) -> list[ProcessStatus]:
             if seen.exit is None:
                 rows.append(
                     ProcessStatus(
-                        each.role, each.id, seen.pid or each.supervisor_pid, seen.phase.value, seen.memory_bytes
+                        each.role,
+                        each.id,
+                        seen.pid or each.supervisor_pid,
+                        seen.phase.value,
+                        seen.memory_bytes,
+                        each.title,
                     )
                 )
     finally:

@@ -63,9 +63,16 @@ async def test_an_image_for_something_else_is_refused_with_those_that_do(small_a
     body = await good_training(small_api, imageId=name, timeoutMinutes=0)
     told = faults_of(await small_api.call("POST", "/trainings", body))
     assert set(told) == {"imageId", "timeoutMinutes"}
-    assert told["imageId"].startswith(f"the image '{name}' is not for trainings; choose one of '")
-    assert "'Ubuntu 22.04 CPU Python 3.11 Training'" in told["imageId"]
-    assert "Notebook'" not in told["imageId"].partition(";")[2]
+    assert told["imageId"].startswith(f"the image '{name}' is not for trainings; choose one of: ")
+    assert "Ubuntu 22.04 CPU Python 3.11 Training" in told["imageId"]
+    assert "Notebook" not in told["imageId"].partition(";")[2]
+
+
+async def test_an_unknown_image_is_refused_with_those_for_trainings(small_api: ApiPlatform) -> None:
+    body = await good_training(small_api, imageId="nothing")
+    told = faults_of(await small_api.call("POST", "/trainings", body))
+    assert "Ubuntu 22.04 CPU Python 3.11 Training" in told["imageId"]
+    assert "Notebook" not in told["imageId"] and "Serving" not in told["imageId"]
 
 
 async def test_a_source_that_is_not_there_is_the_sources_fault(small_api: ApiPlatform) -> None:

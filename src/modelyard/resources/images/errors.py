@@ -14,6 +14,17 @@ class UnknownImage(Invalid):
         super().__init__([Fault("imageId", f"there is no image '{image_id}'; choose one of: {'; '.join(known)}")])
 
 
+class UnfitImage(Invalid):
+    """The image is for something else."""
+
+    code = 400013
+
+    def __init__(self, name: str, purpose: str, fitting: list[str]) -> None:
+        super().__init__(
+            [Fault("imageId", f"the image '{name}' is not for {purpose}; choose one of: {'; '.join(fitting)}")]
+        )
+
+
 class NoServingImage(Invalid):
     """No image can serve a model of this format."""
 

@@ -14,8 +14,8 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import NotFound
 from modelyard.resources.images import repository
-from modelyard.resources.images.catalog import CatalogImage, choose_image, load_catalog, to_environment
-from modelyard.resources.images.errors import NoServingImage, UnknownImage
+from modelyard.resources.images.catalog import CatalogImage, Group, choose_image, load_catalog, to_environment
+from modelyard.resources.images.errors import NoServingImage, UnfitImage, UnknownImage
 from modelyard.resources.images.lifecycle import LIFECYCLE, EnvironmentState
 from modelyard.resources.images.model import EnvironmentView
 from modelyard.resources.images.schemas import ImageOut
@@ -64,6 +64,16 @@ class Images:
         image = self.find(image_id)
         if image is None:
             raise UnknownImage(image_id, [known.name for known in self.list()])
+        return image
+
+    def get_for(self, group: Group, image_id: str) -> CatalogImage:
+        """The image with this id or name, for a use. Raises `UnknownImage` and `UnfitImage`, which offer those that are."""
+        fitting = [known.name for known in self.list() if group in known.groups]
+        image = self.find(image_id)
+        if image is None:
+            raise UnknownImage(image_id, fitting)
+        if group not in image.groups:
+            raise UnfitImage(image.name, f"{group.lower()}s", fitting)
         return image
 
     def find(self, image_id: str) -> CatalogImage | None:

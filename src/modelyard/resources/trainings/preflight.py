@@ -17,7 +17,6 @@ from modelyard.resources.flavors.errors import UnknownFlavor
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage
-from modelyard.resources.images.errors import UnknownImage
 from modelyard.resources.images.service import Images
 from modelyard.resources.projects.model import Caller, Project
 from modelyard.resources.snapshots.errors import SnapshotFault
@@ -90,14 +89,10 @@ class Preflight:
 
     def _image(self, request: TrainingCreate, faults: list[Fault]) -> CatalogImage | None:
         try:
-            image = self._images.get(request.image_id)
-        except UnknownImage as unknown:
-            faults.extend(unknown.faults)
+            return self._images.get_for(_GROUP, request.image_id)
+        except Invalid as unfit:
+            faults.extend(unfit.faults)
             return None
-        if _GROUP not in image.groups:
-            offered = ", ".join(f"'{each.name}'" for each in self._images.list() if _GROUP in each.groups)
-            faults.append(Fault("imageId", f"the image '{image.name}' is not for trainings; choose one of {offered}"))
-        return image
 
     def _flavor(self, request: TrainingCreate, faults: list[Fault]) -> Flavor | None:
         try:

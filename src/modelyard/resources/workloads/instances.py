@@ -47,6 +47,7 @@ def instance_of(
         has_own_network=spec.has_own_network,
         doors=doors,
         account=spec.account,
+        title=spec.title,
     )
 
 

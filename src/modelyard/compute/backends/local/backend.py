@@ -66,6 +66,7 @@ _LAST_SECONDS = 5.0
 class LocalInstance(Listed):
     """An instance in a list, with what `modelyard status` shows beside."""
 
+    title: str
     supervisor_pid: int | None
     observation: Observation
 
@@ -277,6 +278,7 @@ class LocalCompute:
                 gpu_devices=tuple(gpu_devices),
                 account=instance.account or "",
                 environment=instance.environment.digest if instance.environment is not None else "",
+                title=instance.title,
             )
             if gpu_devices:
                 launching.write_facts(directory, facts)
@@ -414,7 +416,7 @@ class LocalCompute:
             with suppress(FileNotFoundError):  # removed meanwhile
                 launched_at = observing.launched_at(directory)
                 names = (facts.id, facts.workload_id, facts.project_id, facts.role)
-                found.append(LocalInstance(*names, seen.phase, launched_at, pid, seen))
+                found.append(LocalInstance(*names, seen.phase, launched_at, facts.title, pid, seen))
         return found
 
     def _kill_supervisor(self, instance_id: str) -> None:

@@ -33,6 +33,7 @@ class InstanceFacts:
         gpu_devices: device files that it has to itself.
         account: whose user it runs as.
         environment: digest of the environment that it runs in; empty for none.
+        title: what it is for.
     """
 
     id: str
@@ -48,6 +49,7 @@ class InstanceFacts:
     gpu_devices: tuple[str, ...]
     account: str = ""
     environment: str = ""
+    title: str = ""
 
     @property
     def cgroups(self) -> Cgroups:

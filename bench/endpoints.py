@@ -2,10 +2,11 @@
 to the call in the model's own process.
 
 A real platform serves an Iris network, as ONNX graph and as SavedModel, on `c2.c1m1`. `added` is the median of requests over one keep-alive
-connection to the front door's HTTP, less the median of the same prediction by the runtime alone in a process of its own; both are asked in turns and
-the best counts.
+connection to the front door's HTTP, less the median of the same prediction by the runtime alone in a process of its own, and less the client's own
+share: what the same client takes to ask a program that answers at once without looking. All are asked in turns and the best counts. A prediction
+of `--pause` after another finds processors asleep, as most do on a machine with little to do.
 
-    python bench/endpoints.py [--formats ONNX TENSORFLOW] [--rounds 3] [--requests 300]
+    python bench/endpoints.py [--formats ONNX TENSORFLOW] [--rounds 3] [--requests 300] [--pause 0]
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import http.client
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -88,12 +90,26 @@ print(statistics.median(taken))
 """
 
 
+# Answers each request, which must come in one piece, with a body as long as the model's.
+AT_ONCE = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+answer = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: 60\\r\\n\\r\\n" + b"x" * 60
+while True:
+    connection, _ = listener.accept()
+    while connection.recv(65536):
+        connection.sendall(answer)
+"""
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="+", default=["ONNX", "TENSORFLOW"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--pause", type=float, default=0.0, help="milliseconds between requests")
     options = parser.parse_args()
     with running_platform() as (client, connection), tempfile.TemporaryDirectory() as directory:
         client.storage.create_container("bench")
@@ -108,12 +124,17 @@ def main() -> None:
                 _first_answer(client, door, code, is_last=turn == options.rounds - 1) for turn in range(options.rounds)
             ]
             woken = [_from_rest(client, door, code) for _ in range(options.rounds)]
-            through = min(_median(_asker(client, door, code), options.requests) for _ in range(options.rounds))
-            alone = min(float(_run(python, ALONE, str(model), str(options.requests))) for _ in range(options.rounds))
+            time.sleep(5)  # after a rest the route leads through the activator for a moment
+            through, own, alone = (
+                min(times)
+                for times in zip(
+                    *(_added(client, door, code, python, model, options) for _ in range(options.rounds)), strict=True
+                )
+            )
             print(
                 f"{code}: create to 200 {min(created):.2f} s (of {options.rounds}: {_listed(created)}), from rest to 200 {min(woken):.2f} s "
-                f"({_listed(woken)}), p50 {through * 1000:.2f} ms through the gateway, {alone * 1000:.3f} ms alone: "
-                f"added {(through - alone) * 1000:.2f} ms",
+                f"({_listed(woken)}), p50 {through * 1000:.2f} ms through the gateway, {alone * 1000:.3f} ms alone, "
+                f"{own * 1000:.2f} ms the client's own: added {(through - alone - own) * 1000:.2f} ms",
                 flush=True,
             )
             client.endpoints.delete(code, wait=True, timeout_seconds=60)
@@ -142,11 +163,33 @@ def _from_rest(client: Client, door: str, code: str) -> float:
     return time.perf_counter() - started
 
 
+def _added(
+    client: Client, door: str, code: str, python: Path, model: Path, options: argparse.Namespace
+) -> tuple[float, float, float]:
+    """Seconds through the gateway, of the client alone, and of the runtime alone; medians, one after the other."""
+    through = _median(_asker(client, door, code), options.requests, options.pause / 1000)
+    with subprocess.Popen([sys.executable, "-c", AT_ONCE], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None  # it is a pipe
+            own = _median(
+                _asking(f"127.0.0.1:{int(program.stdout.readline())}", "/", code),
+                options.requests,
+                options.pause / 1000,
+            )
+        finally:
+            program.kill()
+    return through, own, float(_run(python, ALONE, str(model), str(options.requests)))
+
+
 def _asker(client: Client, door: str, code: str) -> Callable[[], None]:
-    """Asks once, over a connection that stays."""
+    """Asks the endpoint once, over a connection that stays."""
     path = urlsplit(
         f"//{client.stages.find(f'{code}/default').endpoint_model_list[0].apigw_endpoint_uri.partition('//')[2]}"
     ).path
+    return _asking(door, path, code)
+
+
+def _asking(door: str, path: str, code: str) -> Callable[[], None]:
     connection = http.client.HTTPConnection(door, timeout=90)
 
     def ask() -> None:
@@ -159,11 +202,13 @@ def _asker(client: Client, door: str, code: str) -> Callable[[], None]:
     return ask
 
 
-def _median(ask: Callable[[], None], count: int) -> float:
+def _median(ask: Callable[[], None], count: int, pause_seconds: float) -> float:
     for _ in range(20):
         ask()
     taken: list[float] = []
     for _ in range(count):
+        if pause_seconds:
+            time.sleep(pause_seconds)
         started = time.perf_counter()
         ask()
         taken.append(time.perf_counter() - started)

@@ -1,9 +1,10 @@
-"""The door on the real HTTP library, before a model of a few lines that sleeps when it is told to."""
+"""The door on a real socket, before a model of a few lines that sleeps when it is told to."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket as unix_socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,9 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
 
 from modelyard.serving.batching import BatchedTensors
 from modelyard.serving.config import ServingConfig
@@ -24,6 +22,7 @@ from modelyard.serving.contract import Signature, Tensors, TensorSpec
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
 from modelyard.serving.errors import BadRequest
+from modelyard.serving.http1 import Server
 from modelyard.serving.inference_log import InferenceLog
 from modelyard.serving.paths import ServedName
 from modelyard.serving.service import TensorService
@@ -99,28 +98,16 @@ async def _shop(
     if is_loaded:
         runtime = BatchedTensors(model, config, lambda: desk.in_flight) if config.max_batch_size > 1 else model
         door.open(TensorService(runtime, ServedName("m", "1")))
-    server = Server(
-        door, uds=socket, interface=Interfaces.RSGI, http=HTTPModes.http1, websockets=False, log_level=LogLevels.error
-    )
-    serving = asyncio.create_task(server.serve())
+    listener = unix_socket.socket(unix_socket.AF_UNIX)
+    listener.bind(str(socket))
+    server = Server(door)
+    await server.listen(listener, backlog=100)
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://m", timeout=20) as client:
-        await _until_answered(client)
         yield Shop(client, door, desk, model)
     server.stop()
-    await serving
+    await server.wait_closed()
     desk.close()
-
-
-async def _until_answered(client: httpx.AsyncClient) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            await client.get("/")
-            return
-        except httpx.ConnectError:  # not bound, or bound and not yet listening
-            await asyncio.sleep(0.005)
-    raise TimeoutError("the door did not open")
 
 
 async def test_predictions_and_metrics(open_shop: Any) -> None:

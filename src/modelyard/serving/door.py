@@ -1,23 +1,23 @@
-"""The HTTP door: paths, limits and answers around one model, as an RSGI application.
+"""The HTTP door: paths, limits and answers around one model, as the application of `http1`.
 
 The door answers probes and metadata itself, from the event loop; predictions go to the desk. Until a model is given it says that it is
 alive and not ready.
-Source of the interface: https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.errors import BodyEncoded, BodyTooLarge, NotReady, NotServed, Refusal
+from modelyard.serving.http1 import Request
 from modelyard.serving.inference_log import REQUEST, RESPONSE, InferenceIds, InferenceLog, Record
 from modelyard.serving.merged import OWN, ask_others, merge
 from modelyard.serving.metrics import Metrics
@@ -77,18 +77,19 @@ class Door:
         """Say "not ready" from now on; what still comes in is answered."""
         self._is_draining = True
 
-    async def __rsgi__(self, scope: Scope, proto: Exchange) -> None:
+    async def answer(self, request: Request) -> None:
+        """Answer a request."""
         started = perf_counter()
         verb: Verb | None = None
         inference: _Inference | None = None
         try:
-            verb = self._verb(scope.method, scope.path)
+            verb = self._verb(request.method, request.path)
             if verb in _PREDICTIONS:
-                inference = _Inference(self._ids.id_for(scope.headers.get(INFERENCE_ID)), self._log.takes_next())
-                answer = await self._predict(verb, inference, scope, proto)
+                inference = _Inference(self._ids.id_for(request.headers.get(INFERENCE_ID)), self._log.takes_next())
+                answer = await self._predict(verb, inference, request)
             else:
                 answer = self._tell(verb)
-                if verb is Verb.METRICS and self._peers and scope.headers.get(OWN) is None:
+                if verb is Verb.METRICS and self._peers and request.headers.get(OWN) is None:
                     others = await ask_others(self._peers, self._own_socket)
                     answer = replace(answer, body=merge([answer.body, *others]))
         except Refusal as refusal:
@@ -107,9 +108,10 @@ class Door:
             if inference.is_logged:
                 self._note_answer(inference.id, answer, seconds)
         if answer.tail:
-            await _send_pieces(proto, answer)
+            length = len(answer.body) + sum(len(piece) for piece in answer.tail)
+            await request.respond_in_pieces(answer.status, answer.headers, length, _pieces(answer))
         else:
-            proto.response_bytes(answer.status, answer.headers, answer.body)
+            request.respond(answer.status, answer.headers, answer.body)
 
     def _verb(self, method: str, path: str) -> Verb:
         verb = self._verbs.get((method, path))
@@ -117,17 +119,17 @@ class Door:
             verb = self._verbs[method, path] = resolve(method, path, self._served)
         return verb
 
-    async def _predict(self, verb: Verb, inference: _Inference, scope: Scope, proto: Exchange) -> Answer:
-        body = await self._read(scope.headers, proto)
+    async def _predict(self, verb: Verb, inference: _Inference, request: Request) -> Answer:
+        body = await self._read(request)
         if inference.is_logged:
-            self._log.note(Record(REQUEST, inference.id, body, scope.headers.get("content-type") or ""))
+            self._log.note(Record(REQUEST, inference.id, body, request.headers.get("content-type") or ""))
         service = self._service
         if service is None:
             raise NotReady("the model is still being loaded")
         if service.signature is None:
-            headers: Mapping[str, str] = {**dict(scope.headers.items()), INFERENCE_ID: inference.id}
+            headers: Mapping[str, str] = {**request.headers, INFERENCE_ID: inference.id}
         else:
-            headers = _picked(scope.headers)
+            headers = _picked(request.headers)
         ask = service.answer_v1 if verb is Verb.V1_PREDICT else service.answer_v2
         return await self._desk.run(partial(ask, body, headers), len(body))
 
@@ -135,21 +137,11 @@ class Door:
         kind = next((value for name, value in answer.headers if name == "content-type"), "")
         self._log.note(Record(RESPONSE, inference_id, answer.body, kind, answer.status, seconds))
 
-    async def _read(self, headers: Headers, proto: Exchange) -> bytes:
-        encoding = headers.get("content-encoding")
+    async def _read(self, request: Request) -> bytes:
+        encoding = request.headers.get("content-encoding")
         if encoding and encoding.lower() != "identity":
             raise BodyEncoded(encoding)
-        length = headers.get("content-length")
-        if length is not None:
-            if int(length) > self._limit:
-                raise BodyTooLarge(self._limit)
-            return await proto()
-        body = bytearray()
-        async for chunk in proto:
-            body += chunk
-            if len(body) > self._limit:
-                raise BodyTooLarge(self._limit)
-        return bytes(body)
+        return await request.read(self._limit, lambda: BodyTooLarge(self._limit))
 
     def _tell(self, verb: Verb) -> Answer:
         if verb is Verb.METRICS:
@@ -206,47 +198,15 @@ class _Inference:
         self.is_logged = is_logged
 
 
-class Headers(Protocol):
-    """Request headers, by any case."""
-
-    def get(self, key: str, default: Any = None) -> Any: ...
-    def items(self) -> list[tuple[str, str]]: ...
-
-
-class Scope(Protocol):
-    """What RSGI tells about a request."""
-
-    method: str
-    path: str
-    headers: Headers
-
-
-class Exchange(Protocol):
-    """How RSGI reads a body and writes an answer."""
-
-    async def __call__(self) -> bytes: ...
-    def __aiter__(self) -> Any: ...
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
-    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Stream: ...
-
-
-class Stream(Protocol):
-    """An answer that is written piece by piece."""
-
-    async def send_bytes(self, data: bytes) -> None: ...
-
-
-async def _send_pieces(proto: Exchange, answer: Answer) -> None:
-    """Pieces as they are, so that a large tensor is not copied into one body; a slow reader holds back the next piece."""
-    length = len(answer.body) + sum(len(piece) for piece in answer.tail)
-    stream = proto.response_stream(answer.status, [*answer.headers, ("content-length", str(length))])
-    await stream.send_bytes(answer.body)
+def _pieces(answer: Answer) -> Iterator[bytes]:
+    """Pieces as they are, so that a large tensor is not copied into one body."""
+    yield answer.body
     for piece in answer.tail:
-        view = memoryview(piece)
+        view = memoryview(piece).cast("B")
         for begin in range(0, len(view), _PIECE_BYTES):
-            await stream.send_bytes(bytes(view[begin : begin + _PIECE_BYTES]))
+            yield bytes(view[begin : begin + _PIECE_BYTES])
 
 
-def _picked(headers: Headers) -> Mapping[str, str]:
-    """The few headers that tensor models need; copying all of them costs more than a small model's answer."""
+def _picked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The few headers that tensor models need, so that none else reaches them."""
     return {name: value for name in _FOR_ROWS if (value := headers.get(name)) is not None}

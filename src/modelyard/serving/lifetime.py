@@ -15,16 +15,12 @@ import stat
 import traceback
 from pathlib import Path
 from time import perf_counter
-from typing import Any
-
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
 
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
 from modelyard.serving.door import Door
 from modelyard.serving.errors import EXIT_LOAD_FAILED, LoadFailed, NotReady
+from modelyard.serving.http1 import Server
 from modelyard.serving.inference_log import InferenceLog
 from modelyard.serving.load import Loaded, load
 from modelyard.serving.report import Report
@@ -46,23 +42,21 @@ async def serve(config: ServingConfig, report: Report) -> int:
     desk = Desk(queue_size=config.queue_size, deadline_seconds=config.deadline_seconds)
     log = InferenceLog(sample_rate=config.log_sample_rate, max_bytes=config.log_max_bytes)
     door = Door(config, desk, log)
+    server = Server(door)
     try:
-        server = _server(config, door)
+        await _listen(config, server)
     except LoadFailed as error:
         report.write("failed", error.message)
         return EXIT_LOAD_FAILED
-    listening = asyncio.create_task(server.serve())
     opening = asyncio.create_task(_open(config, desk, door, report))
     waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait((listening, opening, waiting), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((opening, waiting), return_when=asyncio.FIRST_COMPLETED)
     code = 0
     if opening.done() and not stopping.is_set() and (code := opening.result()) == 0:
-        await asyncio.wait((listening, waiting), return_when=asyncio.FIRST_COMPLETED)
-    if listening.done() and not stopping.is_set():
-        report.write("failed", f"can't listen on {config.listen}: {_first_line(listening)}")
-        return EXIT_LOAD_FAILED
+        await waiting
+    opening.cancel()  # what it would report of a load that was cut off is no failure
     if code == 0:
-        await _drain(config, desk, door, server, listening, report)
+        await _drain(config, desk, door, server, report)
     await asyncio.to_thread(log.close)
     return code
 
@@ -91,33 +85,39 @@ async def _open(config: ServingConfig, desk: Desk, door: Door, report: Report) -
     return 0
 
 
-async def _drain(
-    config: ServingConfig, desk: Desk, door: Door, server: Server, listening: asyncio.Task[Any], report: Report
-) -> None:
+async def _drain(config: ServingConfig, desk: Desk, door: Door, server: Server, report: Report) -> None:
     report.write("draining", f"stopping; {desk.in_flight} requests in flight")
     door.drain()
     server.stop()  # closes the listener, and each connection after its answer
+    if config.socket_path is not None:
+        config.socket_path.unlink(missing_ok=True)
     await desk.wait_until_idle(config.drain_seconds)
     cut_off = f"; {desk.in_flight} requests were cut off after {config.drain_seconds:g} s" if desk.in_flight else ""
     if not desk.in_flight:
         door.close()
     desk.cut_off(NotReady("the server is stopping and could not wait longer for this prediction"))
-    await asyncio.wait((listening,), timeout=_LAST_ANSWERS_SECONDS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
+            await server.wait_closed()
     report.write("stopped", f"stopped{cut_off}")
 
 
-def _server(config: ServingConfig, door: Door) -> Server:
+async def _listen(config: ServingConfig, server: Server) -> None:
     path = config.socket_path
-    options: dict[str, Any] = {"interface": Interfaces.RSGI, "http": HTTPModes.http1, "websockets": False}
-    options |= {"log_level": LogLevels.error, "backlog": _BACKLOG}
-    if path is not None:
-        _clear_socket(path)
-        server = Server(door, uds=path, **options)
-        server.uds_permissions = _SOCKET_MODE
-        return server
-    host, port = config.address
-    _check_port(host, port)
-    return Server(door, address=host, port=port, **options)
+    try:
+        if path is None:
+            host, port = config.address
+            listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+        else:
+            _clear_socket(path)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(path))
+            path.chmod(_SOCKET_MODE)
+        await server.listen(listener, _BACKLOG)
+    except OSError as error:
+        raise LoadFailed(f"can't listen on {config.listen}: {error.strerror or error}") from error
 
 
 def _clear_socket(path: Path) -> None:
@@ -134,22 +134,6 @@ def _clear_socket(path: Path) -> None:
             raise LoadFailed(f"can't listen on {path}: another server answers there")
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-
-
-def _check_port(host: str, port: int) -> None:
-    """The HTTP library shares ports between processes; two model servers on one port would be a mistake that nobody sees."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise LoadFailed(f"can't listen on {host}:{port}: {error.strerror}") from error
-
-
-def _first_line(task: asyncio.Task[Any]) -> str:
-    error = task.exception()
-    return _one_line(str(error)) if error else "the HTTP server ended"
 
 
 def _one_line(text: str) -> str:

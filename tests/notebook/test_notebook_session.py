@@ -15,23 +15,11 @@ from typing import Any
 import pytest
 
 import modelyard
-from modelyard.compute.backends.local.build import build_environment
-from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.notebook.activity import ActivityGauge, get
 from modelyard.notebook.plan import Plan
 from modelyard.notebook.session import Session
-from modelyard.resources.images.catalog import load_catalog, to_environment
 
 PATIENCE_SECONDS = 90.0
-
-
-@pytest.fixture
-def image(environment_store: EnvironmentStore) -> str:
-    environment = to_environment(
-        next(each for each in load_catalog() if each.name == "Ubuntu 22.04 CPU Python Notebook")
-    )
-    build_environment(environment, environment_store.root, lambda step, message, progress: None)
-    return str(environment_store.path(environment))
 
 
 def make_plan(place: Path, image: str, **fields: Any) -> Plan:

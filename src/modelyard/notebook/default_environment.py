@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Any, cast
 
+from modelyard.notebook.conda.shell import FUNCTION
 from modelyard.notebook.plan import Plan
 from modelyard.notebook.telling import write_whole
 
@@ -44,6 +45,10 @@ def make_default_environment(plan: Plan) -> None:
         f'#!/bin/sh\nPYTHONPATH="{_library()}" exec "{plan.image}/bin/python" -s -P -m modelyard.notebook.conda "$@"\n'
     )
     _write(f"{plan.base}/bin/conda", conda, 0o755)
+    # Where scripts look for it: `source …/conda.sh`, `source activate NAME`.
+    os.makedirs(f"{plan.base}/etc/profile.d", exist_ok=True)
+    _write(f"{plan.base}/etc/profile.d/conda.sh", FUNCTION)
+    _write(f"{plan.base}/bin/activate", f'. "{plan.base}/etc/profile.d/conda.sh"\nconda activate "$@"\n')
 
 
 def installed(plan: Plan) -> list[str]:

@@ -14,12 +14,7 @@ _LOOPBACK = "localhost,127.0.0.1,::1"
 _BASHRC = """\
 # Made anew at each start of the notebook: this file is on boot storage. What should stay goes to ~/easymaker.
 export PS1='($CONDA_DEFAULT_ENV) \\u:\\w\\$ '
-conda() {
-    case "$1" in
-        activate|deactivate) eval "$(command conda shell.posix "$@" || echo false)" ;;
-        *) command conda "$@" ;;
-    esac
-}
+. "%(base)s/etc/profile.d/conda.sh"
 alias ls='ls --color=auto'
 [ -f "%(data)s/.bashrc" ] && . "%(data)s/.bashrc"
 """
@@ -60,7 +55,7 @@ def user_variables(plan: Plan, proxy_url: str) -> dict[str, str]:
 
 def write_shell_start(plan: Plan) -> None:
     """The file that every interactive shell reads."""
-    write_whole(f"{plan.home}/.bashrc", _BASHRC % {"data": plan.data})
+    write_whole(f"{plan.home}/.bashrc", _BASHRC % {"data": plan.data, "base": plan.base})
     write_whole(f"{plan.home}/.profile", '[ -n "$BASH_VERSION" ] && . ~/.bashrc\n')
 
 

@@ -47,9 +47,10 @@ class Environment(NamedTuple):
 
     @property
     def is_of_channels(self) -> bool:
-        """Whether its packages came from a conda channel."""
+        """Whether its packages come from conda channels."""
         with contextlib.suppress(OSError):
-            return any(name.endswith(".json") for name in os.listdir(f"{self.path}/conda-meta"))
+            has_records = any(name.endswith(".json") for name in os.listdir(f"{self.path}/conda-meta"))
+            return has_records or not os.path.lexists(self.python)  # all of its packages may have been removed
         return False
 
     @property
@@ -63,6 +64,11 @@ def named(name: str) -> str:
     if name and ("/" in name or name in (".", "..")):
         raise Problem(f"'{name}' can't be a name; use --prefix for a path")
     return f"{_kept()}/{name}" if name else _kept()
+
+
+def active() -> Environment:
+    """The one that commands mean which name none."""
+    return Environment(os.environ.get("CONDA_PREFIX") or _base())
 
 
 def find(key: str) -> Environment | None:

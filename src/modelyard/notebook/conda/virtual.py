@@ -22,7 +22,15 @@ class Virtual:
         wanted = [spec for spec in specs if _name(spec) != "python"]
         python = next((requirement(spec).removeprefix("python") for spec in specs if _name(spec) == "python"), "")
         version = python.lstrip("=").removesuffix(".*") or f"{sys.version_info.major}.{sys.version_info.minor}"
-        _uv("venv", "--seed", "--python", version, environment.path)
+        try:
+            _uv("venv", "--seed", "--python", version, environment.path)
+        except Problem as problem:
+            there_is = ", ".join(_versions())
+            if version in there_is:
+                raise
+            raise Problem(
+                f"there is no Python {version} here, and it could not be fetched (see above); there is {there_is}"
+            ) from problem
         os.makedirs(f"{environment.path}/conda-meta", exist_ok=True)
         with open(f"{environment.path}/conda-meta/history", "a", encoding="utf-8"):
             pass
@@ -38,6 +46,16 @@ class Virtual:
             _call([environment.python, "-m", "pip", "install", "--disable-pip-version-check", *wanted])
         else:
             _uv("pip", "install", "--python", environment.python, *wanted)
+
+    def update(self, environment: Environment, names: Sequence[str]) -> None:
+        """As new as the rest allows. Raises `Problem`."""
+        if not names:
+            raise Problem("name the packages that are to be newer")
+        wanted = [requirement(name) for name in names]
+        if environment.is_base:
+            _call([environment.python, "-m", "pip", "install", "--disable-pip-version-check", "--upgrade", *wanted])
+        else:
+            _uv("pip", "install", "--python", environment.python, "--upgrade", *wanted)
 
     def remove(self, environment: Environment, names: Sequence[str]) -> None:
         """Fewer. Raises `Problem`."""
@@ -64,9 +82,20 @@ def _name(spec: str) -> str:
     return "" if match is None else match.group(1).lower()
 
 
+def _versions() -> list[str]:
+    """The Pythons that this machine has: `3.11.2`."""
+    argv = [_uv_path(), "python", "list", "--only-installed", "--no-python-downloads", "--offline"]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+    found = [line.split("-")[1] for line in lines if line.startswith("cpython-") and line.count("-") > 1]
+    return list(dict.fromkeys(found)) or [f"{sys.version_info.major}.{sys.version_info.minor}"]
+
+
+def _uv_path() -> str:
+    return f"{os.environ.get('MODELYARD_NOTEBOOK_IMAGE', sys.prefix)}/bin/uv"
+
+
 def _uv(*arguments: str) -> None:
-    image = os.environ.get("MODELYARD_NOTEBOOK_IMAGE", sys.prefix)
-    _call([f"{image}/bin/uv", "--no-progress", *arguments])
+    _call([_uv_path(), "--no-progress", *arguments])
 
 
 def _call(command: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ all rows would make each page of a long list slow.
 
 Conditions that no single index answers are *tests*. No planner can know whether rows that pass them are common or rare, alone or together, so
 none is asked to: the list is first walked in its order for a bounded number of rows, which fills the page where they are common; where
-they are rare, the whole list is tested in one pass along an index that holds all that is tested, and what passed is then put in order.
+they are rare, the whole list is tested in one pass along an index that holds all that is tested, and what passed is then counted and put in order.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, intersect, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -42,21 +42,21 @@ class Wanted:
     Attributes:
         common: what all rows of the list fulfil, e.g. that they are the project's; every index of the list begins with it.
         tests: what columns of the covering index tell.
-        probes: what only a look into another table tells.
+        probes: what only a look into another table tells, each with the ids of all rows that it lets pass.
         is_indexed: whether an index begins with all of it, in the order of creation.
         constant: columns in which all that is wanted is alike.
     """
 
     common: Sequence[ColumnElement[bool]]
     tests: Sequence[ColumnElement[bool]] = ()
-    probes: Sequence[ColumnElement[bool]] = ()
+    probes: Sequence[tuple[ColumnElement[bool], Select[str]]] = ()
     is_indexed: bool = False
     constant: Collection[str] = ()
 
     @property
     def all(self) -> list[ColumnElement[bool]]:
         """Everything that the rows fulfil."""
-        return [*self.common, *self.tests, *self.probes]
+        return [*self.common, *self.tests, *(probe for probe, _ in self.probes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Listing(Generic[R]):
                 )
             ).all()
             return Page(rows, len(rows), request)
-        ids = await self._ids(session, wanted, request, request.limit)
-        total_count, is_exact = await self._count(session, wanted)
+        ids, count = await self._ids(session, wanted, request, request.limit)
+        total_count, is_exact = await self._count(session, wanted) if count is None else _bounded(count)
         rows = await self._rows(session, ids[: request.limit])
         cursor = self._mark(rows[-1], request).to_cursor() if len(ids) > request.limit and rows else None
         return Page(rows, total_count, request, cursor, is_exact)
@@ -92,25 +92,41 @@ class Listing(Generic[R]):
         hint = f"INDEXED BY {self.covering}"
         return statement if self.covering is None else statement.with_hint(self.row, hint, "sqlite")
 
-    async def _ids(self, session: AsyncSession, wanted: Wanted, request: PageRequest, limit: int) -> Sequence[str]:
-        """The ids of a page, and one more if another page follows."""
-        common = [*wanted.common] if request.after is None else [*wanted.common, self._is_after(request.after)]
-        tests = [*wanted.tests, *wanted.probes]
+    async def _ids(
+        self, session: AsyncSession, wanted: Wanted, request: PageRequest, limit: int
+    ) -> tuple[Sequence[str], int | None]:
+        """The ids of a page, and one more if another page follows; and how many rows the list has, where that came with it."""
         keys = self._keys(request, wanted)
         order = _ordered(keys, request)
-
-        async def _part(ids: Select[str]) -> Sequence[str]:
-            return (await session.scalars(ids.limit(limit + 1).offset(request.offset))).all()
-
+        is_after = [] if request.after is None else [self._is_after(request.after)]
+        tests = [*wanted.tests, *(probe for probe, _ in wanted.probes)]
+        after_it = select(self.row.id).where(*wanted.common, *is_after)
         if not tests or (wanted.is_indexed and len(keys) == 1):
-            return await _part(select(self.row.id).where(*common, *tests).order_by(*order))
-        walked = select(self.row.id).where(*common).order_by(*order).limit(_WALKED).cte("walked")
+            page = after_it.where(*tests).order_by(*order).limit(limit + 1).offset(request.offset)
+            return (await session.scalars(page)).all(), None
+        walked = after_it.order_by(*order).limit(_WALKED).cte("walked")
         is_walked = self.row.id.in_(select(walked.prefix_with("MATERIALIZED").c.id))
-        ids = await _part(select(self.row.id).where(is_walked, *tests).order_by(*order))
+        page = select(self.row.id).where(is_walked, *tests).order_by(*order).limit(limit + 1).offset(request.offset)
+        ids = (await session.scalars(page)).all()
         if len(ids) > limit:
-            return ids
-        found = self.covered(select(*keys).where(*common, *tests)).cte("found").prefix_with("MATERIALIZED")
-        return await _part(select(found.c.id).order_by(*_ordered([found.c[key.key] for key in keys], request)))
+            return ids, None
+        found = self._found(keys, wanted).cte("found").prefix_with("MATERIALIZED")
+        total = select(func.count()).select_from(found).scalar_subquery()
+        passed = {key.key: found.c[key.key] for key in keys}
+        page = select(found.c.id, total).order_by(*_ordered([*passed.values()], request))
+        if request.after is not None:
+            page = page.where(self._is_after(request.after, passed))
+        rows = (await session.execute(page.limit(limit + 1).offset(request.offset))).all()
+        is_first = request.after is None and not request.offset
+        return [row[0] for row in rows], rows[0][1] if rows else 0 if is_first else None
+
+    def _found(self, keys: Sequence[InstrumentedAttribute[Any]], wanted: Wanted) -> Select[Any]:
+        """All rows that are wanted, in no order. What other tables tell is put together there: a look for each row would cost more."""
+        found = cast("Select[Any]", select(*keys).where(*wanted.common, *wanted.tests))
+        passing = [ids for _, ids in wanted.probes]
+        if passing:
+            found = found.where(self.row.id.in_(passing[0] if len(passing) == 1 else intersect(*passing)))
+        return self.covered(found)
 
     async def _rows(self, session: AsyncSession, ids: Sequence[str]) -> list[R]:
         if not ids:
@@ -123,10 +139,12 @@ class Listing(Generic[R]):
         column = self._column(request.sort.field)
         return [self.row.id] if column is None or column.key in wanted.constant else [column, self.row.id]
 
-    def _is_after(self, mark: Mark) -> ColumnElement[bool]:
+    def _is_after(self, mark: Mark, among: Mapping[str, Any] | None = None) -> ColumnElement[bool]:
+        """Whether a row comes after a mark; `among`: the columns to look at, by key, where they are not the table's."""
         column = self._column(mark.sort.field)
-        if column is None:
-            return self.row.id < mark.id if mark.sort.is_descending else self.row.id > mark.id
+        id = self.row.id if among is None else among["id"]
+        if column is None or (among is not None and column.key not in among):
+            return id < mark.id if mark.sort.is_descending else id > mark.id
         value: Any = mark.value
         if isinstance(column.type, Utc):
             try:
@@ -135,7 +153,7 @@ class Listing(Generic[R]):
                 value = None
             if value is None or value.tzinfo is None:
                 raise Invalid([Fault("cursor", "is no cursor; take `paging.nextCursor` of the page before as it is")])
-        here: Any = tuple_(column, self.row.id)
+        here: Any = tuple_(column if among is None else among[column.key], id)
         there: Any = tuple_(literal(value, column.type), literal(mark.id))
         return here < there if mark.sort.is_descending else here > there
 
@@ -154,14 +172,20 @@ class Listing(Generic[R]):
             if oldest is not None:
                 is_whole = False
                 among.append(self.row.id > oldest)
-        found = select(self.row.id).where(*among, *wanted.tests, *wanted.probes).limit(COUNT_LIMIT + 1)
+        probes = [probe for probe, _ in wanted.probes]
+        found = select(self.row.id).where(*among, *wanted.tests, *probes).limit(COUNT_LIMIT + 1)
         if wanted.tests and not wanted.is_indexed:
             found = self.covered(found)
         count = await session.scalar(select(func.count()).select_from(found.subquery())) or 0
-        return min(count, COUNT_LIMIT), is_whole and count <= COUNT_LIMIT
+        total_count, is_exact = _bounded(count)
+        return total_count, is_whole and is_exact
 
     def _column(self, field: str) -> InstrumentedAttribute[Any] | None:
         return None if field == CREATED else self.columns[field]
+
+
+def _bounded(count: int) -> tuple[int, bool]:
+    return min(count, COUNT_LIMIT), count <= COUNT_LIMIT
 
 
 def _ordered(keys: Sequence[Any], request: PageRequest) -> list[ColumnElement[Any]]:

@@ -151,26 +151,35 @@ async def _wanted(session: AsyncSession, project_id: str, wanted: TrainingFilter
     ):
         if values:
             filters.append(column == values[0] if len(values) == 1 else column.in_(values))
-    tests: list[ColumnElement[bool]] = []
-    probes: list[ColumnElement[bool]] = []
     # In the order of their ids, which every index for a filter has: without it SQLite may walk along an index that lacks what is tested.
     newest = TrainingRow.id.desc()
-    looks = [(select(TrainingRow.id).where(*common, each).order_by(newest), each, tests) for each in filters]
+    looks = [(select(TrainingRow.id).where(*common, each).order_by(newest), each) for each in filters]
     if wanted.name_part:
         has_part = _has_part(session, folded(wanted.name_part))
-        looks.append((LISTING.covered(select(TrainingRow.id).where(*common, has_part)), has_part, tests))
+        looks.append((LISTING.covered(select(TrainingRow.id).where(*common, has_part)), has_part))
     terms = [(term, term) for term in (tag_term(*tag) for tag in wanted.tags)]
     terms += [(word, word + AFTER_ALL) for word in wanted.words]
-    looks += [(*_posting(project_id, *term), probes) for term in terms]
-    for look, condition, many in looks:
-        ids = set((await session.scalars(look.limit(FEW + 1))).all())
-        if len(ids) <= FEW:
-            common.append(TrainingRow.id.in_(sorted(ids)))
-        else:
-            many.append(condition)
-    is_indexed = len(looks) == 1 and not wanted.name_part
+    postings = [_posting(project_id, *term) for term in terms]
+    tests: list[ColumnElement[bool]] = []
+    probes: list[tuple[ColumnElement[bool], Select[str]]] = []
+    for look, condition in looks:
+        if not await _are_few(session, look, common):
+            tests.append(condition)
+    for ids, condition in postings:
+        if not await _are_few(session, ids.distinct(), common):
+            probes.append((condition, ids))
+    is_indexed = len(looks) + len(postings) == 1 and not wanted.name_part
     constant = {key for key, values in (("name", wanted.names), ("state", wanted.states)) if len(values) == 1}
     return Wanted(common, tests, probes, is_indexed, constant)
+
+
+async def _are_few(session: AsyncSession, look: Select[str], common: list[ColumnElement[bool]]) -> bool:
+    """Whether a filter leaves few rows; if so, they are what all rows are from now on."""
+    ids = set((await session.scalars(look.limit(FEW + 1))).all())
+    if len(ids) > FEW:
+        return False
+    common.append(TrainingRow.id.in_(sorted(ids)))
+    return True
 
 
 def _has_part(session: AsyncSession, part: str) -> ColumnElement[bool]:
@@ -180,9 +189,9 @@ def _has_part(session: AsyncSession, part: str) -> ColumnElement[bool]:
 
 def _posting(project_id: str, first: str, last: str) -> tuple[Select[str], ColumnElement[bool]]:
     """The ids of trainings that have a term from `first` to `last`, and the same as a condition."""
-    few = select(TermRow.training_id).where(TermRow.project_id == project_id, TermRow.term.between(first, last))
-    has_one = exists().where(TermRow.training_id == TrainingRow.id, TermRow.term.between(first, last))
-    return few.distinct() if first != last else few, has_one
+    is_meant = TermRow.term == first if first == last else TermRow.term.between(first, last)
+    ids = select(TermRow.training_id).where(TermRow.project_id == project_id, is_meant)
+    return ids, exists().where(TermRow.training_id == TrainingRow.id, is_meant)
 
 
 def _active(project_id: str) -> list[ColumnElement[bool]]:

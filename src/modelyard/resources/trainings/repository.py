@@ -126,6 +126,16 @@ async def page(
     return await LISTING.page(session, await _wanted(session, project_id, wanted), request)
 
 
+async def ids(session: AsyncSession, project_id: str, wanted: TrainingFilter, request: PageRequest) -> Sequence[str]:
+    """The ids of all trainings of the project that are wanted, as the request sorts them."""
+    return await LISTING.all_ids(session, await _wanted(session, project_id, wanted), request)
+
+
+async def some(session: AsyncSession, ids: Sequence[str]) -> Sequence[TrainingRow]:
+    """The trainings of ids that `ids` has told, as far as they are still there, in that order."""
+    return [row for row in await LISTING.rows(session, ids) if row.desired != "delete"]
+
+
 async def set_terms(session: AsyncSession, row: TrainingRow, terms: Iterable[str]) -> None:
     """Replace the terms that the training is found by."""
     await session.execute(delete(TermRow).where(TermRow.training_id == row.id))

@@ -28,7 +28,16 @@ from modelyard.resources.trainings.schemas import (
 )
 from modelyard.resources.trainings.service import Trainings
 from modelyard.resources.trainings.terms import words
-from modelyard.web import QueryMoment, WireRoute, deletions_out, form_faults, listed, paging_of, sorted_page_request
+from modelyard.web import (
+    QueryMoment,
+    WireRoute,
+    deletions_out,
+    form_faults,
+    listed,
+    paging_of,
+    sorted_page_request,
+    streamed,
+)
 from modelyard.wire import DeletionList, Empty, Id, Line
 
 _page_request = sorted_page_request(*TRAINING_SORTS)
@@ -54,13 +63,19 @@ def create_router(trainings: Trainings, access: Access) -> APIRouter:
 
             return _answer
 
-    @router.get("/trainings")
+    @router.get("/trainings", response_model=TrainingList)
     async def list_trainings(
         wanted: TrainingFilter = Depends(training_filter),
         caller: Caller = Depends(access),
         page: PageRequest = Depends(_page_request),
-    ) -> TrainingList:
-        """Trainings, newest first. Filters that are given all apply; of several values of one, any will do (of tags, all)."""
+    ) -> TrainingList | Response:
+        """Trainings, newest first. Filters that are given all apply; of several values of one, any will do (of tags, all).
+
+        Without `limit` and `cursor` the whole list, however long, as it is read.
+        """
+        if page.limit is None:
+            ids = await trainings.ids(caller, wanted, page)
+            return streamed("trainingList", ids, lambda part: trainings.some(caller, part))
         found = await trainings.list(caller, wanted, page)
         return TrainingList(training_list=list(found.items), paging=paging_of(found))
 

@@ -115,8 +115,18 @@ class Trainings:
         """Trainings of the project, without their last log lines."""
         async with self._database.read() as session:
             page = await repository.page(session, caller.project.id, wanted, request)
-        shown = [item.model_copy(update={"last_log_lines": []}) for item in await self._out(caller, page.items)]
-        return page.showing(shown)
+        return page.showing(_without_lines(await self._out(caller, page.items)))
+
+    async def ids(self, caller: Caller, wanted: TrainingFilter, request: PageRequest) -> Sequence[str]:
+        """The ids of a list that may be too long to be made at once; `some` shows pieces of it."""
+        async with self._database.read() as session:
+            return await repository.ids(session, caller.project.id, wanted, request)
+
+    async def some(self, caller: Caller, ids: Sequence[str]) -> Sequence[TrainingOut]:
+        """Some trainings of such a list, without those that went meanwhile."""
+        async with self._database.read() as session:
+            rows = await repository.some(session, ids)
+        return _without_lines(await self._out(caller, rows))
 
     async def get(self, caller: Caller, training_id: str) -> TrainingOut:
         """One training."""
@@ -358,6 +368,10 @@ class Trainings:
             training_out(row, app_key, experiments, images, self._flavors, now, address and address(row.id))
             for row in rows
         ]
+
+
+def _without_lines(shown: Sequence[TrainingOut]) -> Sequence[TrainingOut]:
+    return [item.model_copy(update={"last_log_lines": []}) for item in shown]
 
 
 async def _index(session: AsyncSession, row: TrainingRow) -> None:

@@ -28,7 +28,7 @@ def apply(
     wait: options.Wait = False,
     timeout: options.Timeout = None,
 ) -> None:
-    """Make the platform have the resources in a file: containers with grants, NAS volumes, experiments, trainings, models, endpoints, stages."""
+    """Make the platform have the resources in a file: containers, NAS volumes, notebooks, experiments, trainings, models, endpoints, stages."""
     from modelyard.sdk.apply.plan import Action, PlanBlocked, carry_out, make_plan
 
     session = session_of(context)

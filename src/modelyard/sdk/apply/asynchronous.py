@@ -19,7 +19,7 @@ from modelyard.sdk.apply.steps import Action, Change, Plan, PlanBlocked, Step
 from modelyard.sdk.client import AsyncGroups
 from modelyard.sdk.errors import ManifestInvalid, NotFound, UnknownName
 
-_UPDATABLE = frozenset({"description", "tags"})
+_UPDATABLE = frozenset({"description", "tags", "idle_stop_minutes"})
 
 
 async def make_plan(client: AsyncGroups, text: str) -> Plan:

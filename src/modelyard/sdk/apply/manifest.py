@@ -23,6 +23,7 @@ from modelyard.sdk.groups.endpoints import AsyncEndpoints, AsyncStages
 from modelyard.sdk.groups.experiments import AsyncExperiments
 from modelyard.sdk.groups.models import AsyncModels
 from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
+from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.trainings import AsyncTrainings
 
@@ -51,6 +52,7 @@ class Kind:
 KINDS = (
     Kind("containers", "container", AsyncStorage.grant),
     Kind("nas_volumes", "NAS volume", AsyncNasVolumes.create),
+    Kind("notebooks", "notebook", AsyncNotebooks.create),
     Kind("experiments", "experiment", AsyncExperiments.create),
     Kind("trainings", "training", AsyncTrainings.create, {"experiment": "experiments"}),
     Kind("models", "model", AsyncModels.create, {"training": "trainings"}),

@@ -7,6 +7,7 @@ from typing import Any
 
 from modelyard.resources.endpoints.schemas import EndpointOut, EndpointStageOut
 from modelyard.resources.models.schemas import ServingOptions
+from modelyard.resources.notebooks.schemas import NotebookOut
 from modelyard.resources.trainings.schemas import TrainingOut
 from modelyard.sdk.apply.manifest import Item
 from modelyard.sdk.client import AsyncGroups
@@ -52,6 +53,8 @@ async def same(client: AsyncGroups, name: str, wanted: Any, seen: Any) -> bool:
             any(key in keys and _is_served(how, at, options) for keys, at, options in seen)
             for key, how in pairs.items()
         )
+    if name == "idle_stop_minutes":
+        return (wanted or None) == seen  # 0 switches it off
     if name == "auto_scaler":
         return wanted.scaling() == seen.scaling()
     if name in {"read", "write"}:
@@ -75,6 +78,17 @@ def _training(training: TrainingOut) -> dict[str, Any]:
         "timeout_minutes": training.timeout_minutes,
         "use_log": training.use_log,
         "use_torchrun": training.use_torchrun,
+    }
+
+
+def _notebook(notebook: NotebookOut) -> dict[str, Any]:
+    return {
+        "image": _keys(notebook.image),
+        "flavor": _keys(notebook.flavor),
+        "boot_storage_size": notebook.boot_storage_size,
+        "data_storage_size": notebook.data_storage_size,
+        "nas": {mount.mount_directory_name: mount.nas_uri for mount in notebook.nas_mount_list},
+        "idle_stop_minutes": notebook.idle_stop_minutes,
     }
 
 
@@ -122,6 +136,7 @@ def _nothing(_resource: Any) -> dict[str, Any]:
 
 _OWN: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "nas_volumes": _nothing,
+    "notebooks": _notebook,
     "experiments": _nothing,
     "trainings": _training,
     "models": _model,

@@ -135,6 +135,10 @@ for url in (f"http://127.0.0.1:{other}/", f"http://localhost:{other}/", f"http:/
             f"http://0.0.0.0:{other}/", "http://no-such-name.invalid/"):
     try: print(opener.open(url, timeout=20).read())
     except urllib.error.HTTPError as error: print(error.code)
+for place in ("Store.Vendor.example:443", "store.vendor.example:444"):
+    with socket.create_connection(("127.0.0.1", int(way.proxy_url.rsplit(":", 1)[1])), 5) as c:
+        c.sendall(f"CONNECT {place} HTTP/1.1\\r\\n\\r\\n".encode())
+        print(c.makefile("rb").read().split(b" ")[1].decode())
 print(sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net") else open("/proc/net/dev").read().count(":"))
 """
 
@@ -147,14 +151,21 @@ async def test_an_own_network_has_the_front_door_and_nothing_else_of_the_machine
             each.bind(("0.0.0.0", 0))
             each.listen(4)
         command = Command(("{python}", "-c", TRY, str(listener[1]), str(other.getsockname()[1])))
+        door = f"127.0.0.1:{listener[1]}"
         instance = world.instance(
-            command, environment=PLAIN, has_own_network=True, doors=(f"127.0.0.1:{listener[1]}",), **kept()
+            command,
+            environment=PLAIN,
+            has_own_network=True,
+            doors=(door,),
+            door_names={"store.vendor.example": door},
+            **kept(),
         )
         _, printed = await world.run(instance)
     lines = printed.splitlines()
     assert lines[:2] == ["True secret", "False unreachable"], printed
     assert lines[2:8] == ["403"] * 6, printed
-    assert lines[8] in ("['lo']", "1")
+    assert lines[8:10] == ["200", "403"], printed
+    assert lines[10] in ("['lo']", "1")
 
 
 async def test_the_relay_comes_back_when_it_is_killed(world: Any, listener: tuple[str, int]) -> None:

@@ -31,6 +31,19 @@ def test_a_notebook_from_creation_to_deletion(platform: RunningPlatform) -> None
         "from modelyard.sdk.client import Client\nwith Client.from_environment() as c: print(len(c.flavors.list()) > 0)"
     )
     assert jupyter.run(zero) == "True\n"
+    # A script as it was: the vendor's names lead here.
+    client.storage.create_container("from-a-notebook")
+    client.storage.grant("from-a-notebook", read=["system"], write=["system"])
+    vendors = (
+        "import os, easymaker\n"
+        "open('/tmp/page', 'w').write('kept')\n"
+        "place = f'obs://kr1-api-object-storage.nhncloudservice.com/v1/AUTH_{os.environ[\"EM_GROUP_ID\"]}/from-a-notebook/pages'\n"
+        "easymaker.upload(place, '/tmp/page')\n"
+        "easymaker.logger(logncrash_appkey='key').send('said in a notebook')\n"
+        "print(easymaker.ObjectStorage().find_object_list(place))"
+    )
+    assert "['pages/page']" in jupyter.run(vendors)
+    eventually(lambda: client.logs.search('body:"said in a notebook"').log_list, "the line is found")
     jupyter.shell("echo shared > /root/nas/pictures/note")
     assert (platform.home / "nas" / volume / "deep" / "note").read_text() == "shared\n"
 

@@ -139,6 +139,7 @@ class Instance:
         has_own_network: nothing of the host's network is there; loopback is its own. What it may reach outside it reaches through
             `/run/modelyard/relay.sock` (see `modelyard.notebook.network`), and what listens on `doors` at the addresses it knows.
         doors: `host:port` of the platform's own front door, reachable from an own network.
+        door_names: host names of others that stand for a door in an own network (its HTTP proxy leads there), each with the door.
         account: who it runs as; instances of one account find each other's files their own. None: an account for its workload.
     """
 
@@ -160,6 +161,7 @@ class Instance:
     boot_bytes: int | None = None
     has_own_network: bool = False
     doors: tuple[str, ...] = ()
+    door_names: Mapping[str, str] = field(default_factory=dict[str, str])
     account: str | None = None
     title: str = ""
 

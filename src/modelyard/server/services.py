@@ -10,6 +10,7 @@ from modelyard.activator.room import WaitingRoom
 from modelyard.compute.port import Environment
 from modelyard.control.reconciler import Reconciler
 from modelyard.db.engine import Database
+from modelyard.easymaker import vendor_hosts
 from modelyard.resources.endpoints.autoscaler import Autoscaler
 from modelyard.resources.endpoints.endpoint_reconciler import EndpointReconciler
 from modelyard.resources.endpoints.gatekeeping import Gatekeeping
@@ -56,6 +57,7 @@ from modelyard.resources.usage.model import Retention as UsageRetention
 from modelyard.resources.usage.service import Usage
 from modelyard.resources.users.service import Users
 from modelyard.resources.workloads.admission import AdmissionSettings
+from modelyard.resources.workloads.instances import FrontDoor
 from modelyard.resources.workloads.model import Workload
 from modelyard.resources.workloads.reconciler import WorkloadReconciler
 from modelyard.resources.workloads.service import Workloads
@@ -214,8 +216,7 @@ def make_reconcilers(
             backends.compute,
             _token_source(services.projects),
             _admission(settings),
-            door_url=settings.http_url,
-            doors=(urlsplit(settings.http_url).netloc, urlsplit(settings.https_url).netloc),
+            door=_front_door(settings, backends),
         ),
         VolumeReconciler(backends.compute),
         RouteReconciler(
@@ -260,6 +261,14 @@ def _serving(settings: Settings) -> ServingSettings:
         deadline_seconds=settings.serving.deadline_seconds,
         start_seconds=60 * settings.serving.start_minutes,
     )
+
+
+def _front_door(settings: Settings, backends: Backends) -> FrontDoor:
+    http, https = (urlsplit(url).netloc for url in (settings.http_url, settings.https_url))
+    # With a certificate of the user's own nobody vouches for the names of others.
+    names = vendor_hosts(settings.region) if backends.certificates.authority is not None else ()
+    remotes = {group.host.lower() for group in settings.objectstore.remotes}
+    return FrontDoor(settings.http_url, (http, https), {name: https for name in names if name not in remotes})
 
 
 def _notebook_site(backends: Backends, settings: Settings) -> NotebookSite:

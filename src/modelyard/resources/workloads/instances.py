@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Mount, Network, Peer, Volume
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.workloads.model import ATTEMPT, INDEX, TOKEN, InstanceSeen, Workload
 
 
-def instance_of(
-    workload: Workload, item: InstanceSeen, token: str, door_url: str, doors: tuple[str, ...] = ()
-) -> Instance:
+@dataclass(frozen=True, slots=True)
+class FrontDoor:
+    """Where instances find the platform.
+
+    Attributes:
+        url: of its REST API.
+        addresses, names: see `doors` and `door_names` of `modelyard.compute.port.Instance`.
+    """
+
+    url: str = ""
+    addresses: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def instance_of(workload: Workload, item: InstanceSeen, token: str, door: FrontDoor) -> Instance:
     """The instance to launch, with all that is known only now filled in."""
     spec = workload.spec
     environment = None
@@ -21,7 +34,7 @@ def instance_of(
         )
     task: Command | Build = Build()
     if spec.command is not None:
-        fill = _filler({TOKEN: token, DOOR: door_url, INDEX: str(item.index), ATTEMPT: str(item.attempt)})
+        fill = _filler({TOKEN: token, DOOR: door.url, INDEX: str(item.index), ATTEMPT: str(item.attempt)})
         task = Command(
             argv=tuple(fill(argument) for argument in spec.command.argv),
             env={name: fill(value) for name, value in spec.command.env.items()},
@@ -45,7 +58,8 @@ def instance_of(
         volumes=tuple(Volume(volume.id, volume.target, volume.size_bytes) for volume in spec.volumes),
         boot_bytes=spec.boot_bytes,
         has_own_network=spec.has_own_network,
-        doors=doors,
+        doors=door.addresses,
+        door_names=door.names,
         account=spec.account,
         title=spec.title,
     )

@@ -27,7 +27,7 @@ from modelyard.resources.workloads.admission import (
 )
 from modelyard.resources.workloads.decision import decide, missing_indices, with_instances
 from modelyard.resources.workloads.errors import NeverFits
-from modelyard.resources.workloads.instances import instance_of, peers_of
+from modelyard.resources.workloads.instances import FrontDoor, instance_of, peers_of
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
     NO_ROOM,
@@ -66,12 +66,10 @@ class WorkloadReconciler:
         admission: AdmissionSettings | None = None,
         clock: Clock = utc_now,
         *,
-        door_url: str = "",
-        doors: tuple[str, ...] = (),
+        door: FrontDoor | None = None,
     ) -> None:
         self._database = database
-        self._doors = doors
-        self._door_url = door_url
+        self._door = door or FrontDoor()
         self._compute = compute
         self._token_source = token_source
         self._admission = admission or AdmissionSettings()
@@ -251,7 +249,7 @@ class WorkloadReconciler:
     async def _launch(self, workload: Workload, item: InstanceSeen, token: str) -> InstanceSeen:
         """Start one instance; how it is seen then. Raises `RetryLater`."""
         try:
-            await self._compute.launch(instance_of(workload, item, token, self._door_url, self._doors))
+            await self._compute.launch(instance_of(workload, item, token, self._door))
         except LaunchRefused as refusal:
             refused = ExitSeen(cause="LAUNCH_FAILED", message=str(refusal))
             return item.model_copy(update={"is_launched": True, "phase": Phase.EXITED.value, "exit": refused})

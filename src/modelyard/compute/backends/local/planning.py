@@ -204,6 +204,7 @@ def _relay(instance: Instance, machine: Machine, place: Place) -> RelayPlan:
     return {
         "socket": f"{place.run}/relay.sock",
         "doors": list(instance.doors),
+        "names": dict(instance.door_names),
         "allowed": machine.packages.local_hosts(),
     }
 

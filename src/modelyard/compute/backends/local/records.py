@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
         socket: str
         doors: list[str]  # host:port of the front door
+        names: dict[str, str]  # host names that stand for one of them
         allowed: list[str]  # host:port on this machine that may be reached all the same: package indexes
 
     class SupervisorRecord(TypedDict):
@@ -127,7 +128,8 @@ def write_record(path: str, record: dict[str, str | int | float | None], *, is_d
 def relay_json(relay: RelayPlan) -> str:
     """The relay's plan as JSON, for its command line."""
     doors, allowed = (f"[{', '.join(map(_quoted, relay[name]))}]" for name in ("doors", "allowed"))
-    return f'{{"socket": {_quoted(relay["socket"])}, "doors": {doors}, "allowed": {allowed}}}'
+    names = ", ".join(f"{_quoted(name)}: {_quoted(door)}" for name, door in relay["names"].items())
+    return f'{{"socket": {_quoted(relay["socket"])}, "doors": {doors}, "allowed": {allowed}, "names": {{{names}}}}}'
 
 
 def write_whole(path: str, content: bytes, *, is_durable: bool) -> None:

@@ -24,7 +24,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -44,10 +44,16 @@ class Refused(Exception):
 
 
 class Rules(NamedTuple):
-    """Where connections may go: `host:port` of the front door's addresses, and of others on this machine."""
+    """Where connections may go.
+
+    Attributes:
+        doors, allowed: `host:port` of the front door's addresses, and of others on this machine.
+        names: host names whose port 443 is a door, each with the door: the hosts that scripts of the official client call by name.
+    """
 
     doors: tuple[str, ...]
     allowed: frozenset[str]
+    names: Mapping[str, str] = {}
 
 
 async def addresses(rules: Rules, host: str, port: int) -> list[tuple[str, int]]:
@@ -112,7 +118,11 @@ async def _proxied(rules: Rules, head: bytes, reader: asyncio.StreamReader, writ
     method, target, version = line.decode("latin-1").split(" ")
     if method == "CONNECT":
         parts = urlsplit(f"//{target}")
-        other = await connect(await addresses(rules, parts.hostname or "", parts.port or 443))
+        host, port = parts.hostname or "", parts.port or 443
+        door = rules.names.get(host.lower()) if port == 443 else None
+        if door is not None:
+            host, port = door.rsplit(":", 1)[0], int(door.rsplit(":", 1)[1])
+        other = await connect(await addresses(rules, host, port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
     else:
         parts = urlsplit(target)
@@ -283,7 +293,7 @@ def main(arguments: list[str]) -> None:
     """`relay.py PLAN UID GID`: the plan is the JSON of `records.RelayPlan`; `-` for no other user."""
     plan = json.loads(arguments[0])
     uid, gid = (None if text == "-" else int(text) for text in arguments[1:3])
-    asyncio.run(run(plan["socket"], Rules(tuple(plan["doors"]), frozenset(plan["allowed"])), uid, gid))
+    asyncio.run(run(plan["socket"], Rules(tuple(plan["doors"]), frozenset(plan["allowed"]), plan["names"]), uid, gid))
 
 
 if __name__ == "__main__":

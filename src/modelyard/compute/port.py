@@ -31,6 +31,10 @@ The marks are unlike anything that people type, because users' own texts stand b
 """
 
 
+TOLD = "told.json"
+"""Where an instance finds what it was told (`Compute.tell`), below `/run/modelyard`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """An interpreter with packages, named by its content.
@@ -307,6 +311,14 @@ class Compute(Protocol):
 
         It finds them, whole or not at all, in `/run/modelyard/peers.json`: a list of `{"index", "host", "ports", "interface"}` in the order of
         their indices. Introducing one that has ended, or that is not there, does nothing.
+        """
+        ...
+
+    async def tell(self, instance_id: str, role: str, text: str) -> None:
+        """Tell a live instance what it is from now on; doing it again is fine.
+
+        `role` takes the place of the one that it was launched with. Its process finds the text (JSON), whole or not at all, in
+        `/run/modelyard/told.json`. Telling one that has ended, or that is not there, does nothing.
         """
         ...
 

@@ -35,6 +35,10 @@ class ActivityGauge:
         """The newest sign of life, Unix time."""
         return self._last_at
 
+    def note(self, used_at: float) -> None:
+        """Somebody was at work then, Unix time."""
+        self._last_at = max(self._last_at, min(used_at, time.time()))
+
     def look(self, own: frozenset[int]) -> None:
         """Look once; `own` are processes that are not the user's."""
         now = time.time()

@@ -16,6 +16,7 @@ from types import FrameType
 
 from modelyard.notebook import default_environment, kernels, startup, surroundings
 from modelyard.notebook.activity import ActivityGauge, get
+from modelyard.notebook.hearing import Hearing
 from modelyard.notebook.network import WayOut
 from modelyard.notebook.notices import Notices
 from modelyard.notebook.plan import BadPlan, Plan
@@ -64,6 +65,8 @@ class Session:
         self._environments_at = 0.0
         self._figures_at = 0.0
         self._ping_at = 0.0
+        self._hearing = Hearing(f"{plan.run}/told.json")
+        self._idle_minutes = plan.idle_minutes
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """The request to end."""
@@ -124,6 +127,7 @@ class Session:
         while not self._end.wait(_LOOK_SECONDS):
             now = time.monotonic()
             self._look_at(server)
+            self._hear(gauge)
             if now >= self._ping_at:
                 self._ping_at = now + _PING_SECONDS
                 self._end_if_silent(server)
@@ -134,6 +138,14 @@ class Session:
                 self._figures_at = now + _FIGURES_SECONDS
                 gauge.look(frozenset({os.getpid(), 1, server.pid or 0}))
                 self._tell_figures(gauge)
+
+    def _hear(self, gauge: ActivityGauge) -> None:
+        """What is to hold from now on, also in a notebook that was ready before it was somebody's."""
+        told = self._hearing.news()
+        if told is not None:
+            self._idle_minutes = told.idle_minutes
+            gauge.note(told.used_at)
+            self._figures_at = 0.0
 
     def _look_at(self, server: JupyterServer) -> None:
         had_ended = server.pid is None
@@ -196,8 +208,12 @@ class Session:
             last_activity=int(gauge.last_at) // _ROUND_SECONDS * _ROUND_SECONDS,
             disk={"boot": _disk(self._plan.base), "data": _disk(self._plan.data)},
         )
-        minutes = self._plan.idle_minutes
-        if minutes is None or self._telling.current not in ("running", "idle"):
+        minutes = self._idle_minutes
+        if self._telling.current not in ("running", "idle"):
+            return
+        if minutes is None:
+            self._notices.drop("idle")
+            self._telling.tell("running")
             return
         left_seconds = minutes * 60 - (time.time() - gauge.last_at)
         if left_seconds <= 0:

@@ -34,6 +34,7 @@ from modelyard.gateway.port import Route, Rule, Target, Upstream
 from modelyard.kit.clock import utc_now
 from modelyard.resources.logs.shipper import Shipper, ShippingLoop
 from modelyard.resources.metrics.collector import Collector
+from modelyard.resources.notebooks.spare_reconciler import POOL, SPARES_KIND
 from modelyard.resources.routes.observer import RouteObserver
 from modelyard.resources.routes.service import KIND as ROUTE_KIND
 from modelyard.resources.sessions.observer import VisitObserver
@@ -199,6 +200,7 @@ class Platform:
                 await enqueue(session, WORKLOAD_KIND, workload.id)
             for route_id in route_ids:
                 await enqueue(session, ROUTE_KIND, route_id)
+            await enqueue(session, SPARES_KIND, POOL)  # maybe others are wanted than before
 
     def _start_loops(self, backends: Backends, services: Services) -> None:
         queue = WorkQueue(self._database, owner=_queue_owner(self._home, self._seat))

@@ -34,8 +34,10 @@ from modelyard.resources.metrics.service import Metrics
 from modelyard.resources.models.reconciler import InspectionSettings, ModelReconciler
 from modelyard.resources.models.service import Models
 from modelyard.resources.notebooks.instances import NotebookSite
+from modelyard.resources.notebooks.model import SpareSettings
 from modelyard.resources.notebooks.reconciler import NotebookReconciler
 from modelyard.resources.notebooks.service import Notebooks
+from modelyard.resources.notebooks.spare_reconciler import SpareReconciler
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.projects.tokens import TokenSigner
 from modelyard.resources.routes.reconciler import RouteReconciler
@@ -154,7 +156,9 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
     quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
     stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads, _serving(settings))
     endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
-    notebooks = Notebooks(database, images, flavors, storages, workloads, backends.origins)
+    notebooks = Notebooks(
+        database, images, flavors, storages, workloads, backends.origins, spares=_spare_settings(settings)
+    )
     visits.targets["notebook"] = notebooks
     storages.volume_users.append(trainings.on_volume)
     tensorboards = TensorBoards(database, trainings, experiments, backends.origins)
@@ -229,6 +233,15 @@ def make_reconcilers(
         ExperimentReconciler(database, event_files),
         TrainingReconciler(*shared, services.snapshots, services.metrics, services.usage, training_settings),
         NotebookReconciler(*shared, services.routes, _notebook_site(backends, settings)),
+        SpareReconciler(
+            database,
+            services.projects,
+            services.images,
+            services.flavors,
+            services.workloads,
+            _notebook_site(backends, settings),
+            _spare_settings(settings),
+        ),
         ModelReconciler(
             database,
             services.projects,
@@ -275,6 +288,10 @@ def _notebook_site(backends: Backends, settings: Settings) -> NotebookSite:
     return NotebookSite(
         settings.region, backends.origins, _authority(backends), silence_seconds=settings.notebooks.silence_seconds
     )
+
+
+def _spare_settings(settings: Settings) -> SpareSettings:
+    return SpareSettings(count=settings.notebooks.spares, hours=settings.notebooks.spare_hours)
 
 
 def _authority(backends: Backends) -> str:

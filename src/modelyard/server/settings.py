@@ -113,6 +113,15 @@ class NotebookGroup(_Group):
     silence_seconds: float = Field(
         default=60.0, ge=5, description="A Jupyter server that answers nothing for so long is started again."
     )
+    spares: int = Field(
+        default=1,
+        ge=0,
+        le=100,
+        description="So many notebooks are kept ready, started, for the next who creates one like those created lately; 0 for none.",
+    )
+    spare_hours: float = Field(
+        default=2.0, gt=0, description="None is kept ready of a kind that nobody has created for so long."
+    )
 
 
 class RemoteStoreGroup(_Group):

@@ -60,16 +60,23 @@ def wants_to_sleep(workload: Workload, idle_minutes: int | None) -> bool:
 def status_seen(status: NotebookStatus, workload: Workload) -> NotebookStatus:
     """What the notebook itself reports, as far as it makes sense: it is the user's own process that says so."""
     report = workload.report
+    started_at = workload.status.instances[0].started_at or status.started_at
+    last_activity_at = _moment(report.get("last_activity")) or status.last_activity_at
     return status.model_copy(
         update={
-            "started_at": workload.status.instances[0].started_at or status.started_at,
-            "last_activity_at": _moment(report.get("last_activity")) or status.last_activity_at,
+            "started_at": _since_given(started_at, status),
+            "last_activity_at": _since_given(last_activity_at, status),
             "steps": _steps(report.get("steps")) or status.steps,
             "disk": _disk(report.get("disk")) or status.disk,
             "kept": _names(report.get("kept")),
             "reset": _names(report.get("reset")),
         }
     )
+
+
+def _since_given(moment: datetime | None, status: NotebookStatus) -> datetime | None:
+    """What was before it was given to its user is not its user's."""
+    return moment if moment is None or status.given_at is None else max(moment, status.given_at)
 
 
 def _unhealthy(workload: Workload, seen: InstanceSeen) -> tuple[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from modelyard.compute.port import ROOT, RUN
+from modelyard.notebook.hearing import Told
 from modelyard.notebook.plan import Plan
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.notebooks.model import NotebookSpec
@@ -27,6 +29,7 @@ DATA = f"{HOME}/easymaker"
 NAS = f"{HOME}/nas"
 BASE = "/opt/conda"
 KIND = "notebook"
+SPARE_ROLE = "spare-notebook"
 PAGE = "/lab"
 SOCKET = "jupyter"
 _GIB = 2**30
@@ -56,7 +59,7 @@ class NotebookSite:
 
 def notebook_workload(
     notebook_id: str,
-    name: str,
+    name: str | None,
     spec: NotebookSpec,
     project: Project,
     flavor: Flavor,
@@ -64,7 +67,10 @@ def notebook_workload(
     mounts: dict[str, VolumeLocation],
     site: NotebookSite,
 ) -> WorkloadSpec:
-    """The workload of one start of a notebook. `mounts` are the NAS paths by directory name."""
+    """The workload of one start of a notebook. `mounts` are the NAS paths by directory name.
+
+    Without a name it is a spare: all is as in the notebook that it may become, but what that is told when it is given (`told_of`).
+    """
     plan = Plan(
         home=ROOT + HOME,
         data=ROOT + DATA,
@@ -84,8 +90,8 @@ def notebook_workload(
     return WorkloadSpec(
         owner_kind=KIND,
         owner_id=notebook_id,
-        role="notebook",
-        title=f"notebook '{name}'",
+        role=SPARE_ROLE if name is None else KIND,
+        title=f"spare notebook '{environment.name}'" if name is None else title_of(name),
         limits=LimitsSpec(
             cpus=flavor.vcpus, memory_bytes=flavor.memory_bytes, pids=flavor.pids, gpus=flavor.gpus, storage_bytes=None
         ),
@@ -105,7 +111,18 @@ def notebook_workload(
         boot_bytes=spec.boot_gib * _GIB,
         has_own_network=True,
         account=notebook_id,
+        is_spare=name is None,
     )
+
+
+def title_of(name: str) -> str:
+    """How messages call a notebook."""
+    return f"notebook '{name}'"
+
+
+def told_of(spec: NotebookSpec, now: datetime) -> str:
+    """What a notebook that runs already is told when it is given to its user, and when its settings change."""
+    return Told(spec.idle_minutes, now.timestamp()).to_json()
 
 
 def notebook_route(notebook_id: str, name: str, project_id: str, address: str, site: NotebookSite) -> RouteSpec:
@@ -114,7 +131,7 @@ def notebook_route(notebook_id: str, name: str, project_id: str, address: str, s
     return RouteSpec(
         owner_kind=KIND,
         owner_id=notebook_id,
-        title=f"notebook '{name}'",
+        title=title_of(name),
         host=place.host,
         prefix=place.prefix,
         rules=(RuleSpec(path="/", upstreams=(SOCKET,), is_prefix=True),),

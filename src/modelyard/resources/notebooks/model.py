@@ -40,6 +40,11 @@ class NotebookSpec(_Frozen):
     idle_minutes: int | None = None
     run_id: str
 
+    @property
+    def shape(self) -> str:
+        """Two notebooks of one shape differ in nothing that is fixed when a notebook starts, as far as they have no mounts."""
+        return f"{self.image_id} {self.flavor_id} {self.boot_gib} {self.data_gib}"
+
 
 class Step(_Frozen):
     """A step on the way to a usable notebook."""
@@ -54,6 +59,7 @@ class NotebookStatus(_Frozen):
 
     Attributes:
         run_id: the workload that exists; another one than the spec's has to go first.
+        given_at: when it was taken from those that were kept ready, if it was and has not been started since.
         asked_at: when the newest stop or deletion was asked for.
         started_at: when the newest start began to run.
         last_activity_at: when somebody or something was last at work inside, as the notebook itself says.
@@ -64,6 +70,7 @@ class NotebookStatus(_Frozen):
     """
 
     run_id: str | None = None
+    given_at: datetime | None = None
     asked_at: datetime | None = None
     started_at: datetime | None = None
     last_activity_at: datetime | None = None
@@ -72,3 +79,15 @@ class NotebookStatus(_Frozen):
     kept: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
     last_lines: tuple[str, ...] = ()
+
+
+class SpareSettings(_Frozen):
+    """How many notebooks are kept ready.
+
+    Attributes:
+        count: in all; those of the shapes that were created last come first.
+        hours: a shape that nobody has created for so long has none.
+    """
+
+    count: int = 0
+    hours: float = 2.0

@@ -29,9 +29,9 @@ from modelyard.resources.notebooks.errors import (
     NotebookNotRunning,
     NotebookNotStopped,
 )
-from modelyard.resources.notebooks.instances import KIND, PAGE
+from modelyard.resources.notebooks.instances import KIND, PAGE, told_of
 from modelyard.resources.notebooks.lifecycle import ACTIVE, LIFECYCLE, STARTING, NotebookState
-from modelyard.resources.notebooks.model import NasMount, NotebookSpec, NotebookStatus
+from modelyard.resources.notebooks.model import NasMount, NotebookSpec, NotebookStatus, SpareSettings
 from modelyard.resources.notebooks.repository import NotebookFilter
 from modelyard.resources.notebooks.schemas import (
     NotebookChange,
@@ -41,6 +41,7 @@ from modelyard.resources.notebooks.schemas import (
     NotebookUsage,
     storage_use,
 )
+from modelyard.resources.notebooks.spares import Spares
 from modelyard.resources.notebooks.table import NotebookRow
 from modelyard.resources.notebooks.views import notebook_out
 from modelyard.resources.projects.model import Caller
@@ -69,6 +70,7 @@ class Notebooks:
         workloads: Workloads,
         origins: Origins,
         clock: Clock = utc_now,
+        spares: SpareSettings | None = None,
     ) -> None:
         self._database = database
         self._images = images
@@ -77,6 +79,7 @@ class Notebooks:
         self._workloads = workloads
         self._origins = origins
         self._clock = clock
+        self._spares = Spares(workloads, spares or SpareSettings(), clock)
 
     async def create(self, caller: Caller, request: NotebookCreate) -> NotebookOut:
         """A new notebook, which starts by itself. All that can be known to be wrong is told now, at once, and nothing is stored then."""
@@ -108,7 +111,7 @@ class Notebooks:
         return (await self._out(caller, [row]))[0]
 
     async def change(self, caller: Caller, notebook_id: str, change: NotebookChange) -> NotebookOut:
-        """Change name, description, tags or the idle stop; the last one holds from the next start on."""
+        """Change name, description, tags or the idle stop, at once, whether it runs or not."""
         async with self._database.write() as session:
             row = await _found(session, caller, notebook_id, is_held=True)
             if change.notebook_name is not None:
@@ -119,6 +122,8 @@ class Notebooks:
                 row.tags = [tag.model_dump(by_alias=True) for tag in change.tag_list]
             if change.idle_stop_minutes is not None:
                 _respecify(row, idle_minutes=change.idle_stop_minutes or None)
+                spec = NotebookSpec.model_validate(row.spec)
+                await self._workloads.tell(session, spec.run_id, told_of(spec, self._clock()))
             row.updated_at = self._clock()
         return (await self._out(caller, [row]))[0]
 
@@ -230,7 +235,9 @@ class Notebooks:
         row.desired = desired
         row.generation += 1
         status = NotebookStatus.model_validate(row.status)
-        fresh = status.model_copy(update={"steps": (), "last_lines": ()}) if desired == "run" else status
+        fresh = (
+            status.model_copy(update={"steps": (), "last_lines": (), "given_at": None}) if desired == "run" else status
+        )
         row.status = fresh.model_copy(update={"asked_at": self._clock()}).model_dump(mode="json")
         move(session, LIFECYCLE, row, state, reason=reason, message=_ASKED[desired], actor=actor)
         await enqueue(session, KIND, row.id)
@@ -239,14 +246,19 @@ class Notebooks:
         self, session: AsyncSession, caller: Caller, request: NotebookCreate, spec: NotebookSpec
     ) -> NotebookRow:
         now = self._clock()
+        status = NotebookStatus()
+        taken = await self._spares.take(session, caller.project.id, request.notebook_name, spec)
+        if taken is not None:
+            spec = spec.model_copy(update={"run_id": taken.run_id})
+            status = NotebookStatus(run_id=taken.run_id, given_at=now)
         row = NotebookRow(
-            id=new_id(),
+            id=new_id() if taken is None else taken.id,
             project_id=caller.project.id,
             name=request.notebook_name,
             description=request.description,
             tags=[tag.model_dump(by_alias=True) for tag in request.tag_list],
             spec=spec.model_dump(mode="json"),
-            status=NotebookStatus().model_dump(mode="json"),
+            status=status.model_dump(mode="json"),
             desired="run",
             state=LIFECYCLE.initial.value,
             created_by=caller.actor,

@@ -54,6 +54,7 @@ class Recorder:
         running = {
             seen.id: (workload.id, seen.index)
             for workload in live
+            if not workload.spec.is_spare  # nobody asks for what nobody has asked for
             for seen in workload.status.instances
             if seen.phase == Phase.RUNNING.value
         }

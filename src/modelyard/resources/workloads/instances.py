@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modelyard.compute.port import Build, Command, Environment, Instance, Limits, Mount, Network, Peer, Volume
+from modelyard.compute.port import TOLD, Build, Command, Environment, Instance, Limits, Mount, Network, Peer, Volume
 from modelyard.resources.storages.model import DOOR
 from modelyard.resources.workloads.model import ATTEMPT, INDEX, TOKEN, InstanceSeen, Workload
 
@@ -35,10 +35,11 @@ def instance_of(workload: Workload, item: InstanceSeen, token: str, door: FrontD
     task: Command | Build = Build()
     if spec.command is not None:
         fill = _filler({TOKEN: token, DOOR: door.url, INDEX: str(item.index), ATTEMPT: str(item.attempt)})
+        files = {name: fill(text) for name, text in spec.command.files.items()}
         task = Command(
             argv=tuple(fill(argument) for argument in spec.command.argv),
             env={name: fill(value) for name, value in spec.command.env.items()},
-            files={name: fill(text) for name, text in spec.command.files.items()},
+            files=files if spec.told is None else {**files, TOLD: spec.told},
         )
     return Instance(
         id=item.id,

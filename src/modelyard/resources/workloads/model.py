@@ -103,6 +103,8 @@ class WorkloadSpec(_Frozen):
         fatal_codes: exit codes after which another attempt would end in the same way.
         ports: TCP ports of each instance. With them, the instances start together: each reports the step `waiting` when it could begin, and
             when all of them do, they are introduced to each other.
+        is_spare: it is ended when something else needs its room, waits for none itself, and is nobody's until `Workloads.give`.
+        told: JSON that its instances find in `/run/modelyard/told.json`, also when it changes while they run.
         volumes, boot_bytes, has_own_network, account: see `modelyard.compute.port.Instance`. Volumes stay when the workload goes.
     """
 
@@ -131,6 +133,8 @@ class WorkloadSpec(_Frozen):
     boot_bytes: int | None = None
     has_own_network: bool = False
     account: str | None = None
+    is_spare: bool = False
+    told: str | None = None
 
 
 class Usage(_Frozen):
@@ -184,6 +188,7 @@ class InstanceSeen(_Frozen):
     more_addresses: tuple[str, ...] = ()
     network: NetworkSeen | None = None
     notes: tuple[str, ...] = ()
+    told: str | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:

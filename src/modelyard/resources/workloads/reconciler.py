@@ -33,11 +33,11 @@ from modelyard.resources.workloads.model import (
     NO_ROOM,
     Desired,
     ExitSeen,
-    Held,
     InstanceSeen,
     Retired,
     Workload,
 )
+from modelyard.resources.workloads.room import behind, make_room, waiting_for, wake_waiting, wanted_by
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
 from modelyard.resources.workloads.sight import Decision, addresses_of
 from modelyard.resources.workloads.table import WorkloadRow
@@ -100,6 +100,7 @@ class WorkloadReconciler:
         observations, ready = await self._observe(workload)
         decision = decide(workload, observations, ready, self._clock())
         decision = await self._act(workload, decision, lease)
+        decision = await self._tell(workload, decision)
         decision = await self._tidy(row, workload, decision)
         if shortage is not None:
             decision = _short_of(decision, shortage)
@@ -125,14 +126,28 @@ class WorkloadReconciler:
                 move(
                     session, LIFECYCLE, row, WorkloadState.STOPPED, reason="STOPPED", message="Stopped before it began."
                 )
-                await _wake_waiting(session)
+                await wake_waiting(session)
                 await _wake_owner(session, row)
                 return workload_of(row)
+            if row.is_spare and row.state == WorkloadState.PENDING.value:
+                return await self._admit_spare(session, row, self._capacity)
             return await self._admit_row(session, row, self._capacity)
+
+    async def _admit_spare(self, session: AsyncSession, row: WorkloadRow, capacity: Capacity) -> Workload:
+        """A spare stands in nobody's way: it is admitted at once or not at all."""
+        wanted = wanted_by(row)
+        phrase = lacking(wanted, await repository.held(session), capacity, self._admission)
+        if phrase is None and await repository.first_waiting(session) is None:
+            row.is_admitted = True
+            move(session, LIFECYCLE, row, WorkloadState.STARTING)
+        else:
+            message = "There is no room for a spare one now."
+            move(session, LIFECYCLE, row, WorkloadState.STOPPED, reason=NO_ROOM, message=message)
+        return workload_of(row)
 
     async def _admit_row(self, session: AsyncSession, row: WorkloadRow, capacity: Capacity) -> Workload | Again:
         obstacle: str | None = None
-        if row.state == WorkloadState.PENDING.value and _wanted(row) == NOTHING:
+        if row.state == WorkloadState.PENDING.value and wanted_by(row) == NOTHING:
             move(session, LIFECYCLE, row, WorkloadState.STARTING)
         first = await repository.first_waiting(session)
         # Behind one that was found not to fit nobody is admitted; that one is woken by all that gives room.
@@ -142,7 +157,7 @@ class WorkloadReconciler:
         if row.state != WorkloadState.PENDING.value:  # maybe since another one walked the line
             return workload_of(row)
         is_first = first is None or first.id == row.id
-        message = obstacle if is_first or first is None else _behind(first)
+        message = obstacle if is_first or first is None else behind(first)
         if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=NO_ROOM, message=message):
             await _wake_owner(session, row)
         return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
@@ -156,7 +171,7 @@ class WorkloadReconciler:
         moved: list[WorkloadRow] = []
         obstacle: str | None = None
         for row in await repository.line(session, _LINE):
-            wanted = _wanted(row)
+            wanted = wanted_by(row)
             try:
                 check_ever_fits(wanted, capacity, self._admission)
             except NeverFits as never:  # the machine has become smaller; all behind it would wait for ever
@@ -167,7 +182,8 @@ class WorkloadReconciler:
                 continue
             phrase = lacking(wanted, taken, capacity, self._admission)
             if phrase is not None:
-                obstacle = await _waiting_for(session, phrase)
+                await make_room(session, wanted, taken, capacity, self._admission)
+                obstacle = await waiting_for(session, phrase)
                 break
             row.is_admitted = True
             move(session, LIFECYCLE, row, WorkloadState.STARTING)
@@ -178,7 +194,7 @@ class WorkloadReconciler:
             if row is not own:
                 await enqueue(session, KIND, row.id)
         if moved:
-            await _wake_waiting(session)
+            await wake_waiting(session)
         return obstacle
 
     async def _grow(self, workload: Workload, lease: Lease) -> tuple[Workload, str | None]:
@@ -199,13 +215,14 @@ class WorkloadReconciler:
             for index in missing_indices(workload):
                 phrase = lacking(one, taken, capacity, self._admission)
                 if phrase is not None:
+                    await make_room(session, one, taken, capacity, self._admission)
                     break
                 added.append(index)
                 taken = add(taken, one)
             status = with_instances(workload, added)
             row.status = status.model_dump(mode="json")
             _hold(row, workload, len(status.instances))
-            shortage = None if phrase is None else await _waiting_for(session, phrase)
+            shortage = None if phrase is None else await waiting_for(session, phrase)
         return workload.model_copy(update={"status": status}), shortage
 
     async def _observe(self, workload: Workload) -> tuple[Mapping[str, Observation], Mapping[str, bool]]:
@@ -253,7 +270,21 @@ class WorkloadReconciler:
         except LaunchRefused as refusal:
             refused = ExitSeen(cause="LAUNCH_FAILED", message=str(refusal))
             return item.model_copy(update={"is_launched": True, "phase": Phase.EXITED.value, "exit": refused})
-        return item.model_copy(update={"is_launched": True, "phase": Phase.STARTING.value})
+        # What it was launched with may be of an earlier try: it is told once more when it runs.
+        return item.model_copy(update={"is_launched": True, "phase": Phase.STARTING.value, "told": None})
+
+    async def _tell(self, workload: Workload, decision: Decision) -> Decision:
+        """Let instances that run know what has been found out, or has changed, since their launch."""
+        told = workload.spec.told
+        late = [item for item in decision.status.instances if item.phase == Phase.RUNNING and item.told != told]
+        if told is None or not late:
+            return decision
+        for item in late:
+            await self._compute.tell(item.id, workload.spec.role, told)
+        instances = tuple(
+            item.model_copy(update={"told": told}) if item in late else item for item in decision.status.instances
+        )
+        return replace(decision, status=decision.status.model_copy(update={"instances": instances}))
 
     async def _is_still_wanted(self, workload: Workload, lease: Lease) -> bool:
         """A last look before something is started that nobody would look after. Raises `LeaseLost`."""
@@ -300,9 +331,9 @@ class WorkloadReconciler:
             has_moved = move(session, LIFECYCLE, row, decision.state, reason=decision.reason, message=decision.message)
             if is_leaving and row.is_admitted:
                 row.is_admitted = False
-                await _wake_waiting(session)
+                await wake_waiting(session)
             elif row.instances_count is not None and _hold(row, workload, len(decision.status.instances)):
-                await _wake_waiting(session)
+                await wake_waiting(session)
             if decision.state is WorkloadState.PENDING:
                 await enqueue(session, KIND, row.id)
             if has_moved or has_changed:
@@ -335,7 +366,7 @@ class WorkloadReconciler:
             if current is not None:
                 await session.delete(current)
                 await session.flush()
-                await _wake_waiting(session)
+                await wake_waiting(session)
                 await _wake_owner(session, current)
             await forget_events(session, LIFECYCLE.name, workload.id)
             await forget(session, KIND, workload.id)
@@ -388,29 +419,6 @@ async def _wake_owner(session: AsyncSession, row: WorkloadRow) -> None:
     await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
 
 
-async def _wake_waiting(session: AsyncSession) -> None:
-    """Something has changed about the room or the line: the first may be admitted, and others with it.
-
-    Those behind it learn when they next ask whom they wait for by then: to tell all of them each time would be most of the work of a long line.
-    """
-    for workload_id in await repository.waiting_ids(session, 1):
-        await enqueue(session, KIND, workload_id)
-
-
-async def _waiting_for(session: AsyncSession, phrase: str) -> str:
-    holders = [holder.name for holder in await repository.largest_holders(session, 3)]
-    held_by = f"; in use by {', '.join(holders)}" if holders else ""
-    return f"Waiting for {phrase}{held_by}."
-
-
-def _wanted(row: WorkloadRow) -> Held:
-    return Held(cpus=row.held_cpus, memory_bytes=row.held_memory_bytes, gpus=row.held_gpus)
-
-
 def _is_told(workload: Workload, first: WorkloadRow) -> bool:
     is_waiting = workload.desired is Desired.RUN and workload.reason == NO_ROOM
-    return is_waiting and first.id != workload.id and workload.message == _behind(first)
-
-
-def _behind(first: WorkloadRow) -> str:
-    return f"Waiting for its turn behind {first.name}."
+    return is_waiting and first.id != workload.id and workload.message == behind(first)

@@ -28,13 +28,31 @@ async def state_of(session: AsyncSession, workload_id: str) -> WorkloadState | N
     return None if state is None else WorkloadState(state)
 
 
+async def held_by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
+    """One workload as it is now; until the transaction ends nobody else gets it so, and nobody changes it."""
+    return await session.get(WorkloadRow, workload_id, with_for_update=True, populate_existing=True)
+
+
+async def spares(session: AsyncSession) -> Sequence[WorkloadRow]:
+    """Those that hold room until somebody needs it, the oldest first, locked against changes until the transaction ends."""
+    statement = select(WorkloadRow).where(WorkloadRow.is_admitted.is_(True), WorkloadRow.is_spare.is_(True))
+    return (await session.scalars(statement.order_by(WorkloadRow.id).with_for_update())).all()
+
+
+async def is_anything_starting(session: AsyncSession) -> bool:
+    """Whether something is on its way to run, or waits for room."""
+    states = (WorkloadState.PENDING.value, WorkloadState.STARTING.value)
+    statement = select(WorkloadRow.id).where(WorkloadRow.state.in_(states), WorkloadRow.desired == "run").limit(1)
+    return await session.scalar(statement) is not None
+
+
 async def by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[WorkloadRow]:
     """Several workloads."""
     return (await session.scalars(select(WorkloadRow).where(WorkloadRow.id.in_(ids)))).all()
 
 
 async def live(session: AsyncSession) -> Sequence[WorkloadRow]:
-    """Those that have, or may have, something running. Their specs are not read: they are long and never change (`specs`)."""
+    """Those that have, or may have, something running. Their specs are not read: they are long, and hardly ever change (`specs`)."""
     statement = select(WorkloadRow).where(WorkloadRow.state.in_(_LIVE)).options(defer(WorkloadRow.spec, raiseload=True))
     return (await session.scalars(statement)).all()
 
@@ -109,5 +127,8 @@ def _waiting():
         WorkloadRow.held_gpus > 0,
     )
     return select(WorkloadRow).where(
-        WorkloadRow.state == WorkloadState.PENDING.value, WorkloadRow.desired == "run", holds_something
+        WorkloadRow.state == WorkloadState.PENDING.value,
+        WorkloadRow.desired == "run",
+        WorkloadRow.is_spare.is_(False),
+        holds_something,
     )

@@ -23,7 +23,7 @@ from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.resources.workloads import repository
-from modelyard.resources.workloads.admission import AdmissionSettings, check_ever_fits, demand
+from modelyard.resources.workloads.admission import AdmissionSettings, check_ever_fits, demand, lacking
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import (
     Desired,
@@ -52,7 +52,7 @@ class Workloads:
         self._compute = compute
         self._admission = admission or AdmissionSettings()
         self._capacity: Capacity | None = None
-        self._specs: dict[str, WorkloadSpec] = {}
+        self._specs: dict[str, tuple[int, WorkloadSpec]] = {}
         self._statuses: dict[str, tuple[dict[str, Any], WorkloadStatus]] = {}
 
     async def check_ever_fits(self, cpus: float, memory_bytes: int, gpus: int, instances: int) -> None:
@@ -105,6 +105,37 @@ class Workloads:
         await enqueue(session, KIND, workload_id)
         return True
 
+    async def tell(self, session: AsyncSession, workload_id: str, told: str) -> None:
+        """Have its instances find this text (see `WorkloadSpec.told`); part of the caller's transaction."""
+        row = await repository.held_by_id(session, workload_id)
+        if row is not None and row.desired == Desired.RUN.value:
+            _respecify(row, told=told)
+            await enqueue(session, KIND, workload_id)
+
+    async def give(self, session: AsyncSession, workload_id: str, *, role: str, title: str, told: str) -> bool:
+        """Make a spare workload somebody's, as part of the caller's transaction; False if it is not ready, or no longer there to be given.
+
+        It is given once: whoever else wants it, for use or to end it, waits for this transaction and then finds that it is no spare.
+        """
+        row = await repository.held_by_id(session, workload_id)
+        if row is None or not row.is_spare or row.desired != Desired.RUN.value:
+            return False
+        if row.state != WorkloadState.RUNNING.value or not all(
+            item.is_ready for item in workload_of(row).status.instances
+        ):
+            return False
+        row.is_spare, row.role, row.name = False, role, title[:128]
+        _respecify(row, is_spare=False, role=role, title=title, told=told)
+        await enqueue(session, KIND, workload_id)
+        return True
+
+    async def has_room_for_spare(self, session: AsyncSession, spec: WorkloadSpec) -> bool:
+        """Whether a spare workload like this would find room now, in nobody's way: nothing else is about to start or waits for room."""
+        if await repository.is_anything_starting(session):
+            return False
+        held = await repository.held(session)
+        return lacking(demand(spec), held, await self.capacity(), self._admission) is None
+
     async def get(self, session: AsyncSession, workload_id: str) -> Workload | None:
         """One workload."""
         row = await repository.by_id(session, workload_id)
@@ -124,11 +155,13 @@ class Workloads:
         """Those that have, or may have, something running. Asked often, so what has not changed is not read and checked again."""
         async with self._database.read() as session:
             rows = await repository.live(session)
-            new = await repository.specs(session, [row.id for row in rows if row.id not in self._specs])
-        specs = {workload_id: WorkloadSpec.model_validate(spec) for workload_id, spec in new.items()}
-        self._specs = {row.id: specs.get(row.id) or self._specs[row.id] for row in rows}
+            known = {row.id: spec for row in rows if (spec := self._known_spec(row)) is not None}
+            new = await repository.specs(session, [row.id for row in rows if row.id not in known])
+        known |= {workload_id: WorkloadSpec.model_validate(spec) for workload_id, spec in new.items()}
+        rows = [row for row in rows if row.id in known]
+        self._specs = {row.id: (row.generation, known[row.id]) for row in rows}
         self._statuses = {row.id: (row.status, self._status(row)) for row in rows}
-        return [_workload(row, self._specs[row.id], self._statuses[row.id][1]) for row in rows]
+        return [_workload(row, known[row.id], self._statuses[row.id][1]) for row in rows]
 
     async def with_output_to_ship(self) -> list[Workload]:
         """Those whose output goes to the log store and is not all there yet."""
@@ -202,6 +235,11 @@ class Workloads:
         """Have a volume deleted with all that is in it, once no instance uses it; part of the caller's transaction."""
         await enqueue(session, VOLUME_KIND, volume_id)
 
+    def _known_spec(self, row: WorkloadRow) -> WorkloadSpec | None:
+        """The spec as it was read last, unless something may have changed about it since."""
+        generation, spec = self._specs.get(row.id, (None, None))
+        return spec if generation == row.generation else None
+
     def _status(self, row: WorkloadRow) -> WorkloadStatus:
         known = self._statuses.get(row.id)
         return known[1] if known is not None and known[0] == row.status else WorkloadStatus.model_validate(row.status)
@@ -234,6 +272,12 @@ def _workload(row: WorkloadRow, spec: WorkloadSpec, status: WorkloadStatus) -> W
     )
 
 
+def _respecify(row: WorkloadRow, **changes: object) -> None:
+    row.spec = WorkloadSpec.model_validate(row.spec).model_copy(update=changes).model_dump(mode="json")
+    row.generation += 1
+    row.updated_at = utc_now()
+
+
 def _new_row(workload_id: str, project_id: str, spec: WorkloadSpec, actor: str) -> WorkloadRow:
     now = utc_now()
     wanted = demand(spec)
@@ -256,6 +300,7 @@ def _new_row(workload_id: str, project_id: str, spec: WorkloadSpec, actor: str) 
         owner_id=spec.owner_id,
         role=spec.role,
         has_output_to_ship=spec.log is not None,
+        is_spare=spec.is_spare,
         held_cpus=wanted.cpus,
         held_memory_bytes=wanted.memory_bytes,
         held_gpus=wanted.gpus,

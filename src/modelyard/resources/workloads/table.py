@@ -21,6 +21,7 @@ class WorkloadRow(ResourceColumns, Table):
     )  # once it was resized; else as in the spec
     has_output_to_ship: Mapped[bool] = mapped_column(default=False)
     is_admitted: Mapped[bool] = mapped_column(default=False)
+    is_spare: Mapped[bool] = mapped_column(default=False)
     held_cpus: Mapped[float] = mapped_column(Float, default=0.0)
     held_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     held_gpus: Mapped[int] = mapped_column(Integer, default=0)

@@ -42,6 +42,7 @@ from modelyard.compute.backends.local.planning import Machine, Storages
 from modelyard.compute.backends.local.settings import Isolation, LocalComputeSettings
 from modelyard.compute.backends.local.volumes import VolumeStore, can_mount_images
 from modelyard.compute.port import (
+    TOLD,
     Build,
     Capacity,
     Environment,
@@ -118,6 +119,10 @@ class LocalCompute:
     async def introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
         """See the port."""
         await self._run(self._introduce, instance_id, peers)
+
+    async def tell(self, instance_id: str, role: str, text: str) -> None:
+        """See the port."""
+        await self._run(self._tell, instance_id, role, text)
 
     async def stop(self, instance_id: str, *, insist_after_seconds: float | None = None) -> None:
         """See the port."""
@@ -353,10 +358,26 @@ class LocalCompute:
         removal.empty(trash)
 
     def _introduce(self, instance_id: str, peers: Sequence[Peer]) -> None:
-        directory = self._directory(instance_id)
-        facts = observing.read_facts(directory)
-        if facts is not None and launching.is_launched(directory) and not observing.has_ended(directory):
+        facts = self._facts_of_live(self._directory(instance_id))
+        if facts is not None:
             introductions.write(facts.run_directory, peers)
+
+    def _tell(self, instance_id: str, role: str, text: str) -> None:
+        directory = self._directory(instance_id)
+        if not directory.exists():
+            return
+        with launching.launch_lock(directory):
+            facts = self._facts_of_live(directory)
+            if facts is None:
+                return
+            introductions.put(facts.run_directory, TOLD, text)
+            if facts.role != role:
+                launching.write_facts(directory, replace(facts, role=role))
+
+    def _facts_of_live(self, directory: Path) -> observing.InstanceFacts | None:
+        facts = observing.read_facts(directory)
+        is_live = launching.is_launched(directory) and not observing.has_ended(directory)
+        return facts if is_live else None
 
     def _request_stop(
         self, instance_id: str, grace_seconds: float | None, insist_after_seconds: float | None = None

@@ -1,4 +1,4 @@
-"""Puts the addresses of its peers into an instance's run directory, which the instance itself can write to.
+"""Puts files into the run directory of an instance that runs, which the instance itself can write to: its peers, and what it is told.
 
 So nothing there is trusted: the directory is opened once, the draft is a new file under a name that can't be foreseen, and it takes its
 place by a rename in that directory. Whatever lies at either name, a link among others, is neither followed nor written to.
@@ -18,7 +18,7 @@ PEERS = "peers.json"
 
 
 def write(run_directory: str, peers: Sequence[Peer]) -> None:
-    """Write the file whole, or not at all where the directory is gone."""
+    """Write where its peers are."""
     content = [
         {
             "index": peer.index,
@@ -28,17 +28,22 @@ def write(run_directory: str, peers: Sequence[Peer]) -> None:
         }
         for peer in sorted(peers, key=lambda peer: peer.index)
     ]
+    put(run_directory, PEERS, json.dumps(content))
+
+
+def put(run_directory: str, name: str, text: str) -> None:
+    """Write a file whole, or not at all where the directory is gone."""
     try:
         directory = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    draft = f".{PEERS}.{secrets.token_hex(8)}"
+    draft = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(draft, flags, 0o644, dir_fd=directory), "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o644)  # whatever the umask: the instance is another user
-            json.dump(content, file)
-        os.rename(draft, PEERS, src_dir_fd=directory, dst_dir_fd=directory)
+            file.write(text)
+        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         with suppress(OSError):
             os.unlink(draft, dir_fd=directory)

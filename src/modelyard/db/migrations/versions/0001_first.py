@@ -303,6 +303,27 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_nas_volumes_state"), ["state"], unique=False)
 
     op.create_table(
+        "notebook_shapes",
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("shape", sa.String(length=200), nullable=False),
+        sa.Column("spec", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", "shape"),
+    )
+    op.create_table(
+        "notebook_spares",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=36), nullable=False),
+        sa.Column("shape", sa.String(length=200), nullable=False),
+        sa.Column("spec", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("is_leaving", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("notebook_spares", schema=None) as batch_op:
+        batch_op.create_index("ix_notebook_spares_shape", ["project_id", "shape"], unique=False)
+
+    op.create_table(
         "notebooks",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=36), nullable=False),
@@ -324,7 +345,7 @@ def upgrade() -> None:
     with op.batch_alter_table("notebooks", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_notebooks_project_id"), ["project_id"], unique=False)
         batch_op.create_index("ix_notebooks_project_name", ["project_id", "name"], unique=False)
-        batch_op.create_index("ix_notebooks_project_newest", ["project_id", "id"], unique=False)
+        batch_op.create_index("ix_notebooks_project_newest", ["project_id", "created_at", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_notebooks_state"), ["state"], unique=False)
 
     op.create_table(
@@ -576,6 +597,7 @@ def upgrade() -> None:
         sa.Column("instances_count", sa.Integer(), nullable=True),
         sa.Column("has_output_to_ship", sa.Boolean(), nullable=False),
         sa.Column("is_admitted", sa.Boolean(), nullable=False),
+        sa.Column("is_spare", sa.Boolean(), nullable=False),
         sa.Column("held_cpus", sa.Float(), nullable=False),
         sa.Column("held_memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("held_gpus", sa.Integer(), nullable=False),
@@ -940,6 +962,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_notebooks_project_id"))
 
     op.drop_table("notebooks")
+    with op.batch_alter_table("notebook_spares", schema=None) as batch_op:
+        batch_op.drop_index("ix_notebook_spares_shape")
+
+    op.drop_table("notebook_spares")
+    op.drop_table("notebook_shapes")
     with op.batch_alter_table("nas_volumes", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_nas_volumes_state"))
         batch_op.drop_index(batch_op.f("ix_nas_volumes_project_id"))

@@ -16,6 +16,7 @@ import pytest
 
 import modelyard
 from modelyard.notebook.activity import ActivityGauge, get
+from modelyard.notebook.hearing import Told
 from modelyard.notebook.plan import Plan
 from modelyard.notebook.session import Session
 
@@ -112,3 +113,24 @@ def test_who_is_idle_is_warned_first(told: Callable[[float], tuple[str, list[str
     assert told(1.0) == ("running", []), "somebody is back"
     told(400.0)
     assert told(601.0)[0] == "idle"
+
+
+def test_what_is_told_later_holds_from_then_on(tmp_path: Path) -> None:
+    session = Session(make_plan(tmp_path, sys.prefix))
+    session._telling.tell("running")  # pyright: ignore[reportPrivateUsage]
+    gauge, told = Gauge(4000.0), tmp_path / "run" / "told.json"
+
+    def step() -> str:
+        session._hear(gauge)  # pyright: ignore[reportPrivateUsage]
+        session._tell_figures(gauge)  # pyright: ignore[reportPrivateUsage]
+        return json.loads((tmp_path / "run" / "report.json").read_text())["step"]
+
+    assert step() == "running"
+    told.write_text(Told(60, time.time() - 3700).to_json())
+    assert step() == "idle"
+    told.write_text("{")
+    assert step() == "idle", "what can't be read is not heard"
+    told.write_text(Told(60, time.time() - 30).to_json())
+    assert step() == "running", "it was given to somebody just now"
+    told.write_text(Told(None, time.time() - 3700).to_json())
+    assert step() == "running"

@@ -314,10 +314,10 @@ class Compute(Protocol):
         """
         ...
 
-    async def tell(self, instance_id: str, role: str, text: str) -> None:
+    async def tell(self, instance_id: str, role: str, title: str, text: str) -> None:
         """Tell a live instance what it is from now on; doing it again is fine.
 
-        `role` takes the place of the one that it was launched with. Its process finds the text (JSON), whole or not at all, in
+        `role` and `title` take the places of those that it was launched with. Its process finds the text (JSON), whole or not at all, in
         `/run/modelyard/told.json`. Telling one that has ended, or that is not there, does nothing.
         """
         ...

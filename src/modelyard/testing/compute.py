@@ -69,7 +69,7 @@ class FakeCompute:
         starts: how often each instance was really started.
         calls: verbs and ids in the order in which they came.
         peers: to whom each instance was introduced.
-        told: role and text of what each instance was told last.
+        told: what each instance was told last.
         insisted: after how many seconds each stop is repeated.
         before: awaited before each verb does anything, with the verb's name and the id; may wait or raise.
         after: the same, after the verb has done its work and before it answers.
@@ -85,7 +85,7 @@ class FakeCompute:
         self._clock = clock
         self._running: dict[str, _Running] = {}
         self.peers: dict[str, Sequence[Peer]] = {}
-        self.told: dict[str, tuple[str, str]] = {}
+        self.told: dict[str, str] = {}
         self.insisted: dict[str, float | None] = {}
         self._watchers: set[asyncio.Queue[str]] = set()
         self.volumes: set[str] = set()
@@ -119,13 +119,13 @@ class FakeCompute:
             self.peers[instance_id] = tuple(peers)
         await self.after("introduce", instance_id)
 
-    async def tell(self, instance_id: str, role: str, text: str) -> None:
+    async def tell(self, instance_id: str, role: str, title: str, text: str) -> None:
         """See the port."""
         await self._enter("tell", instance_id)
         if self.seen(instance_id).phase in _ALIVE:
             known = self._running[instance_id]
-            known.instance = replace(known.instance, role=role)
-            self.told[instance_id] = (role, text)
+            known.instance = replace(known.instance, role=role, title=title)
+            self.told[instance_id] = text
         await self.after("tell", instance_id)
 
     async def list_instances(self) -> Sequence[Listed]:

@@ -280,7 +280,7 @@ class WorkloadReconciler:
         if told is None or not late:
             return decision
         for item in late:
-            await self._compute.tell(item.id, workload.spec.role, told)
+            await self._compute.tell(item.id, workload.spec.role, workload.spec.title, told)
         instances = tuple(
             item.model_copy(update={"told": told}) if item in late else item for item in decision.status.instances
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, or_, select, text
@@ -39,11 +40,14 @@ async def spares(session: AsyncSession) -> Sequence[WorkloadRow]:
     return (await session.scalars(statement.order_by(WorkloadRow.id).with_for_update())).all()
 
 
-async def is_anything_starting(session: AsyncSession) -> bool:
-    """Whether something is on its way to run, or waits for room."""
-    states = (WorkloadState.PENDING.value, WorkloadState.STARTING.value)
-    statement = select(WorkloadRow.id).where(WorkloadRow.state.in_(states), WorkloadRow.desired == "run").limit(1)
-    return await session.scalar(statement) is not None
+async def is_anything_starting(session: AsyncSession, since: datetime) -> bool:
+    """Whether something that was asked for since then is on its way to run."""
+    statement = select(WorkloadRow.id).where(
+        WorkloadRow.state.in_((WorkloadState.PENDING.value, WorkloadState.STARTING.value)),
+        WorkloadRow.desired == "run",
+        WorkloadRow.created_at > since,
+    )
+    return await session.scalar(statement.limit(1)) is not None
 
 
 async def by_ids(session: AsyncSession, ids: Collection[str]) -> Sequence[WorkloadRow]:

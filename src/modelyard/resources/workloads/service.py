@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -40,6 +41,8 @@ from modelyard.resources.workloads.table import WorkloadRow
 KIND = "workload"
 VOLUME_KIND = "volume"
 _BEYOND_ANY_END = 2**62
+_STARTING_FOR = timedelta(minutes=1)
+"""What has not started after so long may never do so, and nobody waits for that."""
 _TAIL_BYTES = 64 * 1024
 _TAIL_LINES = 20
 
@@ -130,8 +133,10 @@ class Workloads:
         return True
 
     async def has_room_for_spare(self, session: AsyncSession, spec: WorkloadSpec) -> bool:
-        """Whether a spare workload like this would find room now, in nobody's way: nothing else is about to start or waits for room."""
-        if await repository.is_anything_starting(session):
+        """Whether a spare workload like this would find room now, in nobody's way: nothing else is just starting, or waits for room."""
+        if await repository.is_anything_starting(session, utc_now() - _STARTING_FOR):
+            return False
+        if await repository.first_waiting(session) is not None:
             return False
         held = await repository.held(session)
         return lacking(demand(spec), held, await self.capacity(), self._admission) is None

@@ -228,6 +228,18 @@ class ComputeContract:
             await subject.compute.introduce(instance_id, [Peer(0, seen.network)])
         assert (await subject.compute.observe([running.id]))[0].network == seen.network
 
+    async def test_telling(self, subject: ComputeSubject) -> None:
+        """What runs has another role from then on, also for another server; to what has ended or never was, it does nothing."""
+        running, ended = subject.runs(), subject.ends(0)
+        for instance in (running, ended):
+            await subject.compute.launch(instance)
+        await _until_ended(subject.compute, ended.id)
+        await _until(subject.compute, running.id, lambda seen: seen.phase is Phase.RUNNING)
+        for instance_id in (running.id, running.id, ended.id, "unknown.0.0"):
+            await subject.compute.tell(instance_id, "another", "something else", '{"said": 1}')
+        roles = {each.id: each.role for each in await subject.reopened().list_instances()}
+        assert roles == {running.id: "another", ended.id: ended.role}
+
     async def test_capacity(self, subject: ComputeSubject) -> None:
         """A backend that knows its size has one."""
         if isinstance(subject.compute, HasCapacity):

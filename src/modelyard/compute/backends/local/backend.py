@@ -120,9 +120,9 @@ class LocalCompute:
         """See the port."""
         await self._run(self._introduce, instance_id, peers)
 
-    async def tell(self, instance_id: str, role: str, text: str) -> None:
+    async def tell(self, instance_id: str, role: str, title: str, text: str) -> None:
         """See the port."""
-        await self._run(self._tell, instance_id, role, text)
+        await self._run(self._tell, instance_id, role, title, text)
 
     async def stop(self, instance_id: str, *, insist_after_seconds: float | None = None) -> None:
         """See the port."""
@@ -362,7 +362,7 @@ class LocalCompute:
         if facts is not None:
             introductions.write(facts.run_directory, peers)
 
-    def _tell(self, instance_id: str, role: str, text: str) -> None:
+    def _tell(self, instance_id: str, role: str, title: str, text: str) -> None:
         directory = self._directory(instance_id)
         if not directory.exists():
             return
@@ -371,8 +371,8 @@ class LocalCompute:
             if facts is None:
                 return
             introductions.put(facts.run_directory, TOLD, text)
-            if facts.role != role:
-                launching.write_facts(directory, replace(facts, role=role))
+            if (facts.role, facts.title) != (role, title):
+                launching.write_facts(directory, replace(facts, role=role, title=title))
 
     def _facts_of_live(self, directory: Path) -> observing.InstanceFacts | None:
         facts = observing.read_facts(directory)

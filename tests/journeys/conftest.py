@@ -92,6 +92,8 @@ def _maker(images: Path, place: Path) -> Iterator[MakePlatform]:
 def _prepared(home: Path, images: Path, options: tuple[str, ...] = ()) -> RunningPlatform:
     home.mkdir(mode=0o700, exist_ok=True)
     home.joinpath("environments").symlink_to(images)
+    # Journeys watch notebooks from their first step on, and want the machine to themselves; `test_notebook_spares` is about spares.
+    home.joinpath("config.toml").write_text("[notebooks]\nspares = 0\n")
     return RunningPlatform(home, *two_free_ports(), options)
 
 

@@ -36,7 +36,7 @@ def test_nobody_breaks_out(
     """With an account for each notebook where the platform is root, and as where it is not: with namespaces alone."""
     if isolation == "NAMESPACES":
         platform = make_platform(is_up=False)
-        (platform.home / "config.toml").write_text(f'[compute]\nisolation = "{isolation}"\n')
+        (platform.home / "config.toml").write_text(f'[compute]\nisolation = "{isolation}"\n[notebooks]\nspares = 0\n')
         assert platform.up().returncode == 0
     client = platform.client
     thief, victim = (

@@ -119,7 +119,7 @@ def update(
     tag: options.Tags = None,
     idle_stop: IdleStop = None,
 ) -> None:
-    """Change name, description, tags, or the idle stop (from the next start on)."""
+    """Change name, description, tags, or the idle stop (at once)."""
     session = session_of(context)
     tags = pairs(tag, "--tag")
     session.show_one(

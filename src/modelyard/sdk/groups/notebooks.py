@@ -103,7 +103,7 @@ class AsyncNotebooks(LongLived[NotebookOne, NotebookList, NotebookOut]):
         tags: Mapping[str, str] | None = None,
         idle_stop_minutes: int | None = None,
     ) -> NotebookOut:
-        """Change what is given; the rest stays. `idle_stop_minutes` holds from the next start on; 0 switches the stop off."""
+        """Change what is given; the rest stays. `idle_stop_minutes` holds at once; 0 switches the stop off."""
         fields = {
             "notebookName": name,
             "description": description,

@@ -62,7 +62,7 @@ ServingOption = Annotated[
         "--serving-option",
         metavar="KEY=VALUE",
         help="How the models of the stage answer: max_batch_size, max_batch_delay_milliseconds, queue_size, deadline_seconds, "
-        "log_sample_rate, log_max_bytes, worker_count; may be repeated.",
+        "log_sample_rate, log_max_bytes, worker_count, converts_to_onnx; may be repeated.",
     ),
 ]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, max=10, help="How many model servers share the requests.")]

@@ -27,7 +27,6 @@ class BatchedTensors:
     """
 
     def __init__(self, runtime: TensorRuntime, config: ServingConfig, in_flight: InFlight) -> None:
-        self.platform = runtime.platform
         self.signatures = runtime.signatures
         self.default_signature = runtime.default_signature
         self._runtime = runtime
@@ -39,6 +38,11 @@ class BatchedTensors:
             in_flight=in_flight,
             threads=config.threads or config.processor_count,
         )
+
+    @property
+    def platform(self) -> str:
+        """What answers, which may change."""
+        return self._runtime.platform
 
     @property
     def batcher(self) -> Batcher[Any, Any]:

@@ -39,6 +39,7 @@ class ServingConfig:
         report_path: where the progress is written; empty for nowhere.
         work_dir: an existing directory that archives are unpacked below; empty for the system's temporary directory.
         warm_up: whether one prediction is made with zeros before the server says that it is ready.
+        converts_to_onnx: whether a SavedModel is answered for by ONNX Runtime once its converted graphs were seen to agree.
         workers: how many processes answer, each on a socket of its own (`http.sock`, `http1.sock` …); fewer where the memory is short.
         memory_bytes: what all processes may take together; 0 is not known.
         peers: sockets of all processes of this server; what one tells in its metrics is said of all.
@@ -63,6 +64,7 @@ class ServingConfig:
     report_path: str = DEFAULT_REPORT
     work_dir: str = ""
     warm_up: bool = True
+    converts_to_onnx: bool = False
     workers: int = 1
     memory_bytes: int = 0
     peers: Sequence[str] = ()

@@ -82,6 +82,8 @@ async def _open(config: ServingConfig, desk: Desk, door: Door, report: Report) -
     report.write(
         "ready", f"{loaded.service.platform} model '{config.model_name}' loaded in {perf_counter() - started:.1f} s"
     )
+    if loaded.afterwards is not None:
+        loaded.afterwards()
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -36,11 +37,13 @@ class Loaded:
         service: the model behind its protocols.
         threads: how many prediction threads it should have.
         may_be_done_here: whether small, quick requests may be answered on the event loop.
+        afterwards: what is to be begun when the model server has said that it is ready.
     """
 
     service: Service
     threads: int
     may_be_done_here: bool
+    afterwards: Callable[[], None] | None = None
 
 
 def load(config: ServingConfig, in_flight: InFlight) -> Loaded:
@@ -62,10 +65,18 @@ def load(config: ServingConfig, in_flight: InFlight) -> Loaded:
         return Loaded(RowService(rows, served), waiting if is_batched else 1, may_be_done_here=False)
     if config.warm_up:
         _warm_up(runtime)
+    afterwards = None
+    if config.converts_to_onnx:
+        if artifact.kind is Kind.SAVED_MODEL:
+            twin: Any = import_module("modelyard.serving.twin")
+            runtime = twin.Twin(runtime, artifact.path, config)
+            afterwards = runtime.begin
+        else:
+            print("model server: only SavedModels are converted to ONNX", file=sys.stderr, flush=True)
     if is_batched:
         tensors = BatchedTensors(runtime, config, in_flight)
-        return Loaded(TensorService(tensors, served), waiting, may_be_done_here=False)
-    return Loaded(TensorService(runtime, served), config.threads or config.processor_count, may_be_done_here=True)
+        return Loaded(TensorService(tensors, served), waiting, False, afterwards)
+    return Loaded(TensorService(runtime, served), config.threads or config.processor_count, True, afterwards)
 
 
 def _warm_up(runtime: TensorRuntime) -> None:

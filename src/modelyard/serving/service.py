@@ -35,7 +35,11 @@ class TensorService:
     def __init__(self, runtime: TensorRuntime, served: ServedName) -> None:
         self.runtime = runtime
         self.served = served
-        self.platform = runtime.platform
+
+    @property
+    def platform(self) -> str:
+        """What answers, for the model's metadata."""
+        return self.runtime.platform
 
     @property
     def signature(self) -> Signature:

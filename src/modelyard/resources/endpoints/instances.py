@@ -162,6 +162,7 @@ def _serving(options: ServingOptions, settings: ServingSettings, *, is_logged: b
         "max_batch_delay_ms": options.max_batch_delay_milliseconds,
         "log_sample_rate": options.log_sample_rate if is_logged else 0,
         "log_max_bytes": options.log_max_bytes,
+        "converts_to_onnx": options.converts_to_onnx,
     }
 
 

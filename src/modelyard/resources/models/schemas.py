@@ -36,6 +36,8 @@ class ServingOptions(Wire):
         log_max_bytes: more of a logged body is cut off.
         worker_count: processes of each model server, as far as its memory goes; left out: one for each core of the flavor, or one where requests
             are batched.
+        converts_to_onnx: whether ONNX Runtime answers for a SavedModel once its converted graphs were seen to agree with it; what does not agree
+            stays with TensorFlow, and the log says why.
     """
 
     max_batch_size: int = Field(default=1, ge=1, le=1024)
@@ -45,6 +47,7 @@ class ServingOptions(Wire):
     log_sample_rate: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     log_max_bytes: int = Field(default=4096, ge=0, le=24 * 1024)
     worker_count: int | None = Field(default=None, ge=1, le=MAX_WORKERS)
+    converts_to_onnx: bool = False
 
 
 class ModelCreate(Wire):

@@ -13,8 +13,12 @@ from modelyard.serving.errors import LoadFailed
 _TIMEOUT_SECONDS = 1800
 
 
-def install_requirements(requirements: Path, target: Path) -> None:
+def install_requirements(
+    requirements: Path, target: Path, *, what: str = "requirements.txt of the archive", is_alone: bool = False
+) -> None:
     """Install what the image lacks and put it on the path of this process. Raises `LoadFailed` with pip's reason.
+
+    With `is_alone` what is named is installed without what that needs, and the path stays as it is. `what` begins the sentence of a failure.
 
     The place is an environment that sees the image's packages, so that pip takes what is there as installed and does not fetch a
     framework a second time.
@@ -36,19 +40,19 @@ def install_requirements(requirements: Path, target: Path) -> None:
         "install",
         "--no-input",
         "--disable-pip-version-check",
+        *(["--no-deps"] if is_alone else []),
         "-r",
         str(requirements),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LoadFailed(f"{requirements.name} of the archive can't be installed: {error}") from error
+        raise LoadFailed(f"{what} can't be installed: {error}") from error
     print(done.stdout, done.stderr, sep="", file=sys.stderr, flush=True)
     if done.returncode != 0:
-        raise LoadFailed(
-            f"{requirements.name} of the archive can't be installed: {_reason(done.stderr or done.stdout)}"
-        )
-    sys.path.insert(0, str(packages))
+        raise LoadFailed(f"{what} can't be installed: {_reason(done.stderr or done.stdout)}")
+    if not is_alone:
+        sys.path.insert(0, str(packages))
 
 
 def _reason(output: str) -> str:

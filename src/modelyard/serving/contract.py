@@ -73,14 +73,17 @@ class TensorRuntime(Protocol):
     """A loaded model that maps arrays to arrays; safe to call from several threads at once.
 
     Attributes:
-        platform: the word of the Open Inference Protocol, e.g. `tensorflow_savedmodel`.
         signatures: by name, never empty.
         default_signature: the one that is used where the caller names none.
     """
 
-    platform: str
     signatures: Mapping[str, Signature]
     default_signature: str
+
+    @property
+    def platform(self) -> str:
+        """The word of the Open Inference Protocol for what answers, e.g. `tensorflow_savedmodel`."""
+        ...
 
     def predict(self, signature: Signature, inputs: Tensors) -> Tensors:
         """Outputs for inputs that fit the signature. Raises `BadRequest` for values that the model refuses."""

@@ -15,8 +15,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from typing import Any, cast
 
-from sqlalchemy import Insert, and_, case, delete, func, or_, select, update
+from sqlalchemy import CursorResult, Insert, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -179,6 +180,8 @@ class WorkQueue:
     async def _give_back(self, session: AsyncSession, finished: Sequence[Finished]) -> None:
         now = self._clock()
         for each in sorted(finished, key=lambda each: _order(each.item)):
+            if each.again_after_seconds is None and each.error is None and await _dropped(session, each.item):
+                continue
             held = select(WorkItemRow).where(_held(each.item)).with_for_update(key_share=True)
             row = await session.scalar(held)
             if row is None:
@@ -192,6 +195,13 @@ class WorkQueue:
             row.attempts = each.item.attempts + 1 if each.error is not None else 0
             row.last_error = each.error
             announce(session, each.item.kind)
+
+
+async def _dropped(session: AsyncSession, item: WorkItem) -> bool:
+    """Remove an item about which nothing was asked for since; false where something was, or where it is not held any more."""
+    statement = delete(WorkItemRow).where(_held(item), WorkItemRow.due_at.is_(None))
+    done = await session.execute(statement.execution_options(synchronize_session=False))
+    return cast("CursorResult[Any]", done).rowcount > 0
 
 
 def _next_due_at(row: WorkItemRow, finished: Finished, now: datetime) -> datetime | None:

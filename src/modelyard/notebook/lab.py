@@ -8,10 +8,11 @@ yarn is told to use (a start of Node.js), which matters to who builds JupyterLab
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 _ADDRESSES = "rfc3987_syntax"
 
@@ -26,6 +27,14 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     labapp.LabApp.launch_instance(["--config", sys.argv[1]])
+
+
+def leave() -> NoReturn:
+    """End at once: kernels have ended and files are written. The thread in which a last file was written waits for more, and the interpreter
+    would wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def put_off(name: str, function: str) -> None:
@@ -48,3 +57,4 @@ def _no_yarn_config(_logger: Any) -> dict[str, dict[str, Any]]:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -16,12 +16,14 @@ from modelyard.notebook.plan import Plan
 from modelyard.notebook.telling import write_whole
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _STABLE_SECONDS = 0.5, 60.0, 60.0
-# Parts of the page that ask for what is not there: news from the internet, language servers, packages of extensions.
+# Parts of the page that ask for what is not there: news from the internet, language servers, packages of extensions. And one that
+# `labextension` has in a better form.
 _DISABLED = (
     "@jupyterlab/apputils-extension:announcements",
     "@jupyterlab/lsp-extension",
     "@jupyterlab/fileeditor-extension:language-server",
     "@jupyterlab/notebook-extension:language-server",
+    "@jupyterlab/notebook-extension:cell-executor",
 )
 
 
@@ -99,10 +101,10 @@ class JupyterServer:
         self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
         return sentence
 
-    def end(self, seconds: float) -> None:
-        """Ask it to end, with its kernels; by force when it takes longer."""
+    def end(self, seconds: float) -> bool:
+        """Ask it to end, with its kernels; by force when it takes longer. False if force was needed."""
         if self._process is None:
-            return
+            return True
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -110,6 +112,8 @@ class JupyterServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            return False
+        return True
 
 
 def configuration(plan: Plan, socket: str) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class Session:
             return 1
         if not self._end.is_set():
             self._serve(server)
-        server.end(self._plan.grace_seconds)
+        if not server.end(self._plan.grace_seconds):
+            self._telling.say(
+                f"The Jupyter server did not end within {self._plan.grace_seconds:.0f} s; it was ended by force."
+            )
         self._telling.tell("ended", "The notebook has ended.")
         return 0
 

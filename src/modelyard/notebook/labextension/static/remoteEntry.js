@@ -1,5 +1,5 @@
-// The platform's part of JupyterLab's page: notices as notifications, and what cells have put out while no page was there. A federated
-// extension in the form that JupyterLab loads (a container with `init` and `get`), written by hand: it has one module and needs no build.
+// The platform's part of JupyterLab's page: notices as notifications, what cells have put out while no page was there, and cells that wait for
+// their kernel. A federated extension in the form that JupyterLab loads (a container with `init` and `get`), written by hand: it has one module and needs no build.
 (() => {
   const NAME = "modelyard-notices";
   const NOTICES_MILLISECONDS = 10000;
@@ -132,6 +132,18 @@
     panel.sessionContext.ready.then(look, () => undefined);
   };
 
+  // JupyterLab drops what it is told to run while its page has no kernel yet (its issue 8490): the cell looks as if nobody had asked. Here
+  // it waits for the kernel, which is on its way.
+  const runOnceThereIsAKernel = (runCell) => async (options) => {
+    const { cell, sessionContext } = options;
+    if (cell.model.type === "code" && sessionContext && !sessionContext.isReady && !sessionContext.session?.kernel) {
+      cell.setPrompt("*");
+      await sessionContext.ready.catch(() => undefined);
+      if (cell.isDisposed) return false;
+    }
+    return runCell(options);
+  };
+
   const notices = {
     id: `${NAME}:plugin`,
     description: "Shows notices of the platform.",
@@ -148,7 +160,14 @@
       scope = sharedScope;
     },
     get: async () => {
-      const { INotebookTracker } = await shared("@jupyterlab/notebook");
+      const { INotebookCellExecutor, INotebookTracker, runCell } = await shared("@jupyterlab/notebook");
+      const executor = {
+        id: `${NAME}:executor`,
+        description: "Runs cells; while the kernel is on its way, they wait for it.",
+        autoStart: true,
+        provides: INotebookCellExecutor,
+        activate: () => Object.freeze({ runCell: runOnceThereIsAKernel(runCell) }),
+      };
       const outputs = {
         id: `${NAME}:outputs`,
         description: "Shows what cells have put out while no page was there.",
@@ -159,7 +178,7 @@
           tracker.widgetAdded.connect((_, panel) => watch(panel));
         },
       };
-      return () => ({ __esModule: true, default: [notices, outputs] });
+      return () => ({ __esModule: true, default: [notices, outputs, executor] });
     },
   };
 })();

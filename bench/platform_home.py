@@ -18,12 +18,13 @@ MODELYARD = (sys.executable, "-m", "modelyard")
 
 
 @contextmanager
-def running_platform() -> Iterator[tuple[Client, Connection]]:
-    """A client of a platform that was just started, and how it is connected."""
+def running_platform(config: str = "") -> Iterator[tuple[Client, Connection]]:
+    """A client of a platform that was just started with this `config.toml`, and how it is connected."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory) / "home"
         home.mkdir(mode=0o700)
+        (home / "config.toml").write_text(config)
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "modelyard-tests" / "environments"
         if cache.is_dir():
             (home / "environments").symlink_to(cache)

@@ -21,7 +21,6 @@ from platform_home import free_port
 
 _START_SECONDS = 120.0
 _SERVER_SECONDS = 900.0
-_PAUSE_SECONDS = 0.05
 _CONFIG = """\
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.hub_port = {hub_port}
@@ -55,7 +54,7 @@ class Hub:
         except httpx.HTTPError:
             return False
 
-    def start(self, name: str) -> float:
+    def start(self, name: str, pause_seconds: float = 0.02) -> float:
         """A server for this user, new or not; how long until `GET /lab` of it was answered. Raises `SystemExit` when it is not."""
         self._client.post(f"{self._url}/hub/api/users/{name}")
         began = time.monotonic()
@@ -69,7 +68,7 @@ class Hub:
                 if page.status_code != 200:
                     raise SystemExit(f"JupyterHub answers the page of {name} with {page.status_code}")
                 return time.monotonic() - began
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause_seconds)
         raise SystemExit(f"JupyterHub's server of {name} does not start")
 
     def stop(self, name: str) -> None:

@@ -90,7 +90,7 @@ def test_framework_images_can_serve_and_never_hold_cuda(
     framework_python: Callable[[str, str], Path], framework: str, version: str
 ) -> None:
     python = framework_python(framework, version)
-    run(python, "import granian, orjson, numpy, tensorboard, pip")
+    run(python, "import httptools, granian, orjson, numpy, tensorboard, pip")
     names = json.loads(
         run(python, "import importlib.metadata as m, json; print(json.dumps([d.name for d in m.distributions()]))")
     )

@@ -91,7 +91,7 @@ def test_requirements_are_pinned_and_hold_what_serving_needs(image: CatalogImage
     names = {each.name for each in requirements}
     assert "pip" in names
     if image.framework != "PYTHON":
-        assert {"granian", "orjson", "numpy"} < names
+        assert {"httptools", "orjson", "numpy"} < names
     if image.framework in ("TENSORFLOW", "PYTORCH"):
         assert "tensorboard" in names
 

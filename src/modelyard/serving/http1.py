@@ -1,27 +1,30 @@
 """HTTP/1.1 on the event loop itself: bytes of a connection in, the door's answer out.
 
 A library that keeps its sockets in threads of its own costs each request half a dozen changes between threads, which on a machine at rest take
-ten times as long as a small model's answer. Here one thread reads, predicts what is quick, and writes. The only client is the gateway, or
-somebody who tries the server by hand; so there is no TLS, no HTTP/2, and no pipelining beyond answering in order.
+ten times as long as a small model's answer. Here one thread reads, predicts what is quick, and writes. What is a request, and where it ends, says
+httptools (the parser of Node.js). The only client is the gateway, or somebody who tries the server by hand; so there is no TLS, no HTTP/2, and
+no pipelining beyond answering in order.
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket as sockets
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
+from urllib.parse import unquote
 
-from modelyard.serving.http1_head import WITHOUT_BODY, Head, MalformedRequest, read_frame, read_head, write_head
+import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from modelyard.serving.http1_head import WITHOUT_BODY, write_head
 
 _MAX_HEAD_BYTES = 128 * 1024  # the gateway lets 96 KiB pass
-_LOOKAHEAD_BYTES = 256 * 1024
 _LINGER_SECONDS = 2.0
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LINE_END = -1  # what is missing of a chunk whose bytes are all there
+_VERSIONS = ("1.0", "1.1")
 
 
 class Application(Protocol):
@@ -109,11 +112,13 @@ class Request:
         "path",
     )
 
-    def __init__(self, connection: _Connection, head: Head) -> None:
-        self.method = head.method
-        self.path = head.path
-        self.headers = head.headers
-        self.is_kept = head.is_kept
+    def __init__(
+        self, connection: _Connection, method: str, path: str, headers: dict[str, str], *, is_kept: bool
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.is_kept = is_kept
         self.is_whole = False
         self.is_answered = False
         self.awaits_continue = self.headers.get("expect", "").lower() == "100-continue"
@@ -197,18 +202,20 @@ class Request:
 
 
 class _Connection(asyncio.Protocol):
-    """Takes requests off a connection, one after the other."""
+    """Takes requests off a connection and has them answered one after the other. The methods `on_…` are called by the parser."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._request: Request | None = None
-        self._missing = 0  # bytes of the body or chunk that are still to come
-        self._is_chunked = False
-        self._reads_trailer = False
-        self._lingers = False
-        self._is_paused = False
+        self._parser = HttpRequestParser(self)
+        self._head_bytes = 0
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._incoming: Request | None = None  # whose body is still coming
+        self._answering: Request | None = None
+        self._next: deque[Request] = deque()  # that came before the answer to the one before
+        self._refusal: tuple[int, str] | None = None  # of what is no request; after the answers that are due
+        self._is_deaf = False  # nothing that comes is read any more
         self._room: asyncio.Future[None] | None = None
         self._is_full = False
 
@@ -225,8 +232,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._request is not None:
-            self._request.abandon()
+        for request in (self._answering, *self._next):
+            if request is not None:
+                request.abandon()
         self._make_room()
         self._server.left(self)
 
@@ -238,14 +246,69 @@ class _Connection(asyncio.Protocol):
         self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingers:
+        if self._is_deaf:
             return
-        self._buffer += data
-        self._advance()
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:  # another protocol is not spoken here; what follows can't be read
+            self._is_deaf = True
+            last = self._next[-1] if self._next else self._answering
+            if last is not None:
+                last.is_kept = False
+        except HttpParserError as fault:
+            self._malformed(400, f"this is not a request of HTTP/1.1: {fault}")
+        else:
+            if self._incoming is None and self._head_bytes > _MAX_HEAD_BYTES:
+                self._malformed(431, "the request's head is too long")
+
+    def on_message_begin(self) -> None:
+        self._target, self._headers = b"", {}
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        version, coding = self._parser.get_http_version(), self._headers.get("transfer-encoding")
+        if self._is_deaf:
+            return
+        if version not in _VERSIONS:
+            self._malformed(400, f"this is not a request of HTTP/1.1: it says HTTP/{version}")
+            return
+        if coding is not None and coding.lower() != "chunked":
+            self._malformed(501, "the only transfer-encoding that is read is 'chunked'")
+            return
+        target = self._target.decode("latin-1")
+        if not target.startswith("/"):  # what a client sends to a proxy
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path = target.partition("?")[0]
+        method, is_kept = self._parser.get_method().decode("ascii"), self._parser.should_keep_alive()
+        request = Request(self, method, unquote(path) if "%" in path else path, self._headers, is_kept=is_kept)
+        self._incoming = request
+        if self._answering is None:
+            self._start(request)
+        else:
+            self._next.append(request)
+            if self._transport is not None:
+                self._transport.pause_reading()  # what has not come yet waits for the answers
+
+    def on_body(self, body: bytes) -> None:
+        if self._incoming is not None:
+            self._incoming.take(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        if self._incoming is not None:
+            request, self._incoming = self._incoming, None
+            request.end()
 
     def finish(self) -> None:
         """Close, now or after the answer that is due."""
-        if self._request is None and self._transport is not None and not self._lingers:
+        if self._answering is None and self._transport is not None and not self._is_deaf:
             self._transport.close()
 
     def write(self, data: bytes) -> None:
@@ -262,58 +325,19 @@ class _Connection(asyncio.Protocol):
     def answered(self, request: Request) -> None:
         """The answer was written."""
         request.is_answered = True
-        if request.is_kept:
-            if request.is_whole and self._request is request:
-                self._request = None
-                self._resume()
-                if self._buffer:
-                    # Not from within the application, whose calls would nest deeper with each request.
-                    asyncio.get_running_loop().call_soon(self._advance)
-                elif self._server.is_stopping:
-                    self.finish()
-        else:
-            self._linger()
+        self._answering = None
+        if not request.is_kept:
+            self._linger(is_read=request.is_whole)
+        elif self._next:
+            self._start(self._next.popleft())
+            if not self._next and self._transport is not None:
+                self._transport.resume_reading()
+        elif self._refusal is not None:
+            self._refuse(*self._refusal)
 
-    def _linger(self) -> None:
-        """Close, but first let the client read the answer: with bytes that nobody has read, the kernel would break the connection off."""
-        self._lingers = True
-        self._buffer.clear()
-        transport, request = self._transport, self._request
-        if transport is None:
-            return
-        if request is not None and request.is_whole:
-            transport.close()
-            return
-        self._resume()
-        asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
-        if transport.can_write_eof():
-            transport.write_eof()
-
-    def _advance(self) -> None:
-        """Do what the bytes that have come allow."""
-        if self._request is not None:
-            self._read_body(self._request)
-            return
-        if self._lingers or self._transport is None:
-            return
-        while self._buffer.startswith(b"\r\n"):  # RFC 9112 2.2
-            del self._buffer[:2]
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or end > _MAX_HEAD_BYTES:
-            if len(self._buffer) > _MAX_HEAD_BYTES:
-                self._refuse(431, "the request's head is too long")
-            return
-        head = bytes(self._buffer[: end + 2])
-        del self._buffer[: end + 4]
-        request = self._parse(head)
-        if request is None:
-            return
-        self._request = request
-        self._read_body(request)
-        self._start(self._server.application.answer(request))
-
-    def _start(self, answering: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(answering)
+    def _start(self, request: Request) -> None:
+        self._answering = request
+        task = asyncio.ensure_future(self._server.application.answer(request))
         self._server.tasks.add(task)
         task.add_done_callback(self._over)
 
@@ -329,98 +353,40 @@ class _Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
-    def _parse(self, text: bytes) -> Request | None:
-        """The request in a head; None where it was refused."""
-        try:
-            head = read_head(text)
-            frame = read_frame(head.headers)
-        except MalformedRequest as fault:
-            self._refuse(fault.status, fault.sentence)
-            return None
-        self._is_chunked, self._missing, self._reads_trailer = frame is None, frame or 0, False
-        return Request(self, head)
-
-    def _read_body(self, request: Request) -> None:
-        if request.is_whole:  # the next request has begun to come: it waits for the answer to this one
-            self._hold_back()
+    def _malformed(self, status: int, sentence: str) -> None:
+        """Where the next request would begin is not known any more."""
+        if self._is_deaf:
             return
-        if not self._is_chunked:
-            self._take(request)
-            if not self._missing:
-                request.end()
+        self._is_deaf = True
+        if self._incoming is not None:  # its body makes no sense
+            self._incoming.abandon()
+            if self._transport is not None:
+                self._transport.abort()
+        elif self._answering is None:
+            self._refuse(status, sentence)
+        else:
+            self._refusal = (status, sentence)
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        body = orjson.dumps({"error": sentence})
+        self.write(write_head(status, [("content-type", "application/json")], len(body), is_kept=False) + body)
+        self._linger(is_read=False)
+
+    def _linger(self, *, is_read: bool) -> None:
+        """Close, but first let the client read the answer: with bytes that nobody has read, the kernel would break the connection off."""
+        self._is_deaf = True
+        transport = self._transport
+        if transport is None:
             return
-        while not request.is_whole:
-            if self._missing > 0:
-                self._take(request)
-                if self._missing:
-                    return
-                self._missing = _LINE_END
-            if self._missing == _LINE_END:
-                if len(self._buffer) < 2:
-                    return
-                if not self._buffer.startswith(b"\r\n"):
-                    self._break_off(request)
-                    return
-                del self._buffer[:2]
-                self._missing = 0
-            if self._reads_trailer:
-                if not self._skip_trailer(request):
-                    return
-                continue
-            found = _CHUNK.match(self._buffer)
-            if found is None:
-                if b"\n" in self._buffer or len(self._buffer) > _MAX_HEAD_BYTES:
-                    self._break_off(request)
-                return
-            self._missing = int(found[1], 16)
-            del self._buffer[: found.end()]
-            self._reads_trailer = not self._missing
-
-    def _skip_trailer(self, request: Request) -> bool:
-        """Pass over the lines after the last chunk; False while they are not all there."""
-        end = self._buffer.find(b"\r\n")
-        if end < 0:
-            if len(self._buffer) > _MAX_HEAD_BYTES:
-                self._break_off(request)
-            return False
-        del self._buffer[: end + 2]
-        if end == 0:
-            request.end()
-        return True
-
-    def _take(self, request: Request) -> None:
-        if self._missing and self._buffer:
-            if len(self._buffer) <= self._missing:
-                piece = bytes(self._buffer)
-                self._buffer.clear()
-            else:
-                piece = bytes(self._buffer[: self._missing])
-                del self._buffer[: self._missing]
-            self._missing -= len(piece)
-            request.take(piece)
-
-    def _break_off(self, request: Request) -> None:
-        """The body makes no sense: nothing that follows could be told from it."""
-        request.abandon()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _hold_back(self) -> None:
-        if len(self._buffer) > _LOOKAHEAD_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        if is_read and not self._next:
+            transport.close()
+            return
+        if self._next:
+            transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
+        if transport.can_write_eof():
+            transport.write_eof()
 
     def _make_room(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-
-    def _refuse(self, status: int, sentence: str) -> None:
-        """Answer what is no request, and end the connection: where the next one would begin is not known."""
-        body = b'{"error":"%s"}' % sentence.encode("ascii")
-        self.write(write_head(status, [("content-type", "application/json")], len(body), is_kept=False) + body)
-        self._linger()

@@ -61,9 +61,12 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-demo $(VENV)/.installed-browser 
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pyright
 	$(BIN)/python tools/generate.py --check
-	$(BIN)/pytest -q
+	@# Types and the environments of the frameworks take a core for minutes each; the first tests leave one free.
+	nice $(BIN)/python tools/test_environments.py & \
+	nice $(BIN)/pyright > $(VENV)/pyright.log 2>&1 & types=$$!; \
+	tests=0; $(BIN)/pytest -q || tests=$$?; \
+	wait $$types || { cat $(VENV)/pyright.log; exit 1; }; exit $$tests
 
 bench: $(VENV)/.installed-dev $(VENV)/.installed-demo ## The figures that the README quotes
 	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from modelyard.control.tables import WorkItemRow
 from modelyard.control.work import Lease, WorkQueue, enqueue
 from modelyard.db.engine import Database
 from modelyard.kit.backoff import Backoff
+from modelyard.kit.clock import Clock, utc_now
 from modelyard.kit.errors import RetryLater
 
 FAST = ControllerSettings(poll_seconds=0.05, backoff=Backoff(0.05, 0.2), end_seconds=0.5)
@@ -43,7 +45,7 @@ class Probe:
             self.at_once[key] -= 1
 
 
-async def until(is_true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(is_true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not is_true():
             await asyncio.sleep(0.005)
@@ -51,9 +53,15 @@ async def until(is_true: Callable[[], bool], seconds: float = 5.0) -> None:
 
 @asynccontextmanager
 async def running(
-    database: Database, probe: Probe, settings: ControllerSettings = FAST, owner: str = "a", lease_seconds: float = 30.0
+    database: Database,
+    probe: Probe,
+    settings: ControllerSettings = FAST,
+    owner: str = "a",
+    lease_seconds: float = 30.0,
+    clock: Clock = utc_now,
 ) -> AsyncGenerator[asyncio.Task[None]]:
-    controller = Controller(database, WorkQueue(database, owner, lease_seconds=lease_seconds), [probe], settings)
+    queue = WorkQueue(database, owner, lease_seconds=lease_seconds, clock=clock)
+    controller = Controller(database, queue, [probe], settings, clock)
     task = asyncio.create_task(controller.run())
     try:
         yield task
@@ -74,7 +82,7 @@ async def rows(database: Database) -> list[WorkItemRow]:
 
 
 async def until_empty(database: Database) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await rows(database):
             await asyncio.sleep(0.01)
 
@@ -210,7 +218,7 @@ async def test_what_went_wrong_can_be_read(database: Database) -> None:
     async with running(database, probe):
         await ask(database, "x")
         await until(lambda: probe.calls["x"] == 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (found := await rows(database))[0].last_error:
                 await asyncio.sleep(0.01)
     assert (found[0].last_error, found[0].attempts) == ("the gateway is starting", 1)
@@ -240,13 +248,18 @@ async def test_a_long_reconcile_keeps_its_lease(database: Database) -> None:
         return Done()
 
     one, two = Probe(act), Probe(act)
-    async with (
-        running(database, one, lease_seconds=0.3),
-        running(database, two, owner="b", lease_seconds=0.3),
-    ):
+    # Time goes on only when a renewal was seen: a machine that is busy for a while lets no lease run out.
+    now = utc_now() + timedelta(minutes=1)
+    lease = timedelta(seconds=0.3)
+    fields = {"lease_seconds": lease.total_seconds(), "clock": lambda: now}
+    async with running(database, one, **fields), running(database, two, owner="b", **fields):
         await ask(database, "x")
         await until(lambda: one.calls.total() + two.calls.total() == 1)
-        await asyncio.sleep(0.8)  # several leases long
+        for _ in range(6):  # several leases long
+            now += lease * 0.7
+            async with asyncio.timeout(30):
+                while [row.lease_until for row in await rows(database)] != [now + lease]:
+                    await asyncio.sleep(0.01)
         assert one.calls.total() + two.calls.total() == 1
         go_on.set()
         await until_empty(database)

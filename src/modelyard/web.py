@@ -164,4 +164,32 @@ def _fault(item: dict[str, Any]) -> Fault:
         message = "must be given"
     elif item["type"] == "json_invalid":
         return Fault("body", f"is not JSON: {item.get('ctx', {}).get('error', message)}")
+    elif item["type"] in _PLAIN:
+        message = _PLAIN[item["type"]].format(**item.get("ctx", {}))
     return Fault(field or "body", message)
+
+
+_PLAIN = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "too_long": "must have at most {max_length} items (it has {actual_length})",
+    "too_short": "must have at least {min_length} items (it has {actual_length})",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number, and not as large",
+}
+"""Complaints that pydantic words for programmers, by its names for them."""

@@ -354,6 +354,16 @@ ERROR: ResolutionImpossible: for help visit somewhere""".splitlines()
     assert explain(lines) == (
         "Cannot install a and b because these package versions have conflicting dependencies. The user requested a; b 1 depends on a<1"
     )
+    versions = ", ".join(f"1.{number}" for number in range(90))
+    unknown = [
+        "ERROR: Ignored the following versions that require a different python version: 2.1 Requires-Python >=3.12",
+        f"ERROR: Could not find a version that satisfies the requirement numpy==0.1 (from versions: {versions})",
+        "ERROR: No matching distribution found for numpy==0.1",
+    ]
+    assert explain(unknown) == (
+        "Could not find a version that satisfies the requirement numpy==0.1 (there are 90 others, the newest 1.87, 1.88, 1.89) "
+        "No matching distribution found for numpy==0.1"
+    )
     assert explain(["error: subprocess", "", "  it broke  ", ""]) == "it broke"
     assert explain([]) == ""
     assert len(explain(["ERROR: " + "x" * 2000])) == 700

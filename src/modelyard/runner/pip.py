@@ -34,6 +34,7 @@ _TWINS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel")
 # Settings that would send packages elsewhere than into the layer.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER")
 _STOP_SECONDS = 3.0
+_KEPT_VERSIONS = 3
 _KEPT_LINES = 200
 
 
@@ -130,14 +131,25 @@ def install(python: str, path: str, pins: list[str], plan: Plan, journal: Journa
 def explain(lines: list[str]) -> str:
     """pip's reason in one sentence, out of its last lines; empty when it gave none."""
     reasons = [line[6:].strip() for line in lines if line.startswith("ERROR:")]
-    telling = [reason for reason in reasons if not reason.startswith("ResolutionImpossible")]
-    sentence = " ".join(dict.fromkeys(telling[-3:]))
-    if len(telling) != len(reasons):
+    is_conflict = any(reason.startswith("ResolutionImpossible") for reason in reasons)
+    telling = [reason for reason in reasons if not reason.startswith(("ResolutionImpossible", "Ignored the following"))]
+    sentence = " ".join(dict.fromkeys(map(_without_old_versions, telling[-3:])))
+    if is_conflict:
         causes = _indented_after(lines, "The conflict is caused by:")
         sentence = f"{sentence} {'; '.join(causes)}".strip()
     if not sentence:
         sentence = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return sentence if len(sentence) <= 700 else sentence[:699] + "…"
+
+
+def _without_old_versions(reason: str) -> str:
+    """pip names every version that there is, hundreds of some packages, before it comes to the point."""
+    head, mark, rest = reason.partition(" (from versions: ")
+    versions, _, tail = rest.partition(")")
+    names = versions.split(", ")
+    if not mark or len(names) <= _KEPT_VERSIONS:
+        return reason
+    return f"{head} (there are {len(names)} others, the newest {', '.join(names[-_KEPT_VERSIONS:])}){tail}"
 
 
 def _indented_after(lines: list[str], heading: str) -> list[str]:

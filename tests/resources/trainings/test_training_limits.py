@@ -156,6 +156,7 @@ async def test_all_over_a_limit_is_refused_by_its_field(small_api: ApiPlatform) 
         assert named in told, (field, value, told)
         assert words in told[named], (field, value, told)
         assert len(told) == 1, told
+        assert " should " not in told[named], "pydantic's words, which speak to programmers"
     assert (await small_api.ask("GET", "/trainings"))["paging"]["totalCount"] == 0
     assert (await small_api.ask("GET", "/experiments"))["paging"]["totalCount"] == 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 from platform_home import free_port
+from processor_time import of_trees
 
 _START_SECONDS = 120.0
 _SERVER_SECONDS = 900.0
@@ -43,8 +44,9 @@ c.JupyterHub.cookie_secret_file = "{directory}/cookie_secret"
 class Hub:
     """A JupyterHub that runs."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, pid: int) -> None:
         self._url = url
+        self._pid = pid
         self._client = httpx.Client(headers={"Authorization": f"token {token}"}, trust_env=False, timeout=600.0)
 
     def is_up(self) -> bool:
@@ -53,6 +55,10 @@ class Hub:
             return self._client.get(f"{self._url}/hub/api/users").status_code == 200
         except httpx.HTTPError:
             return False
+
+    def processor_seconds(self) -> float:
+        """Of the hub, its proxy and all servers."""
+        return of_trees([self._pid])
 
     def start(self, name: str, pause_seconds: float = 0.02) -> float:
         """A server for this user, new or not; how long until `GET /lab` of it was answered. Raises `SystemExit` when it is not."""
@@ -102,7 +108,7 @@ def running_hub(python: Path) -> Iterator[Hub]:
             command = [str(python), "-m", "jupyterhub", "--config", str(config)]
             process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
         try:
-            hub = Hub(f"http://127.0.0.1:{port}", token)
+            hub = Hub(f"http://127.0.0.1:{port}", token, process.pid)
             deadline = time.monotonic() + _START_SECONDS
             while not hub.is_up():
                 if process.poll() is not None or time.monotonic() > deadline:

@@ -40,7 +40,9 @@ def main() -> None:
         (Path(directory) / "source").mkdir()
         (Path(directory) / "source/train.py").write_text(SCRIPT)
         client.storage.upload(Path(directory) / "source", "bench/source")
+        begun = time.perf_counter()
         client.storage.upload(data, "bench/data")
+        print(f"uploaded in {time.perf_counter() - begun:.1f} s", flush=True)
         first = [_fetch(client, "first")]
         cached = [_fetch(client, f"cached-{number}") for number in range(options.rounds)]
         copied = [_copy(data, Path(directory) / "copy") for _ in range(options.rounds)]

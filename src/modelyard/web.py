@@ -175,7 +175,7 @@ _PLAIN = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
     "too_long": "must have at most {max_length} items (it has {actual_length})",
-    "too_short": "must have at least {min_length} items (it has {actual_length})",
+    "too_short": "must have at least {min_length} item(s), not {actual_length}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
     "string_type": "must be text",

@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 from metric_places import CALLER, KnownRuns, make_metric_tables, points, run, same
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.db.engine import Database
 from modelyard.kit.errors import Invalid, NotFound
 from modelyard.kit.ids import IdempotencyKey
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.metrics.errors import ForeignRun
-from modelyard.resources.metrics.model import Limits, Point
+from modelyard.resources.metrics.model import Limits, Owner, Point
 from modelyard.resources.metrics.service import History, HistoryRequest, Metrics
 from modelyard.resources.metrics.table import (
     MetricArrivalRow,
@@ -25,7 +26,7 @@ from modelyard.resources.metrics.table import (
     MetricRunRow,
     MetricSeriesRow,
 )
-from modelyard.resources.projects.model import TokenKind
+from modelyard.resources.projects.model import Caller, TokenKind
 
 ALL = PageRequest()
 RUNS = KnownRuns([run("a"), run("b")])
@@ -242,3 +243,15 @@ async def test_what_waits_is_bounded(metrics: Metrics, database: Database) -> No
         async with database.read() as session:
             assert (await session.scalar(select(func.max(MetricArrivalRow.waiting))) or 0) <= 20_000
     assert (await history(metrics, "loss")).series.point_count == 30_000
+
+
+async def test_points_of_an_instance_that_is_not_there_are_refused(metrics: Metrics) -> None:
+    class OfTwo(KnownRuns):
+        async def hold_run(self, session: AsyncSession, caller: Caller, run_id: str) -> Owner:
+            return replace(await super().hold_run(session, caller, run_id), instance_count=2)
+
+    runs = OfTwo([run("a")])
+    await metrics.write(runs, CALLER, "a", 1, points("loss", [1.0]))
+    with pytest.raises(Invalid) as refused:
+        await metrics.write(runs, CALLER, "a", 2, points("loss", [1.0]))
+    assert [fault.field for fault in refused.value.faults] == ["instance"]

@@ -65,12 +65,14 @@ class Owner:
     Attributes:
         kind, id: the resource, e.g. a training.
         group_id: what it is compared within, e.g. its experiment.
+        instance_count: how many instances may write points of it.
     """
 
     kind: str
     id: str
     project_id: str
     group_id: str | None = None
+    instance_count: int = MAX_INSTANCE + 1
 
 
 @dataclass(frozen=True, slots=True)

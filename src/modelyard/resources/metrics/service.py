@@ -160,12 +160,14 @@ class Metrics:
                 run.is_open = False
 
     async def write(self, runs: Runs, caller: Caller, run_id: str, instance: int, points: Sequence[Point]) -> None:
-        """Keep points that a program sends. Sent again they change nothing. Raises `NotFound` or `ForeignRun`."""
+        """Keep points that a program sends. Sent again they change nothing. Raises `NotFound`, `ForeignRun` or `Invalid`."""
         if caller.workload_id is not None and caller.workload_id != run_id:
             raise ForeignRun(run_id)
         wanted = _by_name(points)
         async with self._database.write() as session:
             owner = await runs.hold_run(session, caller, run_id)
+            if instance >= owner.instance_count:
+                raise Invalid([Fault("instance", f"must be less than {owner.instance_count}, the run's instances")])
             key = caller.idempotency_key
             if await claim(session, caller.project.id, KIND, key) is not None:
                 return

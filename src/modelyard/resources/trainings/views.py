@@ -18,7 +18,8 @@ from modelyard.resources.trainings.table import TrainingRow
 
 def metrics_owner(row: TrainingRow) -> Owner:
     """A training as an owner of metrics."""
-    return Owner("training", row.id, row.project_id, row.experiment_id)
+    spec = TrainingSpec.model_validate(row.spec)
+    return Owner("training", row.id, row.project_id, row.experiment_id, spec.instance_count)
 
 
 def run_of(row: TrainingRow) -> Run:

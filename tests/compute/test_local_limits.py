@@ -206,6 +206,8 @@ def test_version_2_files_of_an_instance(tmp_path: Path) -> None:
         "cpu.max": "50000 100000",
         "pids.max": "100",
     }
+    groups.make(0.5, 1 << 30, 100, ends_as_one=False)
+    assert (group / "memory.oom.group").read_text() == "0"
     (group / "memory.current").write_text("5000\n")
     (group / "memory.peak").write_text("9000\n")
     (group / "memory.stat").write_text("anon 1\ninactive_file 2000\n")

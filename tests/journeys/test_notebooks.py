@@ -47,6 +47,15 @@ def test_a_notebook_from_creation_to_deletion(platform: RunningPlatform) -> None
     jupyter.shell("echo shared > /root/nas/pictures/note")
     assert (platform.home / "nas" / volume / "deep" / "note").read_text() == "shared\n"
 
+    # What takes too much memory goes alone: the notebook, its terminals and other kernels stay.
+    other = jupyter.kernel()
+    other.run("kept = 7")
+    full = jupyter.shell("dd if=/dev/zero of=/dev/shm/full bs=1M count=9999 2>&1; rm /dev/shm/full")
+    assert "No space left on device" in full
+    assert "ended with 137" in jupyter.shell("python -c 'bytearray(9 * 2**30)'; echo ended with $?")
+    assert other.run("print(kept)") == "7\n"
+    other.end()
+
     # An environment of the user's is a kernel, by conda and by uv, and what is installed into the default one is told before it goes.
     made = "cd ~/easymaker/custom-conda-envs; conda create -y --prefix ./guide python=3.11; uv venv -q plain; conda env list"
     assert "guide                      /root/easymaker/custom-conda-envs/guide" in jupyter.shell(made, 300)

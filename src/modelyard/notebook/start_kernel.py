@@ -13,6 +13,11 @@ from importlib.util import find_spec
 def main() -> None:
     """Become the kernel."""
     image = sys.argv.pop(1)
+    try:  # where memory runs out, a kernel ends before the server that tells its page of it
+        with open("/proc/self/oom_score_adj", "w") as score:
+            score.write("700")
+    except OSError:
+        pass
     sys.path[0] = ""  # the notebook's directory, as ipykernel's own launcher has it; not the one of this file
     if find_spec("ipykernel") is None:
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"

@@ -45,8 +45,12 @@ class Cgroups:
         """Whether this controller holds the instance to its limit."""
         return controller in self.v1 or (self.v2 is not None and controller in self.v2_controllers)
 
-    def make(self, cpus: float, memory_bytes: int, pids: int) -> None:
-        """Create the groups and set their limits. Raises OSError that names the file."""
+    def make(self, cpus: float, memory_bytes: int, pids: int, *, ends_as_one: bool = True) -> None:
+        """Create the groups and set their limits. Raises OSError that names the file.
+
+        Args:
+            ends_as_one: when memory runs out, all processes are killed, not only the largest (version 2 alone can do the former).
+        """
         for directory in self.directories:
             os.makedirs(directory, exist_ok=True)
         quota = max(int(cpus * _CPU_PERIOD_MICROSECONDS), _MINIMUM_QUOTA_MICROSECONDS)
@@ -56,7 +60,7 @@ class Cgroups:
         elif self.limits("memory"):
             _write(self.v2, "memory.max", memory_bytes)
             _try_write(self.v2, "memory.swap.max", 0)
-            _try_write(self.v2, "memory.oom.group", 1)
+            _try_write(self.v2, "memory.oom.group", int(ends_as_one))
         if "cpu" in self.v1:
             _write(self.v1["cpu"], "cpu.cfs_period_us", _CPU_PERIOD_MICROSECONDS)
             _write(self.v1["cpu"], "cpu.cfs_quota_us", quota)

@@ -160,6 +160,8 @@ def make_plan(
         "cgroup_v2_controllers": groups.v2_controllers,
         "cpus": instance.limits.cpus,
         "memory_bytes": instance.limits.memory_bytes,
+        # A system of somebody's own has many programs: the one that takes too much memory goes alone.
+        "ends_as_one": instance.boot_bytes is None,
         "pids": instance.limits.pids,
         "storage_bytes": _measured_bytes(instance),
         "storage_directories": [
@@ -298,6 +300,7 @@ def _plan_sandbox(
         *sandbox.namespace_arguments(has_own_network=instance.has_own_network),
         *root_arguments,
         *sandbox.system_arguments(machine.settings.system_directories),
+        *sandbox.shared_memory_arguments(instance.limits.memory_bytes),
         *(sandbox.root_arguments() if machine.isolation is Isolation.NAMESPACES and os.geteuid() == 0 else ()),
         *(_BOOT_DIRECTORIES if storages.boot else ()),
         *bind_arguments,

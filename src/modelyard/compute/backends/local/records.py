@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         cgroup_v2_controllers: tuple[str, ...]
         cpus: float
         memory_bytes: int
+        ends_as_one: bool
         pids: int
         storage_bytes: int | None
         storage_directories: list[str]

@@ -95,6 +95,12 @@ def system_arguments(system_directories: Sequence[str]) -> list[str]:
     return arguments
 
 
+def shared_memory_arguments(memory_bytes: int) -> list[str]:
+    """A `/dev/shm` that is full before the instance's memory is: to end processes frees nothing of it, so that all of them would go."""
+    size = memory_bytes * 3 // 4
+    return ["--perms", "1777", "--size", str(size), "--tmpfs", "/dev/shm"]  # noqa: S108 - the instance's own
+
+
 def root_arguments() -> list[str]:
     """Arguments more where bubblewrap is started by root and changes to no other account: files of /proc/sys are the machine root's to write,
     whatever rights it has given up."""

@@ -154,7 +154,7 @@ class Supervisor:
                 file.write(text)
                 if plan["uid"] is not None and plan["gid"] is not None:
                     os.fchown(descriptor, plan["uid"], plan["gid"])
-        self._cgroups.make(plan["cpus"], plan["memory_bytes"], plan["pids"])
+        self._cgroups.make(plan["cpus"], plan["memory_bytes"], plan["pids"], ends_as_one=plan["ends_as_one"])
         if "data_cache" in plan:
             self._data_door = datacache.open_door(f"{plan['run_directory']}/{records.DATA_DOOR}")
 

@@ -224,7 +224,8 @@ def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
         client.stages.change_settings("multiplier/green", max_body_bytes=2**40, mirror={"endpoint_stage_id": "nobody"})
     assert [fault.field for fault in refused.value.faults] == ["maxBodyBytes", "mirror.endpointStageId"]
     first = client.endpoints.create_api_key("multiplier", "first")
-    second = client.endpoints.create_api_key("multiplier", "second", rate_limit={"requests": 2, "seconds": 3600})
+    made = platform.command("endpoint", "key", "create", "multiplier", "second", "--rate", "2/3600", "--output", "json")
+    second = json.loads(made.stdout)["apiKey"]
     assert first.api_key and first.api_key not in str(client.endpoints.api_keys("multiplier"))
     with pytest.raises(ApiError, match="already has an API key named 'first'"):
         client.endpoints.create_api_key("multiplier", "first")
@@ -237,14 +238,18 @@ def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
 
         with load(platform, endpoint.endpoint_url) as (answers, faults):
             eventually(lambda: answers[5.0] > 10, "requests go on")
-            client.stages.change_settings(
-                "multiplier/green",
-                max_body_bytes=4000,
-                timeout_seconds=30,
-                cors={"allow_origin_list": ["https://app.example.com"]},
-                allow_address_list=["127.0.0.0/8"],
-                rate_limit={"requests": 100_000},
+            asked = (
+                "--max-body",
+                "4000",
+                "--timeout",
+                "30",
+                "--cors-origin",
+                "https://app.example.com",
+                "--rate",
+                "100000",
             )
+            done = platform.command("stage", "set", "multiplier/green", *asked, "--allow", "127.0.0.0/8")
+            assert "allow origin list https://app.example.com" in done.stdout, done
             before = answers[5.0]
             eventually(lambda: answers[5.0] > before + 10, "requests go on")
         assert faults == []
@@ -258,8 +263,8 @@ def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
         assert client.endpoints.predict("multiplier", body, api_key=first.api_key) == {"predictions": [[5.0, 50.0]]}
         with pytest.raises(ApiError, match="asks for an API key"):
             client.endpoints.predict("multiplier", body)
-        assert [status(second.api_key).status_code for _ in range(3)] == [200, 200, 429]
-        client.endpoints.revoke_api_key("multiplier", "first")
+        assert [status(second).status_code for _ in range(3)] == [200, 200, 429]
+        assert platform.command("endpoint", "key", "revoke", "multiplier", "first").returncode == 0
         eventually(lambda: status(first.api_key).status_code == 401, "the revoked key is refused")
 
         shown = client.stages.gateway_settings("multiplier/green")
@@ -284,10 +289,10 @@ def test_a_stage_asks_for_keys_sizes_rates_and_origins_without_a_failed_request(
         [key] = client.endpoints.api_keys("multiplier")
         assert (key.name, key.calls_count, key.last_used_datetime is not None) == ("second", 3, True)
 
-        cleared = client.stages.change_settings(
-            "multiplier/green", is_api_key_required=None, cors=None, allow_address_list=None, max_body_bytes=None
-        )
-        assert cleared.settings.rate_limit is not None and cleared.settings.cors is None
+        names = ("--clear", "cors-origin", "--clear", "allow", "--clear", "max-body")
+        done = platform.command("stage", "set", "multiplier/green", "--no-api-key", *names, "--output", "json")
+        cleared = json.loads(done.stdout)
+        assert cleared["rateLimit"] is not None and cleared["cors"] is None
         assert status(None, padding=5000).status_code == 200
 
 

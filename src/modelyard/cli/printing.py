@@ -99,7 +99,12 @@ def _shown_object(item: dict[str, Any]) -> str:
     if "name" in item:
         state = next((str(value) for key, value in item.items() if key.endswith("StatusCode")), "")
         return f"{item['name']} ({state})" if state else str(item["name"])
-    return " = ".join(_shown(value) for value in item.values())
+    if len(item) == 2 and [*item][1].lower().endswith("value"):  # a tag, a parameter
+        return " = ".join(_shown(value) for value in item.values())
+    told = {key: value for key, value in item.items() if value not in (None, [], {})}
+    return (
+        "; ".join(f"{_label(key).lower()} {_shown(value).replace(chr(10), ', ')}" for key, value in told.items()) or "-"
+    )
 
 
 def _label(name: str) -> str:

@@ -208,5 +208,6 @@ def _was_overdue(workload: Workload, item: InstanceSeen) -> bool:
 
 
 def _never_ready(workload: Workload, item: InstanceSeen) -> str:
-    minutes = (workload.spec.ready_seconds or 0.0) / 60
-    return f"Instance {item.index} was not ready for requests within {minutes:.0f} minutes."
+    seconds = workload.spec.ready_seconds or 0.0
+    limit = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"
+    return f"Instance {item.index} was not ready for requests within {limit}."

@@ -298,6 +298,31 @@ async def test_bodies_over_the_limit_are_turned_away(
     assert b" 100 " in (await raw(settings, asking, until_eof=False)).split(b"\r\n")[0]
 
 
+async def test_the_limit_that_most_routes_have_is_no_other_routes_limit(
+    gateway, settings, client, start_origin, make_route: MakeRoute
+) -> None:
+    origin, usual = await start_origin(), 64 << 20
+    for name, limit in (("usual", usual), ("more", usual + 1), ("less", 1000), ("any", None)):
+        await gateway.put_route(make_route(name, f"/{name}", origin.target, max_body_bytes=limit))
+
+    async def first_line(name: str, size: int) -> bytes:
+        asking = f"POST /{name} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\nexpect: 100-continue\r\n\r\n"
+        return (await raw(settings, asking, until_eof=False)).split(b"\r\n")[0]
+
+    for name, size, status in (
+        ("usual", usual, b"100"),
+        ("usual", usual + 1, b"413"),
+        ("more", usual + 1, b"100"),
+        ("more", usual + 2, b"413"),
+        ("less", 1001, b"413"),
+        ("any", 1 << 40, b"100"),
+    ):
+        assert status in await first_line(name, size), (name, size)
+    await gateway.remove_route("usual")
+    assert b"100" in await first_line("any", 1 << 40)
+    assert (await client.post("/less", content=b"x" * 1000)).status_code == 200
+
+
 def resident_bytes(pid: int) -> int:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096

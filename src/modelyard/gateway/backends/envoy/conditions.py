@@ -1,11 +1,13 @@
 """Which requests of a route pass, in Envoy's words: CORS, clients' addresses, API keys, rates, sizes.
 
 Every filter here is off, except for entries that turn it on, so that routes without conditions don't pay for them; all of them decide in
-Envoy's own worker threads. Two turns need a word:
+Envoy's own worker threads. Three turns need a word:
 
 - *API keys.* Envoy's filter for API keys wants to know them in clear; its filter for passwords (`basic_auth`) is content with their digests. So a
   key is made as such a filter's credential, base64 of `{id}:{secret}`, and `_TELL_KEY` writes it from `x-api-key` to where the filter looks.
   SHA-1 is the only digest that it takes: for a secret of 240 random bits that is enough, since no collision helps to find it.
+- *Sizes.* What model servers accept unless told otherwise is set once for the host, and entries with another limit, or none, say so themselves:
+  a filter on each entry makes Envoy take twice as long to load routes.
 - *Rates.* A filter's counters belong to the place in the configuration where it is configured, and a route has several entries. So rates are
   configured once for the host, with a bucket for each name, and entries only carry the name.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modelyard.gateway.port import Conditions, Cors, GatewayRefused, Rate, Route
@@ -38,6 +40,9 @@ _RATE = "modelyard.rate"
 _SIZE = "modelyard.size"
 _UNLIMITED = 4_000_000_000
 _LARGEST_BODY = 2**63 - 1
+_USUAL_BODY = (
+    64 * 1024 * 1024
+)  # the default of `serving.max_body_mib`: with another, loading takes longer, and that is all
 _NAME = re.compile(r"[a-z0-9-]{1,100}")
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _DIGEST = re.compile(r"[A-Za-z0-9+/]{27}=")
@@ -86,8 +91,18 @@ def apply_conditions(route: Route, entry: Json) -> Json:
     return {**changed, "typed_per_filter_config": filters} if filters else changed
 
 
-def host_filters(routes: Iterable[Route]) -> Json:
-    """The rates of all routes of a host (`typed_per_filter_config` of the host); empty when there are none."""
+def without_size_limit() -> Json:
+    """What an entry needs that takes bodies of any size (`typed_per_filter_config`)."""
+    return {_SIZE: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
+
+
+def host_filters(routes: Sequence[Route]) -> Json:
+    """What holds for all routes of a host that don't say otherwise (`typed_per_filter_config` of the host): the usual size, and all rates."""
+    usual = any(route.max_body_bytes == _USUAL_BODY for route in routes)
+    return {**(_size_limit(_USUAL_BODY) if usual else {}), **_rate_filters(routes)}
+
+
+def _rate_filters(routes: Iterable[Route]) -> Json:
     limited = {
         route.conditions.name: route.conditions
         for route in routes
@@ -212,9 +227,13 @@ def _keys(conditions: Conditions) -> Json:
 
 
 def _size_filter(limit: int | None) -> Json:
-    """Counts the body as it streams by: with a Content-Length it is turned away at once, without one when it has become too large."""
-    if limit is None or limit >= _LARGEST_BODY:
+    if limit == _USUAL_BODY:
         return {}
+    return without_size_limit() if limit is None or limit >= _LARGEST_BODY else _size_limit(limit)
+
+
+def _size_limit(limit: int) -> Json:
+    """Counts the body as it streams by: with a Content-Length it is turned away at once, without one when it has become too large."""
     inner = {"@type": f"{_HTTP}.body_size_limit.v3.BodySizeLimit", "max_request_bytes": limit}
     return {
         _SIZE: {

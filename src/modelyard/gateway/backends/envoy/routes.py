@@ -107,7 +107,7 @@ def _virtual_host(host: str, routes: list[CompiledRoute], first: Sequence[Json])
     }
     if routes:
         virtual["matcher"] = _matcher(routes, first)
-    if filters := host_filters(compiled.route for compiled in routes):
+    if filters := host_filters([compiled.route for compiled in routes]):
         virtual["typed_per_filter_config"] = filters
     return virtual
 

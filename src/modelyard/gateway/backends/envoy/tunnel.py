@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from modelyard.gateway.backends.envoy.conditions import without_size_limit
 from modelyard.gateway.backends.envoy.settings import EnvoySettings
 
 Json = dict[str, Any]
@@ -51,6 +52,7 @@ def tunnel_matchers(settings: EnvoySettings) -> list[Json]:
             "idle_timeout": "600s",
             "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
         },
+        "typed_per_filter_config": without_size_limit(),
     }
     return [
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,12 @@ def test_signatures_that_agree_change_over_and_the_others_stay(
         assert time.monotonic() < deadline, again.stderr
         time.sleep(0.05)
     assert "converted and compared" not in again.stderr
+    # The graph that tf2onnx wrote is an ONNX model like any other.
+    (tmp_path / "graph").mkdir()
+    [graph] = (server.directory / ".onnx").glob("*/3.onnx")
+    shutil.copy(graph, tmp_path / "graph" / "model.onnx")
+    alone = start_server(tmp_path / "graph", framework_python("ONNX", ""))
+    alone.wait_for("ready")
+    assert alone.predict({"instances": row["instances"]}).json()["predictions"][0]["chances"] == pytest.approx(
+        after["chances"]
+    )

@@ -90,10 +90,10 @@ async def test_who_creates_one_like_it_gets_the_one_that_is_ready(rig: Rig) -> N
 
     for notebook in (first, second, third):
         await rig.notebooks.delete(rig.caller, notebook)
-    await pass_time(rig, 20)
+    await pass_time(rig, 8)
     assert rig.compute.alive_ids == [again]
     rig.clock.advance(2 * 3600.0)
-    await pass_time(rig, 70)
+    await pass_time(rig, 5)
     assert (rig.compute.alive_ids, rig.compute.volumes) == ([], set()), "nobody has created one for long"
 
 
@@ -174,11 +174,13 @@ async def test_a_new_idle_stop_holds_at_once(small_rig: Rig) -> None:
 async def test_what_would_be_started_otherwise_today_is_made_anew(rig: Rig) -> None:
     notebook, spare = await stocked(rig)
     rig.reconcilers["notebook-spares"] = rig.spare_reconciler(ONE, region="kr9")
-    await pass_time(rig, 70)
+    rig.clock.advance(60.0)  # the stock is looked at once a minute
+    await pass_time(rig, 8)
     (fresh,) = spares(rig)
     assert fresh != spare
     rig.reconcilers["notebook-spares"] = rig.spare_reconciler(SpareSettings(count=0))
-    await pass_time(rig, 70)
+    rig.clock.advance(60.0)  # the stock is looked at once a minute
+    await pass_time(rig, 8)
     assert spares(rig) == []
     assert rig.compute.volumes == {notebook}
 
@@ -187,7 +189,8 @@ async def test_one_that_ends_by_itself_is_replaced(small_rig: Rig) -> None:
     rig = small_rig
     await stocked(rig)
     rig.compute.lose_everything()
-    await pass_time(rig, 70)
+    rig.clock.advance(60.0)  # the stock is looked at once a minute
+    await pass_time(rig, 8)
     assert len(spares(rig)) == 1
 
 

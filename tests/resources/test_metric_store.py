@@ -56,6 +56,11 @@ async def history(metrics: Metrics, name: str, run_id: str = "a", **wanted: int)
     return found
 
 
+def wide(number: int, each: int = 1) -> list[Point]:
+    """The n-th write of a run that has many metrics, with so many points of each."""
+    return [point for index in range(25) for point in points(f"gauge/{index}", [0.5] * each, first_step=number * each)]
+
+
 async def test_points_come_back_with_what_they_come_to(metrics: Metrics) -> None:
     await write(metrics, [*points("loss", [3.0, 1.0, 2.0]), *points("accuracy", [0.5])])
     found = await history(metrics, "loss")
@@ -204,7 +209,7 @@ async def test_forgetting_takes_everything_of_one_run_and_nothing_of_another(
             for begin in range(0, 9000, 3000):
                 await write(metrics, points(name, range(3000), first_step=begin), run_id=run_id)
         await metrics.settle(run_id)
-        await write(metrics, points("late", [1.0]), run_id=run_id)
+        await write(metrics, wide(0), run_id=run_id)
     await metrics.forget("a")
     await metrics.forget("a")
     async with database.read() as session:
@@ -238,11 +243,23 @@ async def test_what_waits_is_durable_and_read_in_the_order_of_arrival(metrics: M
 
 
 async def test_what_waits_is_bounded(metrics: Metrics, database: Database) -> None:
-    for begin in range(0, 30_000, 3_000):
-        await write(metrics, points("loss", range(3_000), first_step=begin))
+    for number in range(30):
+        await write(metrics, wide(number, 30))
         async with database.read() as session:
             assert (await session.scalar(select(func.max(MetricArrivalRow.waiting))) or 0) <= 20_000
-    assert (await history(metrics, "loss")).series.point_count == 30_000
+    assert (await history(metrics, "gauge/7")).series.point_count == 900
+
+
+async def test_a_write_of_few_metrics_is_in_its_series_at_once(metrics: Metrics) -> None:
+    await write(metrics, points("loss", [1.0]))
+    assert await metrics.waiting_runs() == []
+    await write(metrics, [*wide(0), *points("loss", [2.0], first_step=1)])
+    await write(
+        metrics, points("loss", [9.0, 3.0], first_step=1)
+    )  # behind what waits, so that the first value of a spot stays
+    assert await metrics.waiting_runs() == ["a"]
+    found = await history(metrics, "loss")
+    assert found.points is not None and found.points.values.tolist() == [1.0, 2.0, 3.0]
 
 
 async def test_points_of_an_instance_that_is_not_there_are_refused(metrics: Metrics) -> None:

@@ -1,8 +1,8 @@
-"""Writes that have arrived and are not in their series yet.
+"""Writes of many metrics that have arrived and are not in their series yet.
 
-A training that reports a thousand metrics at each step would have a thousand rows read and written with every write. So a write is kept as it came,
-in one row, and is durable with that. What waits is put into the series together: by the collector every second, by whoever reads the run's metrics
-before it reads, and by a writer when much waits already. A series' row is then touched once for many writes.
+A training that reports a thousand metrics at each step would have a thousand rows read and written with every write. So such a write is kept as it
+came, in one row, and is durable with that. What waits is put into the series together: by the collector every second, by whoever reads the run's
+metrics before it reads, and by a writer when much waits already. A series' row is then touched once for many writes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from modelyard.resources.metrics.table import MetricArrivalRow, MetricRunRow
 Key = tuple[int, str]
 """Instance and name: what a series of a run is known by."""
 
+FEW_SERIES = 20
+"""A write of no more metrics goes into its series at once, unless something of its run waits: it costs little, and nobody who reads has to wait."""
 MAX_WAITING = 20_000
 _A_WRITE = 32
 """What a write costs beside its points, in points."""

@@ -175,7 +175,10 @@ class Metrics:
             run = await repository.held_run(session, run_id)
             if run is None or run.is_gone:
                 return
-            if await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING:
+            if len(wanted) <= arrivals.FEW_SERIES and not await arrivals.has(session, run_id):
+                by_key = {(instance, name): columns for name, columns in wanted.items()}
+                await store.add_points(session, run, by_key, self._limits)
+            elif await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING:
                 await store.settle(session, run, self._limits)
             remember(session, caller.project.id, KIND, key, run_id)
 

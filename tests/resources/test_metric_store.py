@@ -250,7 +250,7 @@ async def test_what_waits_is_bounded(metrics: Metrics, database: Database) -> No
     assert (await history(metrics, "gauge/7")).series.point_count == 900
 
 
-async def test_a_write_of_few_metrics_is_in_its_series_at_once(metrics: Metrics) -> None:
+async def test_a_small_write_is_in_its_series_at_once(metrics: Metrics) -> None:
     await write(metrics, points("loss", [1.0]))
     assert await metrics.waiting_runs() == []
     await write(metrics, [*wide(0), *points("loss", [2.0], first_step=1)])

@@ -1,6 +1,6 @@
-"""Writes of many metrics that have arrived and are not in their series yet.
+"""Large writes that have arrived and are not in their series yet.
 
-A training that reports a thousand metrics at each step would have a thousand rows read and written with every write. So such a write is kept as it
+A training that reports a thousand metrics at each step would have a thousand rows read and written with every write. So a large write is kept as it
 came, in one row, and is durable with that. What waits is put into the series together: by the collector every second, by whoever reads the run's
 metrics before it reads, and by a writer when much waits already. A series' row is then touched once for many writes.
 """
@@ -22,14 +22,18 @@ from modelyard.resources.metrics.table import MetricArrivalRow, MetricRunRow
 Key = tuple[int, str]
 """Instance and name: what a series of a run is known by."""
 
-FEW_SERIES = 20
-"""A write of no more metrics goes into its series at once, unless something of its run waits: it costs little, and nobody who reads has to wait."""
+_SMALL_SERIES, _SMALL_POINTS = 20, 200
 MAX_WAITING = 20_000
 _A_WRITE = 32
 """What a write costs beside its points, in points."""
 
 _ARRIVALS = cast(SqlTable, MetricArrivalRow.__table__)
 _LENGTH = struct.Struct("<I")
+
+
+def is_small(points: Mapping[str, Columns]) -> bool:
+    """Whether a write may go into its series at once, where nothing waits of its run: it costs little, and nobody who reads has to wait."""
+    return len(points) <= _SMALL_SERIES and sum(map(len, points.values())) <= _SMALL_POINTS
 
 
 async def keep(session: AsyncSession, owner_id: str, instance: int, points: Mapping[str, Columns]) -> int:

@@ -175,7 +175,7 @@ class Metrics:
             run = await repository.held_run(session, run_id)
             if run is None or run.is_gone:
                 return
-            if len(wanted) <= arrivals.FEW_SERIES and not await arrivals.has(session, run_id):
+            if arrivals.is_small(wanted) and not await arrivals.has(session, run_id):
                 by_key = {(instance, name): columns for name, columns in wanted.items()}
                 await store.add_points(session, run, by_key, self._limits)
             elif await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING:

@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]):
+        if not separator or len(body) < int(head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r\n")[0]):
             return
         if not head.startswith(b"HTTP/1.1 200"):
             self.closed.set_exception(RuntimeError(self._received.decode()))

@@ -43,7 +43,7 @@ class Echo:
         if request.path == "/slow":
             await self.go_on.wait()
         if request.path == "/pieces":
-            await request.respond_in_pieces(200, [], 4 * 2**20, [b"x" * 2**20] * 4)
+            await request.respond_in_pieces(200, [], [b"x" * 2**20, memoryview(b"x" * 3 * 2**20).cast("f", (3, 2**18))])
             return
         own = [("x-own", "a\r\nx-smuggled: 1"), ("content-length", "3"), ("bad name", "b"), ("X-Path", request.path)]
         request.respond(200, own, body)

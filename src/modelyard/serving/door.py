@@ -7,7 +7,7 @@ alive and not ready.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -30,7 +30,6 @@ _PREDICTIONS = (Verb.V1_PREDICT, Verb.V2_INFER)
 # Inside a sandbox the package around this one need not be whole.
 _VERSION = str(getattr(import_module("modelyard"), "__version__", "unknown"))
 INFERENCE_ID = "x-inference-id"
-_PIECE_BYTES = 256 * 1024
 _FOR_ROWS = ("content-type", v2.HEADER_LENGTH)
 
 
@@ -108,8 +107,7 @@ class Door:
             if inference.is_logged:
                 self._note_answer(inference.id, answer, seconds)
         if answer.tail:
-            length = len(answer.body) + sum(len(piece) for piece in answer.tail)
-            await request.respond_in_pieces(answer.status, answer.headers, length, _pieces(answer))
+            await request.respond_in_pieces(answer.status, answer.headers, (answer.body, *answer.tail))
         else:
             request.respond(answer.status, answer.headers, answer.body)
 
@@ -196,15 +194,6 @@ class _Inference:
     def __init__(self, id: str, is_logged: bool) -> None:
         self.id = id
         self.is_logged = is_logged
-
-
-def _pieces(answer: Answer) -> Iterator[bytes]:
-    """Pieces as they are, so that a large tensor is not copied into one body."""
-    yield answer.body
-    for piece in answer.tail:
-        view = memoryview(piece).cast("B")
-        for begin in range(0, len(view), _PIECE_BYTES):
-            yield bytes(view[begin : begin + _PIECE_BYTES])
 
 
 def _picked(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from modelyard.serving.http1_head import WITHOUT_BODY, write_head
 
 _MAX_HEAD_BYTES = 128 * 1024  # the gateway lets 96 KiB pass
 _LINGER_SECONDS = 2.0
+_PIECE_BYTES = 256 * 1024
 _VERSIONS = ("1.0", "1.1")
 
 
@@ -160,14 +161,17 @@ class Request:
         self._connection.answered(self)
 
     async def respond_in_pieces(
-        self, status: int, headers: Iterable[tuple[str, str]], length: int, pieces: Iterable[bytes]
+        self, status: int, headers: Iterable[tuple[str, str]], parts: Iterable[bytes | memoryview]
     ) -> None:
-        """Answer piece by piece, waiting for a slow reader; together the pieces are `length` bytes."""
-        self._connection.write(self._head(status, headers, length))
+        """Answer with several parts, tensors of any shape among them, piece by piece: a large one is not copied as a whole, and a slow reader is
+        waited for."""
+        views = [memoryview(part).cast("B") for part in parts]  # of a tensor `len` would tell the rows
+        self._connection.write(self._head(status, headers, sum(map(len, views))))
         if self.method != "HEAD":
-            for piece in pieces:
-                self._connection.write(piece)
-                await self._connection.drained()
+            for view in views:
+                for begin in range(0, len(view), _PIECE_BYTES):
+                    self._connection.write(bytes(view[begin : begin + _PIECE_BYTES]))
+                    await self._connection.drained()
         self._connection.answered(self)
 
     def take(self, piece: bytes) -> None:

@@ -84,6 +84,24 @@ async def test_a_killed_supervisor_leaves_no_mount(world: Any, is_root: bool) ->
     assert printed == "up\n"
 
 
+async def test_twenty_instances_find_every_byte_of_those_before(world: Any) -> None:
+    ends = ("", "sleep 1000", "sleep 1000")
+    for number in range(20):
+        script = (
+            "cd /root/data && touch sums && sha256sum --quiet -c sums && wc -l < sums"
+            f" && head -c 300001 /dev/urandom > 'of {number}' && sha256sum of* > sums && echo whole; {ends[number % 3]}"
+        )
+        instance = world.instance(script, **kept())
+        await world.compute.launch(instance)
+        await world.until_printed(instance.id, "whole")
+        assert (await world.output(instance.id)).split() == [str(number), "whole"]
+        if number % 3 == 1:
+            await world.compute.stop(instance.id)
+        elif number % 3 == 2:
+            os.kill(json.loads((world.directory(instance) / "supervisor.json").read_text())["pid"], 9)
+        await world.until(instance.id, Phase.EXITED)
+
+
 async def test_without_loop_devices_storage_is_a_directory(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "can_mount_images", lambda _: "no loop devices")
     _, printed = await world.run("echo one > /root/data/a; touch /c; ls /root", **kept())

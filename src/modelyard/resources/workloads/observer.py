@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from time import process_time
 
-from modelyard.compute.port import Compute, Observation, Phase
+from modelyard.compute.port import Compute, Observation
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.resources.workloads.lifecycle import WorkloadState
@@ -30,11 +30,6 @@ _BUSY_SHARE = 0.25
 _BURST_SECONDS = 0.05
 _PROBES_AT_ONCE = 64
 _PATIENCE_SECONDS = 0.25
-_PACE_SECONDS, _PACE_OF_EACH_SECONDS, _LONGEST_PACE_SECONDS = 0.25, 0.1, 2.0
-"""How long after one look at a run the next step is looked at, and what each run that goes in steps adds to that.
-
-Steps follow each other within milliseconds: to look at each would be most of what a short run costs, and nobody sees more. Ends are never paced.
-"""
 
 
 Hint = Callable[[str, Collection[str]], None]
@@ -57,7 +52,6 @@ class WorkloadObserver:
         self._has_hints = asyncio.Event()
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._late: dict[str, asyncio.Task[None]] = {}
-        self._asked_at: dict[str, float] = {}  # of those that go in steps
         database.listen(self._on_topics)
 
     async def run(self) -> None:
@@ -90,9 +84,7 @@ class WorkloadObserver:
             raise
         for task in late:
             self._late[looks[task]] = asyncio.create_task(self._ask_later(looks[task], task))
-        changed = {looks[task] for task in done if task.result()}
-        urgent = {workload.id for workload in new if not _goes_in_steps(workload) or _has_ended(workload, observations)}
-        await self._ask((changed & urgent) | self._paced(changed - urgent))
+        await self._ask({looks[task] for task in done if task.result()})
 
     async def _follow_hints(self) -> None:
         while True:
@@ -111,7 +103,7 @@ class WorkloadObserver:
             self._has_hints.clear()
             hinted, self._hinted = self._hinted, set()
             try:
-                await self._ask(self._paced(hinted))
+                await self._ask(hinted)
             except Exception:
                 log.exception("Hints of the backend can't be passed on; the next look will find what they tell")
 
@@ -124,7 +116,6 @@ class WorkloadObserver:
             spent = -process_time()
             try:
                 live = await self._workloads.live()
-                self._asked_at = {each.id: self._asked_at.get(each.id, 0.0) for each in live if _goes_in_steps(each)}
                 moving = [workload for workload in live if _is_moving(workload)]
                 is_full = begun_at >= next_full_at
                 await self.look(live if is_full else moving, _PATIENCE_SECONDS)
@@ -162,26 +153,6 @@ class WorkloadObserver:
             look(seen, observations[seen.id], ready.get(seen.id, False)) != seen for seen in workload.status.instances
         )
 
-    def _paced(self, workload_ids: Collection[str]) -> set[str]:
-        """Those to ask for now; the others, which were asked for just now, come with the hints of a little later."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        pace_seconds = max(_PACE_SECONDS, min(_LONGEST_PACE_SECONDS, _PACE_OF_EACH_SECONDS * len(self._asked_at)))
-        due: set[str] = set()
-        for workload_id in workload_ids:
-            asked_at = self._asked_at.get(workload_id)
-            if asked_at is None or now - asked_at >= pace_seconds:
-                due.add(workload_id)
-                if asked_at is not None:
-                    self._asked_at[workload_id] = now
-            else:
-                loop.call_later(asked_at + pace_seconds - now, self._hear, workload_id)
-        return due
-
-    def _hear(self, workload_id: str) -> None:
-        self._hinted.add(workload_id)
-        self._has_hints.set()
-
     async def _ask(self, workload_ids: set[str]) -> None:
         if not workload_ids:
             return
@@ -195,15 +166,6 @@ class WorkloadObserver:
     def _on_topics(self, topics: frozenset[str]) -> None:
         if KIND in topics:
             self._wake.set()
-
-
-def _goes_in_steps(workload: Workload) -> bool:
-    """Whether it tells of its steps and then ends, so that nobody waits for it to be ready for requests."""
-    return workload.spec.ready_path is None and workload.spec.ports == ()
-
-
-def _has_ended(workload: Workload, observations: dict[str, Observation]) -> bool:
-    return any(observations[seen.id].phase is Phase.EXITED and seen.exit is None for seen in workload.status.instances)
 
 
 def _is_moving(workload: Workload) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,8 +50,6 @@ _QUEUED_POLL_SECONDS = 60.0
 _LINE = 50
 _SHIPPING_SECONDS = 30.0
 _LAUNCH_AGAIN_SECONDS = 1.0
-_PROGRESS_SECONDS = 0.5
-"""The owner hears of steps, which follow each other within milliseconds, together; of a new state at once."""
 _ALIVE = (Phase.STARTING, Phase.RUNNING)
 
 
@@ -339,11 +336,8 @@ class WorkloadReconciler:
                 await wake_waiting(session)
             if decision.state is WorkloadState.PENDING:
                 await enqueue(session, KIND, row.id)
-            if has_moved:
+            if has_moved or has_changed:
                 await _wake_owner(session, row)
-            elif has_changed:
-                pause_seconds = 0.0 if workload.spec.ready_path is not None else _PROGRESS_SECONDS
-                await _wake_owner(session, row, self._clock() + timedelta(seconds=pause_seconds))
 
     async def _settle(self, workload: Workload) -> Outcome:
         """Nothing of a workload that is over may run: a launch may have come late, after its sender had lost the lease."""
@@ -421,8 +415,8 @@ def _is_as_recorded(workload: Workload, decision: Decision) -> bool:
     )
 
 
-async def _wake_owner(session: AsyncSession, row: WorkloadRow, at: datetime | None = None) -> None:
-    await enqueue(session, row.owner_kind, row.owner_id, at=at, is_hint=True)
+async def _wake_owner(session: AsyncSession, row: WorkloadRow) -> None:
+    await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
 
 
 def _is_told(workload: Workload, first: WorkloadRow) -> bool:

@@ -16,7 +16,8 @@ from journey_platform import MakePlatform, RunningPlatform, eventually
 
 pytestmark = pytest.mark.slow
 
-VICTIM_PORT = 18765
+# Below the ephemeral ports: of those, a notebook's own kernels have some in its own network, and a number may be the same by chance.
+VICTIM_PORT, MACHINE_PORT = 18765, 18766
 SECRET = "only-for-one-notebook"
 REPLACE = """
 import os, shutil
@@ -53,9 +54,12 @@ def test_nobody_breaks_out(
     assert kernel.run(listens) == ""
 
     jupyter = opened(platform, thief)
-    with socket.create_server(("127.0.0.1", 0)) as of_the_machine:
+    with socket.create_server(("127.0.0.1", MACHINE_PORT)) as of_the_machine:
         targets = breakable(platform, victim, of_the_machine.getsockname()[1])
         assert jupyter.run(f"TARGETS = {targets!r}\n{ATTEMPTS}") == "tried True\n"
+        of_the_machine.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            of_the_machine.accept()
     assert kernel.run("print(s.fileno() > 0)") == "True\n"
 
     # By the way that its own pages come: links instead of its own socket and report.

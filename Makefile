@@ -11,6 +11,9 @@ export MODELYARD_HOME
 # With this set, Python compiles everything anew at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Much of the tests' time is waiting. A file stays with one worker, and files go in their order, so that long ones are not left for the end.
+PYTEST_OPTIONS := -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help install demo up down test check bench gen clean lock
 
 help: ## What there is
@@ -55,7 +58,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types, imports, fast tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
 	$(BIN)/python tools/generate.py --check
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest $(PYTEST_OPTIONS) -m "not slow"
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-demo $(VENV)/.installed-browser ## Everything, with the real parts
 	$(BIN)/ruff format --check .
@@ -65,7 +68,7 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-demo $(VENV)/.installed-browser 
 	@# Types and the environments of the frameworks take a core for minutes each; the first tests leave one free.
 	nice $(BIN)/python tools/test_environments.py & \
 	nice $(BIN)/pyright > $(VENV)/pyright.log 2>&1 & types=$$!; \
-	tests=0; $(BIN)/pytest -q || tests=$$?; \
+	tests=0; $(BIN)/pytest $(PYTEST_OPTIONS) || tests=$$?; \
 	wait $$types || { cat $(VENV)/pyright.log; exit 1; }; exit $$tests
 
 bench: $(VENV)/.installed-dev $(VENV)/.installed-demo ## The figures that the README quotes

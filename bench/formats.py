@@ -17,7 +17,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import statistics
 import struct
 import subprocess
@@ -27,6 +26,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelyard.testing.ports import free_port
 from serving import Client
 
 SOURCES = Path(__file__).parents[1] / "src"
@@ -189,13 +189,6 @@ def over_tcp(port: int) -> Callable[[Callable[[], Client]], Awaitable[Client]]:
         return (await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port))[1]
 
     return connect
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def wait_for(subject: Subject, model: str, process: subprocess.Popen[bytes], log: Path) -> None:

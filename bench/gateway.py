@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
 from modelyard.gateway.backends.envoy.process import envoy_binary
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
 from modelyard.gateway.port import Route, Rule, Target, Upstream
+from modelyard.testing.ports import free_port
 
 TARGET_ADDED_SECONDS = 0.0004
 BODY = b'{"predictions": [[0.1, 0.2, 0.7]]}'
@@ -278,12 +278,6 @@ async def changes(gateway: EnvoyGateway, port: int, path: str, counts: list[int]
         print(
             f"{count:8}{statistics.median(times) * 1e3:9.1f}{max(times) * 1e3:9.1f}{listing * 1e3:9.0f}{first:13.2f}{resident:10.0f}"
         )
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
 
 
 async def main(options: argparse.Namespace) -> None:

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from platform_home import free_port
 from processor_time import of_trees
+
+from modelyard.testing.ports import free_port
 
 _START_SECONDS = 120.0
 _SERVER_SECONDS = 900.0

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from jupyterhub_peer import Hub, running_hub
-from platform_home import MODELYARD, free_port, running_platform
+from platform_home import MODELYARD, running_platform
 from processor_time import of_trees
 
 from modelyard.compute.backends.local.build import build_environment
@@ -39,6 +39,7 @@ from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.resources.images.catalog import load_catalog, to_environment
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import Connection
+from modelyard.testing.ports import free_port
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "journeys"))
 _Jupyter: Any = import_module("journey_jupyter").Jupyter  # the tests' WebSocket client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from modelyard.sdk.client import Client
 from modelyard.sdk.connection import Connection
+from modelyard.testing.ports import free_port
 
 MODELYARD = (sys.executable, "-m", "modelyard")
 
@@ -36,10 +36,3 @@ def running_platform(config: str = "") -> Iterator[tuple[Client, Connection]]:
                 yield client, connection
         finally:
             subprocess.run([*MODELYARD, "down", "--home", str(home)], check=False, env=environment)
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

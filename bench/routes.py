@@ -19,13 +19,14 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import BODY, QUESTION, REQUEST, Connection, Load, free_port
+from gateway import BODY, QUESTION, REQUEST, Connection, Load
 from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
 from modelyard.gateway.port import Route
 from modelyard.resources.endpoints.instances import Part, ServingSettings, endpoint_route, stage_route
 from modelyard.resources.endpoints.model import EndpointModelSpec
 from modelyard.resources.routes.reconciler import gateway_route
+from modelyard.testing.ports import free_port
 
 SERVING = ServingSettings()
 VERSIONS = (b"A", b"B")

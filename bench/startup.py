@@ -13,13 +13,14 @@ import argparse
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from modelyard.testing.ports import free_port
 
 MODELYARD = [sys.executable, "-m", "modelyard"]
 FLOOR = "import fastapi, sqlalchemy.ext.asyncio, uvicorn"
@@ -31,7 +32,7 @@ def main() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory) / "home"
-        ports = [str(_free_port()), str(_free_port())]
+        ports = [str(free_port()), str(free_port())]
         up = [*MODELYARD, "up", "--home", str(home), "--detach", "--http-port", ports[0], "--https-port", ports[1]]
         down = [*MODELYARD, "down", "--home", str(home)]
         try:
@@ -65,12 +66,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     return parser.parse_args()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _timed(argv: list[str], environment: dict[str, str]) -> float:

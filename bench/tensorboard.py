@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 
 import httpx
-from platform_home import free_port, running_platform
+from platform_home import running_platform
 
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.resources.tensorboards.instances import environment
 from modelyard.sdk.client import Client
+from modelyard.testing.ports import free_port
 
 IMAGE = "Ubuntu 22.04 CPU Python 3.11 Training"
 

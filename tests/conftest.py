@@ -7,9 +7,13 @@ test that asks for a framework pays for the build, the others don't. A test that
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
+import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -70,6 +74,28 @@ def tools_python(environment_store: EnvironmentStore) -> Callable[..., Path]:
         environment = Environment("tools of the tests", "3.11", tuple(sorted(requirements)))
         build_environment(environment, environment_store.root, lambda step, message, progress: None)
         return environment_store.python(environment)
+
+    return python_of
+
+
+@pytest.fixture(scope="session")
+def locked_python() -> Callable[[str], Path]:
+    """`locked_python("swift")` is the interpreter of an environment with what `requirements/swift.lock` pins, built once per lock file."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelyard-tests"
+
+    def python_of(name: str) -> Path:
+        pins = Path(__file__).parents[1] / "requirements" / f"{name}.lock"
+        home = cache / f"{name}-{hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:16]}"
+        python = home / "bin" / "python"
+        cache.mkdir(parents=True, exist_ok=True)
+        with Path(f"{home}.lock").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)  # another worker may build the same
+            if not (home / "complete").exists():
+                uv = Path(sys.executable).parent / "uv"
+                subprocess.run([uv, "venv", "--clear", "-q", "-p", sys.executable, home], check=True)
+                subprocess.run([uv, "pip", "install", "-q", "--require-hashes", "-p", python, "-r", pins], check=True)
+                (home / "complete").touch()
+        return python
 
     return python_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
 from modelyard.gateway.certificates import ensure_certificates
 from modelyard.gateway.port import Route, Rule, Target, Upstream
+from modelyard.testing.ports import free_port
 
 
 @dataclass
@@ -119,12 +119,6 @@ class Origin:
 
 
 StartOrigin = Callable[..., Awaitable[Origin]]
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.testing.ports import free_port
+
 sys.path.insert(0, str(Path(__file__).parent))
 
-from journey_platform import MakePlatform, RunningPlatform, two_free_ports
+from journey_platform import MakePlatform, RunningPlatform
 
 from modelyard.compute.backends.local.build import build_environment
 from modelyard.compute.backends.local.environments import EnvironmentStore
@@ -94,7 +96,7 @@ def _prepared(home: Path, images: Path, options: tuple[str, ...] = ()) -> Runnin
     home.joinpath("environments").symlink_to(images)
     # Journeys watch notebooks from their first step on, and want the machine to themselves; `test_notebook_spares` is about spares.
     home.joinpath("config.toml").write_text("[notebooks]\nspares = 0\n")
-    return RunningPlatform(home, *two_free_ports(), options)
+    return RunningPlatform(home, free_port(), free_port(), options)
 
 
 def _lent(running: RunningPlatform) -> Iterator[RunningPlatform]:

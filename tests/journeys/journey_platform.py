@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -197,24 +196,6 @@ def eventually(
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(pause_seconds)
     return answer
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def two_free_ports() -> tuple[int, int]:
-    """One for HTTP, one for HTTPS."""
-    http_port, https_port = free_ports(2)
-    return http_port, https_port
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -25,13 +25,13 @@ from journey_platform import (
     RunningPlatform,
     clean_environment,
     eventually,
-    two_free_ports,
 )
 from journey_rest import Rest, refused
 from journey_scripts import finish, output_of, start_script, upload_script
 
 from modelyard.db.migrate import HEAD
 from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.testing.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_a_home_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     for home in (closed, closed / "below", Path("/nowhere/home")):
-        platform = RunningPlatform(home, *two_free_ports())
+        platform = RunningPlatform(home, free_port(), free_port())
         done = platform.command("up", "--detach", *platform.up_arguments, prefix=prefix)
         assert done.returncode == 1
         lines = done.stderr.strip().splitlines()

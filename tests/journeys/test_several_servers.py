@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from journey_platform import MakePlatform, RunningPlatform, eventually, free_ports
+from journey_platform import MakePlatform, RunningPlatform, eventually
 from journey_scripts import finish, output_of, start_script, upload_script
 
 from modelyard.resources.trainings.schemas import TrainingOut
+from modelyard.testing.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,7 @@ def test_paths_and_workloads_follow_the_platform_to_other_ports(make_platform: M
     done = finish(before, start_script(before, "before", old_path, model_upload="moved/output"))
     assert done.training_status_code == "COMPLETE", done.status_message
     assert before.down().returncode == 0
-    after = RunningPlatform(before.home, *free_ports(2), ())
+    after = RunningPlatform(before.home, free_port(), free_port(), ())
     try:
         assert after.up().returncode == 0
         assert str(after.https_port) not in old_path

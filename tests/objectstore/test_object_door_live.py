@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.testing.ports import free_port
+
 pytestmark = pytest.mark.slow
 
 SERVE = """
@@ -90,9 +92,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     servers: list[Server] = []
 
     def begin(file_limit: int = 0) -> Server:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", SERVE, str(tmp_path), str(port), str(file_limit)]
         server = Server(tmp_path, port, subprocess.Popen(command, env=environment))

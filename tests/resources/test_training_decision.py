@@ -104,7 +104,7 @@ def faces(state: WorkloadState, desired: Desired) -> set[TrainingState]:
     [
         (old, new, desired)
         for old in ALIVE
-        for new in (old, *WORKLOAD_LIFECYCLE.moves[old])
+        for new in (old, *sorted(WORKLOAD_LIFECYCLE.moves[old]))
         for desired in (Desired.RUN, Desired.STOP)
     ],
 )

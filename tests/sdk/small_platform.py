@@ -406,7 +406,7 @@ class SmallPlatform:
         headers = {"ETag": md5(content)}
         if place in self.manifests:
             headers = {"ETag": '"composed"', "X-Static-Large-Object": "True"}
-        sent = b"\xff" + content[1:] if place in self.corrupt else content
+        sent = bytes([content[0] ^ 1]) + content[1:] if place in self.corrupt else content
         return Response(sent, headers=headers)
 
     async def infer(self, request: Request) -> Response:

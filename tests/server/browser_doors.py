@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +41,7 @@ from modelyard.server.doors.sign_in import create_router as create_pages
 from modelyard.server.problems import add_problem_handlers
 from modelyard.server.workload_hosts import WorkloadHosts
 from modelyard.testing.clock import ShiftedClock
+from modelyard.testing.ports import free_port
 
 PASSWORD = "correct horse battery staple"
 
@@ -213,12 +213,6 @@ class _Loopback(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
 
 
 async def make_doors(

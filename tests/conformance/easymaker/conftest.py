@@ -6,7 +6,6 @@ that time wrote; the test gives them the variables that `modelyard env` prints, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.testing.ports import free_port
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "journeys"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from client_releases import Client, MakeClient
-from journey_platform import RunningPlatform, clean_environment, free_ports
+from journey_platform import RunningPlatform, clean_environment
 
 from modelyard.compute.backends.local.environments import EnvironmentStore
 
-ROOT = Path(__file__).parents[3]
-IMAGE = "Ubuntu 22.04 CPU TensorFlow Training"
 FLAVOR = "c2.c1m1"
 
 # A model whose answers are known: twice the question plus one. Made by the framework, copied by the trainings.
@@ -50,26 +49,6 @@ shutil.copytree(os.environ["EM_DATASET_TRAIN"], os.environ["EM_MODEL_DIR"], dirs
 
 
 @pytest.fixture(scope="session")
-def client_python() -> Callable[[str], Path]:
-    """`client_python("1.0.4")`: the interpreter of the environment with that release, built once per lock file."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelyard-tests"
-
-    def python_of(release: str) -> Path:
-        lock = ROOT / "requirements" / f"easymaker-{release}.lock"
-        digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
-        home = cache / f"easymaker-{release}-{digest}"
-        python = home / "bin" / "python"
-        if not (home / "complete").exists():
-            uv = Path(sys.executable).parent / "uv"
-            subprocess.run([uv, "venv", "--clear", "-q", "-p", sys.executable, home], check=True)
-            subprocess.run([uv, "pip", "install", "-q", "--require-hashes", "-p", python, "-r", lock], check=True)
-            (home / "complete").touch()
-        return python
-
-    return python_of
-
-
-@pytest.fixture(scope="session")
 def platform(
     framework_python: Callable[[str, str], Path],
     environment_store: EnvironmentStore,
@@ -81,7 +60,7 @@ def platform(
     home = tmp_path_factory.mktemp("platform")
     home.joinpath("environments").symlink_to(environment_store.root)
     home.joinpath("config.toml").write_text("[logs]\nhears_app_keys = true\n")
-    running = RunningPlatform(home, *free_ports(2))
+    running = RunningPlatform(home, free_port(), free_port())
     try:
         done = running.up()
         assert done.returncode == 0, done.stdout + done.stderr + running.server_log()
@@ -116,7 +95,7 @@ def files(framework_python: Callable[[str, str], Path], tmp_path_factory: pytest
 
 @pytest.fixture
 def make_client(
-    platform: RunningPlatform, client_python: Callable[[str], Path], files: Mapping[str, str], tmp_path: Path
+    platform: RunningPlatform, locked_python: Callable[[str], Path], files: Mapping[str, str], tmp_path: Path
 ) -> MakeClient:
     """`make_client("2.1.5", way="unchanged")`: a release with the variables that `modelyard env` prints for this way."""
 
@@ -127,7 +106,7 @@ def make_client(
         (tmp_path / "download").mkdir(exist_ok=True)
         name = f"flow-{release.replace('.', '-')}"
         return Client(
-            client_python(release),
+            locked_python(f"easymaker-{release}"),
             json.loads(printed.stdout),
             {
                 **files,

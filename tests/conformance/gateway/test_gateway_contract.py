@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,12 +11,7 @@ from modelyard.gateway.backends.envoy.gateway import EnvoyGateway
 from modelyard.gateway.backends.envoy.settings import EnvoySettings, ListenAddress
 from modelyard.gateway.certificates import ensure_certificates
 from modelyard.testing.conformance.gateway import GatewayContract
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
+from modelyard.testing.ports import free_port
 
 
 @pytest.mark.slow

@@ -8,17 +8,15 @@ that need no memcached. Ours runs in this process under uvicorn, as the product 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import http.client
 import json
 import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +32,10 @@ from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.backends.local.tables import metadata
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 from modelyard.server.doors.objects_request import DoorSettings
+from modelyard.testing.ports import free_port
 
 http.client._MAXHEADERS = 300  # type: ignore[attr-defined]  # 90 metadata headers and the usual ones come back
 
-ROOT = Path(__file__).resolve().parents[3]
-MAX_FILE_BYTES = 6 * 1024 * 1024
 PEER_PIECES = ("account", "container", "object", "proxy")
 
 # Runs one of Swift's servers with its constants below our own directory instead of /etc.
@@ -121,35 +118,10 @@ class Door:
             connection.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelyard-tests"
-
-
 @pytest.fixture(scope="session")
-def swift_python() -> Path:
-    """The interpreter of the environment that Swift lives in; built once per lock file."""
-    lock = ROOT / "requirements" / "swift.lock"
-    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    home = cache_directory() / f"swift-{digest}"
-    python = home / "bin" / "python"
-    if (home / "complete").exists():
-        return python
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, "venv", "--clear", "-q", "-p", sys.executable, home], check=True)
-    subprocess.run([uv, "pip", "install", "-q", "--require-hashes", "-p", python, "-r", lock], check=True)
-    (home / "complete").touch()
-    return python
-
-
-@pytest.fixture(scope="session")
-def swift(swift_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def swift(locked_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A running OpenStack Swift."""
+    swift_python = locked_python("swift")
     home = tmp_path_factory.mktemp("swift")
     ports = {piece: free_port() for piece in PEER_PIECES}
     _configure_swift(home, ports)

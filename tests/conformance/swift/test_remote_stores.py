@@ -25,6 +25,7 @@ from modelyard.objectstore.hosts import RemoteStore, StoreHosts
 from modelyard.objectstore.paths import ObsPath
 from modelyard.objectstore.port import NoSuchPath, StoreRefused, StoreUnreachable
 from modelyard.server.doors.objects import ObjectDoor, object_routes
+from modelyard.testing.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -100,9 +101,7 @@ async def test_wrong_credentials_and_dead_hosts_are_told(swift: Any) -> None:
     for store in (swift_store(swift.port, "wrong"), s3_store(swift.port, "wrong")):
         with pytest.raises(StoreRefused):
             await store.head(path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        dead = int(probe.getsockname()[1])
+    dead = free_port()
     with pytest.raises(StoreUnreachable):
         await swift_store(dead).head(path)
 

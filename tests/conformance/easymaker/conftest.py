@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.testing.ports import free_port
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "journeys"))
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,7 +22,9 @@ from client_releases import Client, MakeClient
 from journey_platform import RunningPlatform, clean_environment
 
 from modelyard.compute.backends.local.environments import EnvironmentStore
+from modelyard.testing.ports import free_port
 
+IMAGE = "Ubuntu 22.04 CPU TensorFlow Training"
 FLAVOR = "c2.c1m1"
 
 # A model whose answers are known: twice the question plus one. Made by the framework, copied by the trainings.

@@ -36,6 +36,7 @@ from modelyard.testing.ports import free_port
 
 http.client._MAXHEADERS = 300  # type: ignore[attr-defined]  # 90 metadata headers and the usual ones come back
 
+MAX_FILE_BYTES = 6 * 1024 * 1024
 PEER_PIECES = ("account", "container", "object", "proxy")
 
 # Runs one of Swift's servers with its constants below our own directory instead of /etc.

@@ -46,8 +46,7 @@ _Jupyter: Any = import_module("journey_jupyter").Jupyter  # the tests' WebSocket
 
 IMAGE = "Ubuntu 22.04 CPU Python Notebook"
 FLAVOR = "c2.c1m1"
-# So that 20 of them fit on a small machine at once: the platform would rather let them wait for processors.
-COLD = "[notebooks]\nspares = 0\n[compute]\ncpu_overcommit = 20\n"
+COLD = "[notebooks]\nspares = 0\n"
 WARM = "[notebooks]\nspares = 1\n"
 WAIT_SECONDS = 600.0
 PAUSE_SECONDS = 0.5  # of each of many who wait at once: asking is work for the same processors

@@ -58,6 +58,7 @@ def test_what_never_fits_is_refused_with_what_there_is(wanted: Held) -> None:
 
 def test_what_a_workload_holds() -> None:
     assert demand(workload_spec(limits=size(2, 1.5, 1), instances=3)) == held(4.5, 6, 3)
+    assert demand(workload_spec(limits=size(2, 4), cpu_share=0.25)) == held(1, 2)  # a notebook
     assert demand(workload_spec(limits=size(64), command=None)) == held()  # a build
 
 

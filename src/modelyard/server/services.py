@@ -286,7 +286,11 @@ def _front_door(settings: Settings, backends: Backends) -> FrontDoor:
 
 def _notebook_site(backends: Backends, settings: Settings) -> NotebookSite:
     return NotebookSite(
-        settings.region, backends.origins, _authority(backends), silence_seconds=settings.notebooks.silence_seconds
+        settings.region,
+        backends.origins,
+        _authority(backends),
+        silence_seconds=settings.notebooks.silence_seconds,
+        cpu_share=settings.notebooks.cpu_share,
     )
 
 

@@ -113,6 +113,12 @@ class NotebookGroup(_Group):
     silence_seconds: float = Field(
         default=60.0, ge=5, description="A Jupyter server that answers nothing for so long is started again."
     )
+    cpu_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="A notebook is counted with this part of its cores where cores are promised: mostly it waits for its user.",
+    )
     spares: int = Field(
         default=1,
         ge=0,

@@ -44,6 +44,7 @@ class NotebookSite:
     Attributes:
         origins: where browsers find it.
         authority: PEM of the certificate authority to trust; empty for none of its own.
+        cpu_share: with what part of its cores a notebook is counted where cores are promised.
         silence_seconds: after how long without an answer Jupyter is started again.
     """
 
@@ -51,6 +52,7 @@ class NotebookSite:
     origins: Origins
     authority: str = ""
     silence_seconds: float = 60.0
+    cpu_share: float = 0.25
 
     def base_url(self, notebook_id: str) -> str:
         """Below which path Jupyter serves."""
@@ -112,6 +114,7 @@ def notebook_workload(
         has_own_network=True,
         account=notebook_id,
         is_spare=name is None,
+        cpu_share=site.cpu_share,
     )
 
 

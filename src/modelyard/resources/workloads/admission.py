@@ -33,7 +33,7 @@ def demand(spec: WorkloadSpec) -> Held:
     if spec.command is None:
         return NOTHING
     return Held(
-        cpus=spec.limits.cpus * spec.instances,
+        cpus=spec.limits.cpus * spec.cpu_share * spec.instances,
         memory_bytes=spec.limits.memory_bytes * spec.instances,
         gpus=spec.limits.gpus * spec.instances,
     )

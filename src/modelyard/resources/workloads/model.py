@@ -105,6 +105,7 @@ class WorkloadSpec(_Frozen):
             when all of them do, they are introduced to each other.
         is_spare: it is ended when something else needs its room, waits for none itself, and is nobody's until `Workloads.give`.
         told: JSON that its instances find in `/run/modelyard/told.json`, also when it changes while they run.
+        cpu_share: with what part of its cores each instance is counted where cores are promised; less than 1 for who mostly waits for people.
         volumes, boot_bytes, has_own_network, account: see `modelyard.compute.port.Instance`. Volumes stay when the workload goes.
     """
 
@@ -134,6 +135,7 @@ class WorkloadSpec(_Frozen):
     has_own_network: bool = False
     account: str | None = None
     is_spare: bool = False
+    cpu_share: float = 1.0
     told: str | None = None
 
 

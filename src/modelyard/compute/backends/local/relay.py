@@ -270,6 +270,8 @@ async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) 
 async def run(path: str, rules: Rules, uid: int | None, gid: int | None) -> None:
     """Listen, drop all rights, and serve until killed."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.chdir(os.path.dirname(path))  # noqa: PTH120 - an address has at most 107 bytes, however deep the directory lies
+    path = os.path.basename(path)  # noqa: PTH119 - see above
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(path).st_mode):  # of one that was killed
             os.unlink(path)  # noqa: PTH108 - pathlib follows nothing more

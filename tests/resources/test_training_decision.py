@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelyard.kit.clock import utc_now
-from modelyard.resources.trainings.decision import judge
+from modelyard.resources.trainings.decision import Verdict, judge, passed
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
 from modelyard.resources.workloads.lifecycle import WorkloadState
@@ -151,3 +151,77 @@ def test_a_run_is_as_far_as_the_last_of_its_instances(
 def test_what_the_workload_waits_for_is_shown(reason: str) -> None:
     verdict = judge(workload(WorkloadState.STARTING, reason=reason, message="why"))
     assert (verdict.state, verdict.reason, verdict.message) == (TrainingState.CREATE_IN_PROGRESS, reason, "why")
+
+
+STEPS = ["fetching", "installing", "running", "uploading"]
+
+
+def told(*steps: object, **more: Any) -> dict[str, Any]:
+    last = steps[-1] if steps else None
+    listed = [{"step": step, "started_at": "2026-01-02T03:04:05.678Z", "detail": f"{step}."} for step in steps]
+    return {"step": last, "steps": listed} | more
+
+
+@pytest.mark.parametrize(
+    ("shown", "seen", "between"),
+    [
+        (
+            (TrainingState.CREATE_IN_PROGRESS, "STARTING"),
+            workload(WorkloadState.SUCCEEDED, told(*STEPS, step="done", exit_code=0)),
+            ["FETCHING", "INSTALLING", "RUNNING", "COMPLETE_IN_PROGRESS"],
+        ),
+        (
+            (TrainingState.CREATE_IN_PROGRESS, "FETCHING"),
+            workload(WorkloadState.RUNNING, told(*STEPS)),
+            ["INSTALLING", "RUNNING"],
+        ),
+        ((TrainingState.RUNNING, None), workload(WorkloadState.RUNNING, told(*STEPS)), []),
+        (
+            (TrainingState.RUNNING, None),
+            workload(WorkloadState.FAILED, told(*STEPS, step="failed", exit_code=3), reason="EXITED"),
+            ["FAIL_TRAIN_IN_PROGRESS"],
+        ),
+        (
+            (TrainingState.COMPLETE_IN_PROGRESS, "UPLOADING"),  # what was to be kept could not be
+            workload(WorkloadState.FAILED, told(*STEPS, step="failed", exit_code=74), reason="EXITED"),
+            [],
+        ),
+        (
+            (TrainingState.CREATE_IN_PROGRESS, "RESTART"),
+            workload(WorkloadState.RUNNING, told(*STEPS[:3])),
+            ["FETCHING", "INSTALLING"],
+        ),
+        ((TrainingState.RUNNING, None), workload(WorkloadState.RUNNING, told("fetching")), []),  # another attempt
+        (
+            (TrainingState.CREATE_IN_PROGRESS, "STARTING"),
+            workload(WorkloadState.STOPPED, told(*STEPS), desired=Desired.STOP),
+            [],
+        ),
+        (
+            (TrainingState.CREATE_IN_PROGRESS, "STARTING"),
+            workload(WorkloadState.SUCCEEDED, told(*["running", "fetching", 7, None, "done", {}] * 100)),
+            ["RUNNING"],
+        ),
+        ((TrainingState.CREATE_IN_PROGRESS, "STARTING"), workload(WorkloadState.SUCCEEDED, {"steps": "all"}), []),
+        ((TrainingState.CREATE_IN_PROGRESS, "STARTING"), workload(WorkloadState.SUCCEEDED, {"steps": [1, None]}), []),
+    ],
+)
+def test_steps_between_two_looks_are_told(
+    shown: tuple[TrainingState, str | None], seen: Workload, between: list[str]
+) -> None:
+    steps = passed(*shown, seen, judge(seen))
+    names = [step.reason if step.state is TrainingState.CREATE_IN_PROGRESS else step.state.value for step in steps]
+    assert names == between
+    states = [shown[0], *(step.state for step in steps), judge(seen).state]
+    for old, new in itertools.pairwise(states):
+        LIFECYCLE.check(old, new)
+
+
+@pytest.mark.parametrize("begun", ["yesterday", "9999-12-31T23:59:59-23:59", 7, None, "2026-01-02T03:04:05.678Z"])
+def test_when_a_step_began_is_told_if_it_is_a_time(begun: object) -> None:
+    report = {"steps": [{"step": "fetching", "started_at": begun, "detail": 7}]}
+    [step] = passed(
+        TrainingState.CREATE_REQUESTED, None, workload(WorkloadState.SUCCEEDED, report), Verdict(TrainingState.COMPLETE)
+    )
+    assert step.message is None
+    assert (step.at is not None) == (begun == "2026-01-02T03:04:05.678Z")

@@ -300,6 +300,34 @@ async def test_a_server_that_is_late_keeps_no_other_waiting(
             await asyncio.sleep(0.01)
 
 
+async def test_steps_of_many_runs_are_looked_at_together_and_an_end_at_once(loop: WorkloadLoop) -> None:
+    keys = [await loop.add() for _ in range(8)]
+    await loop.drain()
+    asked: list[str] = []
+    observer = WorkloadObserver(loop.database, loop.compute, loop.workloads, lambda _, keys: asked.extend(keys))
+    watching = asyncio.create_task(observer.run())
+    key = keys[0]
+    instance_id = f"{key}.0.0"
+    try:
+        await asyncio.sleep(0.1)  # it has seen what is live
+        for number in range(60):
+            loop.compute.report(instance_id, {"step": f"step-{number}"})
+            await asyncio.sleep(0.005)
+        assert asked.count(key) <= 20  # not one for each step
+        del asked[:]
+        async with asyncio.timeout(30):  # the last step is not forgotten
+            while key not in asked:
+                await asyncio.sleep(0.01)
+        loop.compute.finish(instance_id)
+        del asked[:]
+        async with asyncio.timeout(30):
+            while key not in asked:
+                await asyncio.sleep(0.01)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_stop_while_pending(loop: WorkloadLoop) -> None:
     await loop.add(limits=LimitsSpec(cpus=1.0, memory_bytes=8 * 2**30))
     key = await loop.add()

@@ -6,6 +6,7 @@ history can't be forgotten.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -37,10 +38,11 @@ def move(
     reason: str | None = None,
     message: str | None = None,
     actor: str = CONTROLLER,
+    at: datetime | None = None,
 ) -> bool:
     """Put the row into state `new`, or renew reason and message of the state that it is in; whether anything changed.
 
-    Raises `MoveNotAllowed` for a move that is not in the lifecycle's table.
+    `at` is when that came to be, where it is told of later. Raises `MoveNotAllowed` for a move that is not in the lifecycle's table.
     """
     old = type(new)(row.state)
     lifecycle.check(old, new)
@@ -49,8 +51,8 @@ def move(
     row.state = new.value
     row.reason = reason
     row.message = message
-    row.updated_at = utc_now()
-    session.add(_event(lifecycle.name, row, old.value, actor))
+    row.updated_at = at or utc_now()
+    session.add(_event(lifecycle.name, row, old.value, actor, at))
     return True
 
 
@@ -69,9 +71,9 @@ def note(
     session.add(event)
 
 
-def _event(kind: str, row: ResourceColumns, old: str | None, actor: str) -> EventRow:
+def _event(kind: str, row: ResourceColumns, old: str | None, actor: str, at: datetime | None = None) -> EventRow:
     return EventRow(
-        at=utc_now(),
+        at=at or utc_now(),
         kind=kind,
         key=row.id,
         project_id=row.project_id,

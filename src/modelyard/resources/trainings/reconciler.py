@@ -16,6 +16,7 @@ from modelyard.control.reconciler import Done, Outcome
 from modelyard.control.transitions import CONTROLLER, move
 from modelyard.control.work import Lease, forget
 from modelyard.db.engine import Database
+from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater, UserError
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage, to_environment
@@ -30,7 +31,7 @@ from modelyard.resources.snapshots.model import Snapshot
 from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings import repository
-from modelyard.resources.trainings.decision import Verdict, judge
+from modelyard.resources.trainings.decision import Verdict, judge, passed
 from modelyard.resources.trainings.instances import Places, Site, training_workload
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
@@ -224,6 +225,8 @@ class TrainingReconciler:
                 if verdict.state is not TrainingState.STOP_IN_PROGRESS:
                     return
             row.status = _status(row, verdict, workload, last_lines)
+            for step in passed(TrainingState(row.state), row.reason, workload, verdict):
+                _retell(session, row, step)
             _move(session, row, verdict)
 
     async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
@@ -267,6 +270,13 @@ def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:
         row.message = verdict.message  # progress of a step is not history: no event for each line of it
         return
     move(session, LIFECYCLE, row, verdict.state, reason=verdict.reason, message=verdict.message)
+
+
+def _retell(session: AsyncSession, row: TrainingRow, step: Verdict) -> None:
+    """Write a step into the history that is over by now. When it was is the run's own word: never before what came before it, nor ahead."""
+    now = utc_now()
+    at = now if step.at is None else min(now, max(step.at, row.updated_at))
+    move(session, LIFECYCLE, row, step.state, reason=step.reason, message=step.message, at=at)
 
 
 def _is_shown(row: TrainingRow, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]) -> bool:

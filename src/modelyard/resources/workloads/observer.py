@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from time import process_time
 
-from modelyard.compute.port import Compute, Observation
+from modelyard.compute.port import Compute, Observation, Phase
 from modelyard.control.work import enqueue
 from modelyard.db.engine import Database
 from modelyard.resources.workloads.lifecycle import WorkloadState
@@ -30,6 +30,12 @@ _BUSY_SHARE = 0.25
 _BURST_SECONDS = 0.05
 _PROBES_AT_ONCE = 64
 _PATIENCE_SECONDS = 0.25
+_PACE_OF_EACH_SECONDS, _LONGEST_PACE_SECONDS = 0.2, 2.0
+"""How long after one look at a run its next step is looked at, for each other run that goes through steps at the time.
+
+Where many run, to look at each step alone would be most of what a short run costs. None is lost: reports tell the steps before, and owners
+write all of them down. Ends are never paced.
+"""
 
 
 Hint = Callable[[str, Collection[str]], None]
@@ -52,6 +58,8 @@ class WorkloadObserver:
         self._has_hints = asyncio.Event()
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._late: dict[str, asyncio.Task[None]] = {}
+        self._asked_at: dict[str, float] = {}  # of those that go through steps now
+        self._live: frozenset[str] = frozenset()
         database.listen(self._on_topics)
 
     async def run(self) -> None:
@@ -84,7 +92,9 @@ class WorkloadObserver:
             raise
         for task in late:
             self._late[looks[task]] = asyncio.create_task(self._ask_later(looks[task], task))
-        await self._ask({looks[task] for task in done if task.result()})
+        changed = {looks[task] for task in done if task.result()}
+        urgent = {workload.id for workload in new if not _goes_in_steps(workload) or _has_ended(workload, observations)}
+        await self._ask((changed & urgent) | self._paced(changed - urgent))
 
     async def _follow_hints(self) -> None:
         while True:
@@ -103,7 +113,7 @@ class WorkloadObserver:
             self._has_hints.clear()
             hinted, self._hinted = self._hinted, set()
             try:
-                await self._ask(hinted)
+                await self._ask(self._paced(hinted))
             except Exception:
                 log.exception("Hints of the backend can't be passed on; the next look will find what they tell")
 
@@ -116,6 +126,9 @@ class WorkloadObserver:
             spent = -process_time()
             try:
                 live = await self._workloads.live()
+                self._asked_at = {
+                    each.id: self._asked_at.get(each.id, begun_at) for each in live if _goes_in_steps(each)
+                }
                 moving = [workload for workload in live if _is_moving(workload)]
                 is_full = begun_at >= next_full_at
                 await self.look(live if is_full else moving, _PATIENCE_SECONDS)
@@ -153,6 +166,28 @@ class WorkloadObserver:
             look(seen, observations[seen.id], ready.get(seen.id, False)) != seen for seen in workload.status.instances
         )
 
+    def _paced(self, workload_ids: Collection[str]) -> set[str]:
+        """Those to ask for now; the others, which were asked for just now, come with the hints of a little later."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        pace_seconds = min(_LONGEST_PACE_SECONDS, _PACE_OF_EACH_SECONDS * (len(self._asked_at) - 1))
+        due: set[str] = set()
+        for workload_id in workload_ids:
+            asked_at = self._asked_at.get(workload_id)
+            if asked_at is None or now - asked_at >= pace_seconds:
+                due.add(workload_id)
+                if asked_at is not None:
+                    self._asked_at[workload_id] = now
+            else:
+                loop.call_later(asked_at + pace_seconds - now, self._hear, workload_id)
+        return due
+
+    def _hear(self, workload_id: str) -> None:
+        if workload_id not in self._live:
+            return  # its end was seen meanwhile
+        self._hinted.add(workload_id)
+        self._has_hints.set()
+
     async def _ask(self, workload_ids: set[str]) -> None:
         if not workload_ids:
             return
@@ -166,6 +201,15 @@ class WorkloadObserver:
     def _on_topics(self, topics: frozenset[str]) -> None:
         if KIND in topics:
             self._wake.set()
+
+
+def _goes_in_steps(workload: Workload) -> bool:
+    """Whether it tells of its steps and then ends, so that nobody waits for it to be ready for requests."""
+    return workload.spec.ready_path is None and workload.spec.ports == ()
+
+
+def _has_ended(workload: Workload, observations: dict[str, Observation]) -> bool:
+    return any(observations[seen.id].phase is Phase.EXITED and seen.exit is None for seen in workload.status.instances)
 
 
 def _is_moving(workload: Workload) -> bool:

@@ -36,6 +36,7 @@ from modelyard.resources.workloads.model import (
     InstanceSeen,
     Retired,
     Workload,
+    WorkloadStatus,
 )
 from modelyard.resources.workloads.room import behind, make_room, waiting_for, wake_waiting, wanted_by
 from modelyard.resources.workloads.service import KIND, read_capacity, workload_of
@@ -326,7 +327,7 @@ class WorkloadReconciler:
             row = await repository.by_id(session, workload.id)
             if row is None:
                 return
-            has_changed = row.status != status
+            has_news = _shown(workload.status) != _shown(decision.status)
             row.status = status
             has_moved = move(session, LIFECYCLE, row, decision.state, reason=decision.reason, message=decision.message)
             if is_leaving and row.is_admitted:
@@ -336,7 +337,7 @@ class WorkloadReconciler:
                 await wake_waiting(session)
             if decision.state is WorkloadState.PENDING:
                 await enqueue(session, KIND, row.id)
-            if has_moved or has_changed:
+            if has_moved or has_news:
                 await _wake_owner(session, row)
 
     async def _settle(self, workload: Workload) -> Outcome:
@@ -412,6 +413,14 @@ def _is_as_recorded(workload: Workload, decision: Decision) -> bool:
         workload.reason,
         workload.message,
         workload.status,
+    )
+
+
+def _shown(status: WorkloadStatus) -> WorkloadStatus:
+    """What an owner can see of it: that an instance was launched is no news until it has started."""
+    unseen = {"is_launched": False, "phase": "", "told": None, "missed_probes": 0}
+    return status.model_copy(
+        update={"instances": tuple(item.model_copy(update=unseen) for item in status.instances), "retired": ()}
     )
 
 

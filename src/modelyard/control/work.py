@@ -15,9 +15,23 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, Insert, and_, case, delete, func, or_, select, update
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Integer,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,18 +75,16 @@ class Lease:
         """Raise `LeaseLost` unless the claim still holds; keeps it from being lost until the transaction ends."""
         # A key-share lock keeps claims away, which take the whole row, but not requests for attention, which don't touch the key:
         # two items that wake each other in their transactions would otherwise wait for each other for ever.
-        if await session.scalar(self._token().with_for_update(read=True, key_share=True)) != self.item.token:
+        if await session.scalar(_token(is_kept=True), self._names()) != self.item.token:
             raise LeaseLost(f"{self.item.kind} {self.item.key}")
 
     async def check(self, session: AsyncSession) -> None:
         """Raise `LeaseLost` unless the claim holds at this moment; for a last look before work on the outside."""
-        if await session.scalar(self._token()) != self.item.token:
+        if await session.scalar(_token(is_kept=False), self._names()) != self.item.token:
             raise LeaseLost(f"{self.item.kind} {self.item.key}")
 
-    def _token(self):
-        return select(WorkItemRow.lease_token).where(
-            WorkItemRow.kind == self.item.kind, WorkItemRow.key == self.item.key
-        )
+    def _names(self) -> dict[str, str]:
+        return {"kind": self.item.kind, "key": self.item.key}
 
 
 async def enqueue(
@@ -145,8 +157,8 @@ class WorkQueue:
         """Extend the leases of items that are still being worked on."""
         until = self._clock() + timedelta(seconds=self.lease_seconds)
         async with self._database.write() as session:
-            for item in sorted(items, key=_order):
-                await session.execute(update(WorkItemRow).where(_held(item)).values(lease_until=until))
+            rows = [_named(item) | {"until": until} for item in sorted(items, key=_order)]
+            await session.execute(update(_TABLE).where(_HELD).values(lease_until=bindparam("until")), rows)
 
     async def release_all(self) -> None:
         """Give back everything that this owner holds, e.g. when it ends or has come back from a crash."""
@@ -162,51 +174,49 @@ class WorkQueue:
         if limit <= 0:
             return False
         async with self._database.read() as session:
-            return (await session.execute(_due(kinds, self._clock(), 1))).first() is not None
+            due = await session.execute(_due(is_claimed=False), _due_now(kinds, self._clock(), 1))
+            return due.first() is not None
 
     async def _take(self, session: AsyncSession, kinds: Collection[str], limit: int) -> list[WorkItem]:
         now = self._clock()
-        statement = _due(kinds, now, limit).with_for_update(skip_locked=True)  # SQLite has one writer, and ignores this
-        items: list[WorkItem] = []
-        for row in (await session.scalars(statement)).all():
-            row.lease_owner = self._owner
-            # Random, so that none comes twice, not even for a key that was forgotten and has come back.
-            row.lease_token = secrets.randbits(62) + 1
-            row.lease_until = now + timedelta(seconds=self.lease_seconds)
-            row.due_at = None  # from here on it says whether, and for when, attention was asked for since
-            items.append(WorkItem(row.kind, row.key, row.lease_token, row.sequence, row.attempts))
+        due = (await session.execute(_due(is_claimed=True), _due_now(kinds, now, limit))).all()
+        # Tokens are random, so that none comes twice, not even for a key that was forgotten and has come back.
+        items = [WorkItem(row.kind, row.key, secrets.randbits(62) + 1, row.sequence, row.attempts) for row in due]
+        if items:
+            until = now + timedelta(seconds=self.lease_seconds)
+            await session.execute(
+                _claiming(), [_named(item) | {"owner": self._owner, "until": until} for item in items]
+            )
         return items
 
     async def _give_back(self, session: AsyncSession, finished: Sequence[Finished]) -> None:
+        """In as few statements as there are kinds: under load this is what the server does most."""
         now = self._clock()
+        done: list[dict[str, object]] = []
+        again: list[dict[str, object]] = []
+        by_kind: dict[str, dict[str, Finished]] = {}
         for each in sorted(finished, key=lambda each: _order(each.item)):
-            if each.again_after_seconds is None and each.error is None and await _dropped(session, each.item):
-                continue
-            held = select(WorkItemRow).where(_held(each.item)).with_for_update(key_share=True)
-            row = await session.scalar(held)
-            if row is None:
-                continue  # forgotten, or taken over
-            row.due_at = _next_due_at(row, each, now)
-            if row.due_at is None:
-                await session.delete(row)
-                continue
-            row.lease_owner = None
-            row.lease_until = None
-            row.attempts = each.item.attempts + 1 if each.error is not None else 0
-            row.last_error = each.error
-            announce(session, each.item.kind)
+            by_kind.setdefault(each.item.kind, {})[each.item.key] = each
+        for kind, items in by_kind.items():
+            for row in (await session.execute(_asked_since(), {"kind": kind, "keys": list(items)})).all():
+                each = items[row.key]
+                if row.lease_token != each.item.token:
+                    continue  # taken over
+                due_at = _next_due_at(row.due_at, row.sequence, each, now)
+                if due_at is None:
+                    done.append(_named(each.item))
+                    continue
+                attempts = each.item.attempts + 1 if each.error is not None else 0
+                again.append(_named(each.item) | {"due": due_at, "failures": attempts, "error": each.error})
+                announce(session, kind)
+        if done:
+            await session.execute(_dropping(), done)
+        if again:
+            await session.execute(_returning(), again)
 
 
-async def _dropped(session: AsyncSession, item: WorkItem) -> bool:
-    """Remove an item about which nothing was asked for since; false where something was, or where it is not held any more."""
-    statement = delete(WorkItemRow).where(_held(item), WorkItemRow.due_at.is_(None))
-    done = await session.execute(statement.execution_options(synchronize_session=False))
-    return cast("CursorResult[Any]", done).rowcount > 0
-
-
-def _next_due_at(row: WorkItemRow, finished: Finished, now: datetime) -> datetime | None:
-    asked_at = row.due_at
-    if finished.error is not None and row.sequence == finished.item.sequence:
+def _next_due_at(asked_at: datetime | None, sequence: int, finished: Finished, now: datetime) -> datetime | None:
+    if finished.error is not None and sequence == finished.item.sequence:
         asked_at = None  # a hint: it does not shorten the wait after a failure
     again_at = None
     if finished.again_after_seconds is not None:
@@ -214,19 +224,83 @@ def _next_due_at(row: WorkItemRow, finished: Finished, now: datetime) -> datetim
     return min((at for at in (asked_at, again_at) if at is not None), default=None)
 
 
-def _due(kinds: Collection[str], now: datetime, limit: int):
-    is_free_and_due = and_(WorkItemRow.lease_until.is_(None), WorkItemRow.due_at <= now)
-    is_abandoned = WorkItemRow.lease_until < now
+_TABLE = Table.metadata.tables[WorkItemRow.__tablename__]
+_HELD = and_(
+    _TABLE.c.kind == bindparam("of_kind"),
+    _TABLE.c.key == bindparam("of_key"),
+    _TABLE.c.lease_token == bindparam("of_token"),
+)
+
+
+def _named(item: WorkItem) -> dict[str, object]:
+    """The item in the statements below."""
+    return {"of_kind": item.kind, "of_key": item.key, "of_token": item.token}
+
+
+# Each of these is built once: that takes longer than running it.
+
+
+@cache
+def _token(*, is_kept: bool) -> Select[Any]:
+    statement = select(_TABLE.c.lease_token).where(_TABLE.c.kind == bindparam("kind"), _TABLE.c.key == bindparam("key"))
+    return statement.with_for_update(read=True, key_share=True) if is_kept else statement
+
+
+@cache
+def _due(*, is_claimed: bool) -> Select[Any, Any, Any, Any]:
+    """What is free and due, or was abandoned; what is being claimed by another server is left out."""
+    known, now = _TABLE.c, bindparam("now", type_=_TABLE.c.due_at.type)
+    is_free_and_due = and_(known.lease_until.is_(None), known.due_at <= now)
+    statement = (
+        select(known.kind, known.key, known.sequence, known.attempts)
+        .where(known.kind.in_(bindparam("kinds", expanding=True)), or_(is_free_and_due, known.lease_until < now))
+        .order_by(func.coalesce(known.lease_until, known.due_at))
+        .limit(bindparam("limit", type_=Integer))
+    )
     return (
-        select(WorkItemRow)
-        .where(WorkItemRow.kind.in_(kinds), or_(is_free_and_due, is_abandoned))
-        .order_by(func.coalesce(WorkItemRow.lease_until, WorkItemRow.due_at))
-        .limit(limit)
+        statement.with_for_update(skip_locked=True) if is_claimed else statement
+    )  # SQLite has one writer, and ignores this
+
+
+def _due_now(kinds: Collection[str], now: datetime, limit: int) -> dict[str, object]:
+    return {"kinds": list(kinds), "now": now, "limit": limit}
+
+
+@cache
+def _claiming() -> Update:
+    """From here on `due_at` says whether, and for when, attention was asked for since."""
+    statement = update(_TABLE).where(_TABLE.c.kind == bindparam("of_kind"), _TABLE.c.key == bindparam("of_key"))
+    return statement.values(
+        lease_owner=bindparam("owner"), lease_token=bindparam("of_token"), lease_until=bindparam("until"), due_at=None
     )
 
 
-def _held(item: WorkItem):
-    return and_(WorkItemRow.kind == item.kind, WorkItemRow.key == item.key, WorkItemRow.lease_token == item.token)
+@cache
+def _asked_since() -> Select[Any, Any, Any, Any]:
+    known = _TABLE.c
+    statement = select(known.key, known.lease_token, known.due_at, known.sequence)
+    statement = statement.where(known.kind == bindparam("kind"), known.key.in_(bindparam("keys", expanding=True)))
+    return statement.order_by(known.key).with_for_update(key_share=True)
+
+
+@cache
+def _dropping() -> Delete:
+    return delete(_TABLE).where(_HELD)
+
+
+@cache
+def _returning() -> Update:
+    return (
+        update(_TABLE)
+        .where(_HELD)
+        .values(
+            due_at=bindparam("due"),
+            lease_owner=None,
+            lease_until=None,
+            attempts=bindparam("failures"),
+            last_error=bindparam("error"),
+        )
+    )
 
 
 def _order(item: WorkItem) -> tuple[str, str]:
@@ -253,9 +327,8 @@ def _asking(dialect: str, *, is_hint: bool) -> Insert:
     is_sqlite = dialect == "sqlite"
     insert = sqlite.insert if is_sqlite else postgresql.insert
     earlier = func.min if is_sqlite else func.least
-    table = Table.metadata.tables[WorkItemRow.__tablename__]
-    known = table.c
-    statement = insert(table)
+    known = _TABLE.c
+    statement = insert(_TABLE)
     asked_at = statement.excluded.due_at
     sooner = earlier(func.coalesce(known.due_at, asked_at), asked_at)
     is_backing_off = and_(known.attempts > 0, known.due_at.is_not(None))

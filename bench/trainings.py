@@ -160,9 +160,9 @@ def _together(
         list(threads.map(create, range(count)))
         submitted = time.monotonic() - begun
         while _counted(http, url, _ENDS) < ended_before + count:
-            if _counted(http, url, _FAILURES):
-                raise SystemExit("a training has failed")
-            time.sleep(0.5)
+            time.sleep(1.0)  # each question costs the server, too
+        if _counted(http, url, _FAILURES):
+            raise SystemExit("a training has failed")
         cost = Cost(time.monotonic() - begun, _control_seconds(home) - control, 0.0, 0.0)
         time.sleep(1.0)  # the last supervisors are reaped
         cost.supervisors, cost.sandboxes = supervisors.own_seconds - own, supervisors.sandbox_seconds - inside

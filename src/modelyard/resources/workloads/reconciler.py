@@ -291,8 +291,7 @@ class WorkloadReconciler:
         """A last look before something is started that nobody would look after. Raises `LeaseLost`."""
         async with self._database.read() as session:
             await lease.check(session)
-            row = await repository.by_id(session, workload.id)
-        return row is not None and row.desired == workload.desired.value
+            return await repository.desired_of(session, workload.id) == workload.desired.value
 
     async def _tidy(self, row: WorkloadRow, workload: Workload, decision: Decision) -> Decision:
         """Remove what former attempts have left, once their output had time to come to the log store.

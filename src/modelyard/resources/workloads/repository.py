@@ -18,6 +18,10 @@ _LIVE = (WorkloadState.STARTING.value, WorkloadState.RUNNING.value, WorkloadStat
 _ADMISSION_LOCK = 0x6D6F64656C79  # any constant: names the advisory lock under which PostgreSQL admits
 
 
+_WITHOUT_DOCUMENTS = defer(WorkloadRow.spec, raiseload=True), defer(WorkloadRow.status, raiseload=True)
+"""Neither is read where only places in a line and sizes count: they are long."""
+
+
 async def by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
     """One workload."""
     return await session.get(WorkloadRow, workload_id)
@@ -27,6 +31,11 @@ async def state_of(session: AsyncSession, workload_id: str) -> WorkloadState | N
     """The state of one workload, without the rest of it; None for one that does not exist."""
     state = await session.scalar(select(WorkloadRow.state).where(WorkloadRow.id == workload_id))
     return None if state is None else WorkloadState(state)
+
+
+async def desired_of(session: AsyncSession, workload_id: str) -> str | None:
+    """What is wanted of one workload, without the rest of it; None for one that does not exist."""
+    return await session.scalar(select(WorkloadRow.desired).where(WorkloadRow.id == workload_id))
 
 
 async def held_by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
@@ -121,7 +130,8 @@ async def held(session: AsyncSession) -> Held:
 async def largest_holders(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
     """The admitted workloads that hold the most memory."""
     statement = select(WorkloadRow).where(WorkloadRow.is_admitted.is_(True), WorkloadRow.held_memory_bytes > 0)
-    return (await session.scalars(statement.order_by(WorkloadRow.held_memory_bytes.desc()).limit(limit))).all()
+    statement = statement.order_by(WorkloadRow.held_memory_bytes.desc()).limit(limit)
+    return (await session.scalars(statement.options(*_WITHOUT_DOCUMENTS))).all()
 
 
 def _waiting():
@@ -130,9 +140,10 @@ def _waiting():
         WorkloadRow.held_cpus > 0,
         WorkloadRow.held_gpus > 0,
     )
-    return select(WorkloadRow).where(
+    waiting = select(WorkloadRow).where(
         WorkloadRow.state == WorkloadState.PENDING.value,
         WorkloadRow.desired == "run",
         WorkloadRow.is_spare.is_(False),
         holds_something,
     )
+    return waiting.options(*_WITHOUT_DOCUMENTS)

@@ -194,6 +194,28 @@ async def test_one_that_ends_by_itself_is_replaced(small_rig: Rig) -> None:
     assert len(spares(rig)) == 1
 
 
+async def test_what_does_not_start_is_not_tried_over_and_over(small_rig: Rig) -> None:
+    rig = small_rig
+    notebook = await rig.make()
+    await rig.until(notebook, "ACTIVE_HEALTHY")
+    broken: list[str] = []
+
+    async def crash(verb: str, instance: str) -> None:
+        if verb == "launch":
+            broken.append(instance)
+            rig.compute.finish(instance, 1)
+
+    rig.compute.after = crash
+    await pass_time(rig, 20)
+    assert len(broken) == 1
+    rig.compute.after = rig.compute.before
+    rig.clock.advance(300.0)
+    await pass_time(rig, 8)
+    (spare,) = spares(rig)
+    assert spare not in broken
+    assert rig.compute.volumes == {notebook, account_of(rig, spare)}
+
+
 def test_what_lacks_and_what_is_too_much() -> None:
     small, large, theirs = ShapeKey("p", "small"), ShapeKey("p", "large"), ShapeKey("q", "small")
     assert compare([], 3, {"a": small}) == Change((), ("a",))

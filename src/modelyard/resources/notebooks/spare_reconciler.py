@@ -7,6 +7,7 @@ else needs their room (`workloads`), and are started when nothing else is.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 from modelyard.control.reconciler import Again, Done, Outcome
@@ -26,17 +27,20 @@ from modelyard.resources.notebooks.spares import KIND, POOL
 from modelyard.resources.notebooks.table import ShapeRow, SpareRow
 from modelyard.resources.projects.service import Projects
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
+from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
 
 __all__ = ["POOL", "SPARES_KIND", "SpareReconciler"]
+
+log = logging.getLogger(__name__)
 
 SPARES_KIND = KIND
 _LEAVING_SECONDS = 0.5
 _BUSY_SECONDS = 2.0
 _CALM_SECONDS = 60.0
 _READY_SECONDS = 300.0
-"""One that is not ready after so long is made anew."""
+"""One that is not ready after so long is made anew. One that has failed takes its place as long: it would only be tried over and over."""
 
 
 class SpareReconciler:
@@ -98,8 +102,10 @@ class SpareReconciler:
         return Again(_CALM_SECONDS) if is_any else Done()
 
     async def _is_usable(self, spare: SpareRow, workload: Workload | None) -> bool:
-        """Whether it is, or will soon be, what a notebook that is created now would be."""
-        if workload is None or workload.desired is not Desired.RUN or WORKLOAD_LIFECYCLE.is_final(workload.state):
+        """Whether it is, will soon be, or should have been what a notebook that is created now would be."""
+        if workload is None or workload.desired is not Desired.RUN:
+            return False
+        if WORKLOAD_LIFECYCLE.is_final(workload.state) and workload.state is not WorkloadState.FAILED:
             return False
         age_seconds = (self._clock() - spare.created_at).total_seconds()
         if not workload.status.instances[0].is_ready and age_seconds > _READY_SECONDS:
@@ -152,6 +158,8 @@ class SpareReconciler:
             row = await repository.held_spare(session, spare.id)
             if row is None:
                 return  # somebody has taken it meanwhile
+            if workload is not None and workload.state is WorkloadState.FAILED and not row.is_leaving:
+                log.warning("A notebook that was to be kept ready did not start: %s", workload.message)
             row.is_leaving = True
             if workload is not None:
                 await self._workloads.ask(session, workload.id, Desired.DELETE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -173,6 +174,22 @@ async def test_chunks_that_make_no_sense_end_the_connection_without_an_answer(se
     assert echo.cancelled == 1
 
 
+async def test_what_comes_after_a_body_in_chunks_is_no_header_and_has_its_limit(served) -> None:
+    echo, _, dial = served
+    line = await dial()
+    line.send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\ncontent-type: other\r\n\r\n")
+    assert (await line.answer())[2] == b"a"
+    assert [*echo.asked[0].headers] == ["transfer-encoding"]
+    line.send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+    for _ in range(3):
+        line.send("x: " + "y" * 140_000 + "\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert await line.rest() == b""
+    async with asyncio.timeout(SECONDS):
+        while not echo.cancelled:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_client_that_asks_whether_to_go_on_is_told(served) -> None:
     line = await served[2]()
     line.send("POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
@@ -237,4 +254,15 @@ async def test_a_stopped_server_answers_what_it_was_asked_and_closes_the_rest(se
     status, headers, body = await busy.answer()
     assert (status, headers["connection"], body) == (200, "close", b"1")
     async with asyncio.timeout(SECONDS):
+        await server.wait_closed()
+
+
+async def test_a_server_that_stops_amid_an_answer_ends_the_connection_after_it(served) -> None:
+    _, server, dial = served
+    line = await dial()
+    line.send("GET /pieces HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(SECONDS):
+        assert b"connection" not in await line.reader.readuntil(b"\r\n\r\n")
+        server.stop()
+        assert len(await line.rest()) == 4 * 2**20
         await server.wait_closed()

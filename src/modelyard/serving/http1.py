@@ -263,7 +263,7 @@ class _Connection(asyncio.Protocol):
         except HttpParserError as fault:
             self._malformed(400, f"this is not a request of HTTP/1.1: {fault}")
         else:
-            if self._incoming is None and self._head_bytes > _MAX_HEAD_BYTES:
+            if self._head_bytes > _MAX_HEAD_BYTES:  # or what comes after a body in chunks, or between them
                 self._malformed(431, "the request's head is too long")
 
     def on_message_begin(self) -> None:
@@ -273,6 +273,8 @@ class _Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._incoming is not None:  # after the body: too late to be one of the request's headers (RFC 9110, 6.5.1)
+            return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
@@ -301,6 +303,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.pause_reading()  # what has not come yet waits for the answers
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if self._incoming is not None:
             self._incoming.take(body)
 
@@ -338,6 +341,8 @@ class _Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         elif self._refusal is not None:
             self._refuse(*self._refusal)
+        elif self.is_stopping:  # since the head of the answer was written
+            self.finish()
 
     def _start(self, request: Request) -> None:
         self._answering = request

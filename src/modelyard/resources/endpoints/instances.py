@@ -112,6 +112,7 @@ def serving_workload(
         ready_seconds=settings.start_seconds,
         grace_seconds=_DRAIN_SECONDS + 10.0,
         restart="always",
+        ends_as_one=not spec.serving.converts_to_onnx,  # a conversion that takes too much memory goes alone
         log=log,
     )
 

@@ -61,6 +61,7 @@ def instance_of(workload: Workload, item: InstanceSeen, token: str, door: FrontD
         has_own_network=spec.has_own_network,
         doors=door.addresses,
         door_names=door.names,
+        ends_as_one=spec.ends_as_one,
         account=spec.account,
         title=spec.title,
     )

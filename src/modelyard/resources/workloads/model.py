@@ -106,7 +106,7 @@ class WorkloadSpec(_Frozen):
         is_spare: it is ended when something else needs its room, waits for none itself, and is nobody's until `Workloads.give`.
         told: JSON that its instances find in `/run/modelyard/told.json`, also when it changes while they run.
         cpu_share: with what part of its cores each instance is counted where cores are promised; less than 1 for who mostly waits for people.
-        volumes, boot_bytes, has_own_network, account: see `modelyard.compute.port.Instance`. Volumes stay when the workload goes.
+        volumes, boot_bytes, has_own_network, ends_as_one, account: see `modelyard.compute.port.Instance`. Volumes stay when the workload goes.
     """
 
     owner_kind: str
@@ -133,6 +133,7 @@ class WorkloadSpec(_Frozen):
     volumes: tuple[VolumeSpec, ...] = ()
     boot_bytes: int | None = None
     has_own_network: bool = False
+    ends_as_one: bool = True
     account: str | None = None
     is_spare: bool = False
     cpu_share: float = 1.0

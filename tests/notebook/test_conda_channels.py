@@ -101,6 +101,9 @@ def test_the_life_of_an_environment_of_a_channel(conda: Conda, channel: Path) ->
     (conda.environments / "one/bin/tool").write_text(f"#!{conda.environments}/one/bin/python\n")
     conda.does("create", "-n", "three", "--clone", "one")
     assert (conda.environments / "three/bin/tool").read_text() == f"#!{conda.environments}/three/bin/python\n"
+    (conda.environments / "one/more").mkdir()
+    conda.does("create", "-p", f"{conda.environments}/one/more/within", "--clone", "one")
+    assert not (conda.environments / "one/more/within/more/within").exists()
     conda.does("update", "-n", "one", "-c", url, "words")
     assert conda.versions("one") == {"native": "2.0", "words": "1.1"}
     assert conda.native("two") == f"hello from {conda.environments}/two\n"
@@ -135,15 +138,23 @@ def test_channels_of_files_of_settings_and_of_a_server(conda: Conda, channel: Pa
     conda.does("env", "create", "-f", "again.yml", "-n", "again")
     assert conda.versions("again") == conda.versions("told")
 
-    # From `.condarc`, by hand and by the command, and from a server.
+    # From `.condarc`, by hand and by the command, and from a server. What was configured before, or would be looked in anyway, stays.
     handler = functools.partial(Silent, directory=str(channel))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         conda.does("config", "--add", "channels", f"http://127.0.0.1:{server.server_port}")
-        assert "127.0.0.1" in conda.does("config", "--show", "channels")
+        shown = f"channels:\n  - http://127.0.0.1:{server.server_port}\n  - conda-forge\n"
+        assert conda.does("config", "--show", "channels").strip() == shown.strip()
         conda.does("create", "-n", "served", "native")
         assert conda.native("served").startswith("hello again from")
         server.shutdown()
+    own = conda.home / ".condarc"
+    own.write_text("ssl_verify: false\nchannels: [one]\n")
+    assert "It goes with the next stop" in conda.does("config", "--append", "channels", "two")
+    assert own.read_text() == "ssl_verify: false\nchannels:\n- one\n- two\n"
+    conda.does("config", "--remove", "channels", "one", "--remove", "channels", "two")
+    assert "127.0.0.1" in conda.does("config", "--show", "channels"), "the other file counts again"
+    own.unlink()
     (conda.home / "easymaker/.condarc").write_text(f"channels:\n  - {channel}\n")
     conda.does("create", "-n", "configured", "native")
     assert "channels' must be a list" in _with_condarc(conda, "channels: 7\n")
@@ -157,6 +168,10 @@ def test_what_is_wrong_is_told(conda: Conda, channel: Path) -> None:
         (("create", "-n", "x", "-c", f"{url}-not", "native"), "there is no such directory"),
         (("create", "-n", "x", "-c", str(conda.home), "native"), "it has no index"),
         (("create", "-n", "x", "-c", url, "-c", "http://127.0.0.1:9", "native"), "http://127.0.0.1:9 (["),
+        (
+            ("create", "-n", "x", "-c", url, "-c", "my channel", "native"),
+            "https://conda.anaconda.org/my channel (URL can't",
+        ),
         (("create", "-n", "x", "-c", url, "missing"), "No candidates were found for missing"),
         (("create", "-n", "x", "-c", url, "words=1.0", "native", "words=1.1"), f"(in {url})"),
         (("create", "-n", "x", "--clone", "none"), "there is no environment 'none'"),

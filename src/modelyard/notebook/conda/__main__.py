@@ -26,6 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     except Problem as problem:
         print(f"conda: {problem}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, for one
+        print(
+            f"conda: {error.filename or 'the environment'} can't be read or written: {error.strerror}", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from urllib.parse import quote, unquote
 
 from modelyard.notebook.conda import configuration
@@ -14,7 +15,6 @@ from modelyard.notebook.conda.problems import Problem
 
 _HOSTS = {"defaults": "https://repo.anaconda.com/pkgs/main", "nodefaults": ""}
 _HOST = "https://conda.anaconda.org"
-_DEFAULT = "conda-forge"
 _LOOK_SECONDS = 10.0
 _INDEXES = ("repodata_shards.msgpack.zst", "repodata.json.zst", "repodata.json")
 
@@ -49,7 +49,7 @@ def _configured() -> list[str]:
     named = os.environ.get("CONDA_CHANNELS", "")
     if named:
         return [part.strip() for part in named.split(",") if part.strip()]
-    return configuration.channels() or [_DEFAULT]
+    return configuration.channels() or [configuration.DEFAULT]
 
 
 def _urls(channels: Sequence[str]) -> list[str]:
@@ -79,6 +79,6 @@ def _fault(url: str) -> str:
                 return ""
         except urllib.error.HTTPError as error:
             fault = f"status {error.code}"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             return f"{getattr(error, 'reason', error)}"
     return fault

@@ -19,7 +19,7 @@ def clone(source: Environment, target: Environment) -> None:
     if source.is_of_channels:
         linked.Linked(()).copy(source, target)
     try:
-        for directory, names in _tree(source.path):
+        for directory, names in _tree(source.path, without=target.path):
             os.makedirs(f"{target.path}{directory}", exist_ok=True)
             for name in names:
                 _copy(source, target, f"{directory}/{name}")
@@ -27,11 +27,12 @@ def clone(source: Environment, target: Environment) -> None:
         raise Problem(f"{source.path} could not be copied: {error.strerror} ({error.filename})") from None
 
 
-def _tree(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Directories, as paths below the root, and what else is in them; links are not followed."""
+def _tree(root: str, *, without: str) -> Iterator[tuple[str, list[str]]]:
+    """Directories, as paths below the root, and what else is in them; links are not followed. A copy may lie within: it is left out."""
     for place, directories, files in os.walk(root):
         links = [name for name in directories if os.path.islink(f"{place}/{name}")]
-        directories[:] = [name for name in directories if name not in links and name != "__pycache__"]
+        left_out = {*links, "__pycache__"}
+        directories[:] = [name for name in directories if name not in left_out and f"{place}/{name}" != without]
         yield place[len(root) :], [*links, *files]
 
 

@@ -102,12 +102,12 @@ def info(options: argparse.Namespace) -> None:
     print(f"active environment : {os.environ.get('CONDA_DEFAULT_ENV', 'base')}")
     print(f"active env location : {environments.active().path}")
     print(f"envs directories : {named('')}")
-    print(f"channels : {', '.join(configuration.channels()) or 'conda-forge'}")
+    print(f"channels : {', '.join(configuration.channels()) or configuration.DEFAULT}")
     print(f"conda version : {VERSION} (Modelyard's)")
 
 
 def config(options: argparse.Namespace) -> None:
-    """Channels to look in, kept in `~/easymaker/.condarc`."""
+    """Channels to look in, kept in `~/easymaker/.condarc`, or in the home's where that has some."""
     changes = [(key, value) for pairs in (options.add, options.append, options.remove) for key, value in pairs]
     for key, _ in changes:
         if key != "channels":
@@ -116,9 +116,8 @@ def config(options: argparse.Namespace) -> None:
     configuration.add([value for _, value in options.append], is_last=True)
     configuration.remove([value for _, value in options.remove])
     if not changes:
-        print(
-            "".join(["channels:\n", *(f"  - {channel}\n" for channel in configuration.channels() or ["conda-forge"])])
-        )
+        present = configuration.channels() or [configuration.DEFAULT]
+        print("".join(["channels:\n", *(f"  - {channel}\n" for channel in present)]))
 
 
 def env_list(_options: argparse.Namespace) -> None:
@@ -204,7 +203,7 @@ def _making(environment: Environment) -> Generator[None]:
     was_there = os.path.lexists(environment.path)
     try:
         yield
-    except (Problem, KeyboardInterrupt):
+    except (Problem, OSError, KeyboardInterrupt):
         if not was_there:
             shutil.rmtree(environment.path, ignore_errors=True)
         raise

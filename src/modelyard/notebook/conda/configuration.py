@@ -9,6 +9,9 @@ from typing import Any, cast
 
 from modelyard.notebook.conda.problems import Problem
 
+DEFAULT = "conda-forge"
+"""Where to look as long as nothing is said."""
+
 
 def channels() -> list[str]:
     """Those of the first `.condarc` that names any. Raises `Problem` for one that can't be read."""
@@ -20,13 +23,17 @@ def channels() -> list[str]:
 
 
 def add(wanted: Sequence[str], *, is_last: bool = False) -> None:
-    """Look in these first, or last."""
-    present = [channel for channel in channels() if channel not in wanted]
+    """Look in these first, or last. What was looked in before is looked in still, the default among it."""
+    if not wanted:
+        return
+    present = [channel for channel in channels() or [DEFAULT] if channel not in wanted]
     _write([*present, *wanted] if is_last else [*wanted, *present])
 
 
 def remove(unwanted: Sequence[str]) -> None:
     """Look in these no more. Raises `Problem` for what is not there."""
+    if not unwanted:
+        return
     present = channels()
     missing = [channel for channel in unwanted if channel not in present]
     if missing:
@@ -35,15 +42,7 @@ def remove(unwanted: Sequence[str]) -> None:
 
 
 def _channels_in(path: str) -> list[str]:
-    yaml: Any = import_module("yaml")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content: Any = yaml.safe_load(file)
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Problem(f"{path} can't be read: {' '.join(str(error).split())}") from None
-    named: Any = cast("dict[str, Any]", content).get("channels") if isinstance(content, dict) else None
+    named = _content_of(path).get("channels")
     if named is None:
         return []
     if not isinstance(named, list):
@@ -51,13 +50,32 @@ def _channels_in(path: str) -> list[str]:
     return [str(item) for item in cast("list[Any]", named)]
 
 
+def _content_of(path: str) -> dict[str, Any]:
+    yaml: Any = import_module("yaml")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content: Any = yaml.safe_load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Problem(f"{path} can't be read: {' '.join(str(error).split())}") from None
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
 def _write(wanted: Sequence[str]) -> None:
-    path = _kept()
+    """Put them where they count: into the first file that names any, so that another does not take its place."""
+    path = next(filter(_channels_in, _places()), _kept())
+    yaml: Any = import_module("yaml")
+    content: dict[str, Any] = {**_content_of(path), "channels": [*wanted]}
+    if not wanted:
+        del content["channels"]
     try:
         with open(path, "w", encoding="utf-8") as file:
-            file.write("".join(["channels:\n", *(f"  - {channel}\n" for channel in wanted)]) if wanted else "")
+            file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else "")
     except OSError as error:
         raise Problem(f"{path} can't be written: {error.strerror}") from None
+    if path != _kept():
+        print(f"{path} was changed. It goes with the next stop; what is in {_kept()} stays.")
 
 
 def _kept() -> str:

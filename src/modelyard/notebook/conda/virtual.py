@@ -25,11 +25,11 @@ class Virtual:
         try:
             _uv("venv", "--seed", "--python", version, environment.path)
         except Problem as problem:
-            there_is = ", ".join(_versions())
-            if version in there_is:
+            there_is = _versions()
+            if any(f"{each}.".startswith(f"{version}.") for each in there_is):
                 raise
             raise Problem(
-                f"there is no Python {version} here, and it could not be fetched (see above); there is {there_is}"
+                f"there is no Python {version} here, and it could not be fetched (see above); there is {', '.join(there_is)}"
             ) from problem
         os.makedirs(f"{environment.path}/conda-meta", exist_ok=True)
         with open(f"{environment.path}/conda-meta/history", "a", encoding="utf-8"):

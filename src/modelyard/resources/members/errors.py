@@ -8,7 +8,7 @@ from modelyard.kit.errors import Conflict, Forbidden
 class NotAnOwner(Forbidden):
     """Only people who own the project, and admins, look after its members."""
 
-    code = 403011
+    code = 403012
 
     def __init__(self) -> None:
         super().__init__(

@@ -10,7 +10,7 @@ from modelyard.kit.errors import Blocked, Blocker, Conflict, Fault, Invalid, Not
 class TrainingNotComplete(Conflict):
     """A model is made only from a training that is COMPLETE."""
 
-    code = 409060
+    code = 409090
 
     def __init__(self, name: str, state: str) -> None:
         super().__init__(f"the training '{name}' is {state}; a model can be made from it once it is COMPLETE")
@@ -19,7 +19,7 @@ class TrainingNotComplete(Conflict):
 class ModelInUse(Blocked):
     """Endpoints stand in the way of a deletion."""
 
-    code = 409061
+    code = 409091
 
     def __init__(self, endpoints: Sequence[Blocker]) -> None:
         super().__init__(
@@ -30,7 +30,7 @@ class ModelInUse(Blocked):
 class ModelNotUsable(Conflict):
     """The model is not, or no longer, something that can be used."""
 
-    code = 409062
+    code = 409092
 
     def __init__(self, name: str, state: str, message: str | None) -> None:
         super().__init__(f"the model '{name}' is {state}" + (f": {message}" if message else ""))
@@ -39,7 +39,7 @@ class ModelNotUsable(Conflict):
 class ModelHasAliases(Conflict):
     """Aliases belong to a name, so a model that has some keeps its name."""
 
-    code = 409063
+    code = 409093
 
     def __init__(self, aliases: list[str]) -> None:
         listed = ", ".join(f"'{alias}'" for alias in aliases)

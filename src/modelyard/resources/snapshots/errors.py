@@ -12,4 +12,4 @@ class NoSnapshot(Exception):
 class SnapshotFault(UserError):
     """A snapshot that was asked for can't be used; becomes a fault of the field that named it."""
 
-    code = 400031
+    code = 400032

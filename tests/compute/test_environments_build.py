@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,10 +174,8 @@ def test_building_again_does_nothing(wheels: Path, root: Path) -> None:
     environment = Environment("Alpha", HERE, ("alpha==1.0",))
     before = build(environment, root).stat()
     steps: list[str] = []
-    started = time.monotonic()
     build_environment(environment, root, lambda step, message, progress: steps.append(step))
     assert steps == ["ready"]
-    assert time.monotonic() - started < 0.5
     assert EnvironmentStore(root).path(environment).stat().st_ino == before.st_ino
 
 

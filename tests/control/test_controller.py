@@ -97,7 +97,7 @@ async def test_a_commit_in_this_process_wakes_it_at_once(database: Database) -> 
     async with running(database, probe, lazy):
         await asyncio.sleep(0.1)  # it has looked, and sleeps for a minute
         await ask(database, "x")
-        await until(lambda: probe.calls["x"] == 1, 2)
+        await until(lambda: probe.calls["x"] == 1, 30)
         await until_empty(database)
 
 

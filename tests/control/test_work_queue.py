@@ -208,7 +208,7 @@ async def test_two_items_that_wake_each_other_do_not_wait_for_each_other(databas
             await meeting.wait()
             await enqueue(session, other.kind, other.key)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(step(one, two), step(two, one))
 
 

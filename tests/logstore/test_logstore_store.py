@@ -86,8 +86,8 @@ async def test_many_appends_share_a_commit(tmp_path: Path, make_line: MakeLine) 
     async with TantivyLogs(tmp_path, LogStoreSettings(gather_seconds=0.2)) as logs:
         began = time.monotonic()
         await asyncio.gather(*(logs.append([make_line(0, source=f"source-{number}")]) for number in range(200)))
-        # Two hundred commits of their own would take at least ten times as long: each waits for 0.2 s.
-        assert time.monotonic() - began < 4
+        # Two hundred commits of their own would take at least twice as long: each waits for 0.2 s.
+        assert time.monotonic() - began < 20
         assert (await logs.search(LogQuery("key-1"))).total_count == 200
 
 

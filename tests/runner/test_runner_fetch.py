@@ -309,7 +309,7 @@ def test_a_stop_ends_the_fetch(store, token, tmp_path, fault) -> None:
     begun = time.monotonic()
     with pytest.raises(Stopped):
         fetch(store, token, tmp_path / "in", stop=stop)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_a_mounted_directory_is_copied(tmp_path, capfd) -> None:

@@ -166,4 +166,4 @@ def test_silence_ends_with_the_timeout() -> None:
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
             connection.request("GET", "/", {})
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30

@@ -186,9 +186,11 @@ async def test_what_a_model_raises_is_told_and_logged(open_shop: Any, capfd: pyt
 
 async def test_a_full_queue_answers_429(open_shop: Any) -> None:
     shop = await open_shop(queue_size=2)
-    first = [asyncio.create_task(shop.ask(wait=0.4)) for _ in range(3)]
-    while shop.desk.in_flight < 3:
-        await asyncio.sleep(0.005)
+    first: list[asyncio.Task[Any]] = []
+    for wait in (2.0, 0.0, 0.0):  # behind the first
+        first.append(asyncio.create_task(shop.ask(wait=wait)))
+        while shop.desk.in_flight < len(first):
+            await asyncio.sleep(0.005)
     assert shop.desk.waiting == 2
     refused = await shop.ask()
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
@@ -198,22 +200,19 @@ async def test_a_full_queue_answers_429(open_shop: Any) -> None:
 
 async def test_probes_are_answered_while_the_model_works(open_shop: Any) -> None:
     shop = await open_shop()
-    slow = asyncio.create_task(shop.ask(wait=1.0))
+    slow = asyncio.create_task(shop.ask(wait=2.0))
     while not shop.desk.in_flight:
         await asyncio.sleep(0.005)
-    started = time.perf_counter()
     assert (await shop.client.get("/v2/health/ready")).status_code == 200
-    assert time.perf_counter() - started < 0.8
     assert not slow.done()
     assert (await slow).status_code == 200
 
 
 async def test_the_deadline_answers_504_and_a_stuck_model_is_not_ready(open_shop: Any) -> None:
     shop = await open_shop(deadline_seconds=0.2)
-    started = time.perf_counter()
-    answers = await asyncio.gather(shop.ask(wait=1.0), shop.ask(wait=0.0))
+    answers = await asyncio.gather(shop.ask(wait=2.0), shop.ask(wait=0.0))
     assert [answer.status_code for answer in answers] == [504, 504]
-    assert time.perf_counter() - started < 0.9
+    assert shop.desk.in_flight, "nobody has waited for the model"
     assert (await shop.client.get("/v2/health/ready")).status_code == 503
     deadline = time.monotonic() + 10
     while shop.desk.in_flight:
@@ -320,11 +319,11 @@ async def test_requests_that_are_there_together_are_predicted_together(open_shop
 
 
 async def test_a_lone_caller_does_not_wait_for_a_batch(open_shop: Any) -> None:
-    shop = await open_shop(threads=4, max_batch_size=8, max_batch_delay_ms=5000.0, cpus=1)
+    shop = await open_shop(threads=4, max_batch_size=8, max_batch_delay_ms=30_000.0, cpus=1)
     began = time.monotonic()
     for _ in range(3):
         assert (await shop.ask()).status_code == 200
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_a_bad_value_fails_alone(open_shop: Any) -> None:

@@ -144,7 +144,7 @@ class Instance:
             `/run/modelyard/relay.sock` (see `modelyard.notebook.network`), and what listens on `doors` at the addresses it knows.
         doors: `host:port` of the platform's own front door, reachable from an own network.
         door_names: host names of others that stand for a door in an own network (its HTTP proxy leads there), each with the door.
-        ends_as_one: when its memory runs out, all of its processes end; else the largest alone, which some of them may survive.
+        ends_as_one: when its memory runs out, all of its processes end; else the largest alone, as always with a root of its own.
         account: who it runs as; instances of one account find each other's files their own. None: an account for its workload.
     """
 

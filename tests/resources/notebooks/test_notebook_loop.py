@@ -36,7 +36,6 @@ async def test_created_opened_stopped_started_deleted(rig: Rig) -> None:
         (notebook, "/root/easymaker", 20 * 2**30)
     ]
     assert launched.has_own_network
-    assert not launched.ends_as_one, "one program that takes too much memory does not end the others"
     (route,) = await rig.gateway.list_routes()
     assert route.id == notebook
     shown = await rig.get(notebook)

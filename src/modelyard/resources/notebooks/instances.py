@@ -112,7 +112,6 @@ def notebook_workload(
         volumes=(VolumeSpec(id=notebook_id, target=DATA, size_bytes=spec.data_gib * _GIB),),
         boot_bytes=spec.boot_gib * _GIB,
         has_own_network=True,
-        ends_as_one=False,  # of somebody's many programs the one that takes too much memory goes alone
         account=notebook_id,
         is_spare=name is None,
         cpu_share=site.cpu_share,

@@ -160,7 +160,8 @@ def make_plan(
         "cgroup_v2_controllers": groups.v2_controllers,
         "cpus": instance.limits.cpus,
         "memory_bytes": instance.limits.memory_bytes,
-        "ends_as_one": instance.ends_as_one,
+        # A system of somebody's own has many programs: the one that takes too much memory goes alone.
+        "ends_as_one": instance.ends_as_one and instance.boot_bytes is None,
         "pids": instance.limits.pids,
         "storage_bytes": _measured_bytes(instance),
         "storage_directories": [

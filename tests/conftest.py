@@ -36,6 +36,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new directory, with a shorter path than pytest's own would have: sockets lie deep in a home, and their addresses are short."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(scope="session")
 def environment_store() -> EnvironmentStore:
     """The store that `framework_python` builds into, shared by test runs. Tests must not remove anything from it."""

@@ -136,7 +136,7 @@ def test_a_home_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
     platform = RunningPlatform(tmp_path / ("long" * 25), 1, 2)
     done = platform.up()
     assert done.returncode == 1
-    assert "too long" in done.stderr, done.stderr
+    assert "choose a shorter one with --home" in done.stderr, done.stderr
     assert platform.left_over() == []
 
 

@@ -130,25 +130,36 @@ def update(
 
 
 @app.command()
-def stop(context: typer.Context, notebook: options.Notebook) -> None:
+def stop(
+    context: typer.Context,
+    notebook: options.Notebook,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is stopped.")] = False,
+    timeout: options.Timeout = None,
+) -> None:
     """Stop a notebook. Data storage stays; packages in the default environment do not."""
     client = session_of(context).client
     shown = client.notebooks.get(notebook)
-    client.notebooks.stop(shown.id)
+    client.notebooks.stop(shown.id, wait=wait, timeout_seconds=timeout)
     if shown.reset_package_list:
         say(f"gone at the next start: {', '.join(shown.reset_package_list)}")
     if shown.kept_environment_list:
         say(f"kept: the environments {', '.join(shown.kept_environment_list)}")
-    say(f"notebook '{notebook}' is stopping")
+    say(f"notebook '{notebook}' is {'stopped' if wait else 'stopping'}")
 
 
 @app.command()
 def start(
-    context: typer.Context, notebook: options.Notebook, wait: options.Wait = False, timeout: options.Timeout = None
+    context: typer.Context,
+    notebook: options.Notebook,
+    skip_scripts: Annotated[
+        bool, typer.Option("--skip-scripts", help="Leave the scripts in cont-init.d out: one of them breaks the start.")
+    ] = False,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
 ) -> None:
     """Start a stopped notebook."""
     session = session_of(context)
-    started = session.client.notebooks.start(notebook)
+    started = session.client.notebooks.start(notebook, skips_scripts=skip_scripts)
     session.show_one(_waited(session, started.id, notebook, timeout) if wait else started)
 
 

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
         grace_seconds: from SIGTERM to the end by force of what runs inside.
         has_own_network: the way out has to be opened (see `network`), where there is a sandbox.
         silence_seconds: a Jupyter server that answers nothing for so long is started again.
+        skips_scripts: start-up scripts are not run.
         base_url: below which path Jupyter serves; begins and ends with a slash.
     """
 
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     grace_seconds: float = 15.0
     has_own_network: bool = False
     silence_seconds: float = 60.0
+    skips_scripts: bool = False
     base_url: str = "/"
 
     def to_json(self) -> str:

@@ -105,7 +105,8 @@ class Session:
             record["detail"] = ", ".join(found.name for found in self._environments)
             self._tell_reset()
         variables = surroundings.user_variables(plan, proxy_url)
-        startup.run_scripts(plan, variables, self._telling)
+        if not plan.skips_scripts:
+            startup.run_scripts(plan, variables, self._telling)
         server = JupyterServer(plan, variables)
         server.configure()
         return server

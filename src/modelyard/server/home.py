@@ -18,6 +18,9 @@ from typing import IO, Any, cast
 
 from cryptography.fernet import Fernet, InvalidToken
 
+MAX_HOME_BYTES = 107 - len("/compute/run/0123456789ab/jupyter.sock")
+"""A socket's address has at most 107 bytes on Linux; this one lies deepest."""
+
 
 class HomeUnusable(Exception):
     """The home can't be used; the message says why and what to do."""
@@ -145,9 +148,11 @@ class Home:
                 f"the home directory {self.root} can't be written ({error.strerror or error}); "
                 "choose another one with --home, or free space and rights there"
             ) from None
-        if len(os.fsencode(self.server_socket())) > 100:
+        length = len(os.fsencode(self.root))
+        if length > MAX_HOME_BYTES:
             raise HomeUnusable(
-                f"the path of the home directory {self.root} is too long for sockets; choose a shorter one"
+                f"the path of the home directory {self.root} has {length} bytes; sockets in it can be reached with at most "
+                f"{MAX_HOME_BYTES}: choose a shorter one with --home"
             )
 
 

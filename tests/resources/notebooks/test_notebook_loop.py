@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from notebook_rig import Rig, rig_on
 
-from modelyard.compute.port import Cause
+from modelyard.compute.port import Cause, Command
 from modelyard.testing.compute import Script
 
 
@@ -102,12 +103,24 @@ async def test_a_start_that_fails_keeps_the_data(small_rig: Rig) -> None:
     rig.answers = lambda: False
     await rig.notebooks.start(rig.caller, notebook)
     await rig.settle()
-    rig.compute.finish(rig.compute.alive_ids[0], 3)
+    (running,) = rig.compute.alive_ids
+    rig.compute.report(running, {"step": "scripts", "message": "Running the start-up script 10-breaks."})
+    rig.compute.kill(running, Cause.SIGNAL, "Killed by signal 9 (SIGKILL).")
     await rig.until(notebook, "START_FAILED")
+    assert (await rig.get(notebook)).status_message == (
+        "Killed by signal 9 (SIGKILL). That was at the step: Running the start-up script 10-breaks. "
+        "Start it without its start-up scripts to mend them."
+    )
     assert rig.compute.volumes == {notebook}
     rig.answers = lambda: True
-    await rig.notebooks.start(rig.caller, notebook)
-    await rig.until(notebook, "ACTIVE_HEALTHY")
+    for skips in (True, False):
+        await rig.notebooks.start(rig.caller, notebook, skips_scripts=skips)
+        await rig.until(notebook, "ACTIVE_HEALTHY")
+        (running,) = rig.compute.alive_ids
+        task = rig.compute.instance(running).task
+        assert isinstance(task, Command) and json.loads(task.files["plan.json"])["skips_scripts"] is skips
+        await rig.notebooks.stop(rig.caller, notebook)
+        await rig.until(notebook, "STOPPED")
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8])

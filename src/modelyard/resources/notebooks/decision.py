@@ -14,7 +14,7 @@ from modelyard.resources.workloads.model import InstanceSeen, Workload
 
 _MAX_STEPS = 20
 _MAX_NAMES = 100
-_IDLE_STEP = "idle"
+_IDLE_STEP, _RUNNING_STEP, _SCRIPTS_STEP = "idle", "running", "scripts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def judge(old: NotebookState, workload: Workload) -> Verdict:
     seen = workload.status.instances[0]
     match workload.state:
         case WorkloadState.FAILED | WorkloadState.STOPPED | WorkloadState.SUCCEEDED:
-            return Verdict(failed(old), workload.reason or "ENDED", workload.message or "Its process ended.")
+            return Verdict(failed(old), workload.reason or "ENDED", _ending(workload, seen))
         case _ if seen.is_ready:
             return Verdict(NotebookState.ACTIVE_HEALTHY)
         case _ if seen.was_ready:
@@ -79,12 +79,21 @@ def _since_given(moment: datetime | None, status: NotebookStatus) -> datetime | 
     return moment if moment is None or status.given_at is None else max(moment, status.given_at)
 
 
+def _ending(workload: Workload, seen: InstanceSeen) -> str:
+    """Why a start ended, and where it was then."""
+    why, (step, doing) = workload.message or "Its process ended.", _step(seen.report)
+    if doing in why or step == _RUNNING_STEP.upper():
+        return why
+    advice = " Start it without its start-up scripts to mend them." if step == _SCRIPTS_STEP.upper() else ""
+    return f"{why} That was at the step: {doing}{advice}"
+
+
 def _unhealthy(workload: Workload, seen: InstanceSeen) -> tuple[str, str]:
     if workload.state is WorkloadState.PENDING:
         return workload.reason or "WAITING", workload.message or "Waiting for room."
     if seen.exit is not None:
         return "RESTARTING", f"The notebook is started again: {seen.exit.message}"
-    if seen.phase != "RUNNING" or seen.report.get("step") not in (None, "running", _IDLE_STEP):
+    if seen.phase != "RUNNING" or seen.report.get("step") not in (None, _RUNNING_STEP, _IDLE_STEP):
         message = seen.report.get("message")
         sentence = message[:500] if isinstance(message, str) and message else "The notebook is starting again."
         return "RESTARTING", sentence

@@ -88,6 +88,7 @@ def notebook_workload(
         has_own_network=True,
         silence_seconds=site.silence_seconds,
         base_url=site.base_url(notebook_id),
+        skips_scripts=spec.skips_scripts,
     )
     return WorkloadSpec(
         owner_kind=KIND,

@@ -25,6 +25,7 @@ class NotebookSpec(_Frozen):
         image_name, framework, framework_version: kept for when the catalogue has changed.
         boot_gib, data_gib: sizes of the storage that is fresh at each start, and of the one that stays.
         idle_minutes: stop after so long without use; None for never.
+        skips_scripts: the newest start leaves the start-up scripts out.
         run_id: the workload of the newest start. A new one for each start: boot storage is never found again.
     """
 
@@ -38,6 +39,7 @@ class NotebookSpec(_Frozen):
     data_gib: int
     mounts: tuple[NasMount, ...] = ()
     idle_minutes: int | None = None
+    skips_scripts: bool = False
     run_id: str
 
     @property

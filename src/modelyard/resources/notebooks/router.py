@@ -14,6 +14,7 @@ from modelyard.resources.notebooks.schemas import (
     NotebookList,
     NotebookOne,
     NotebookResize,
+    NotebookStart,
     UsageOne,
 )
 from modelyard.resources.notebooks.service import Notebooks
@@ -61,9 +62,12 @@ def create_router(notebooks: Notebooks, access: Access) -> APIRouter:
         return NotebookOne(notebook=await notebooks.stop(caller, notebook_id))
 
     @router.put("/notebooks/{notebook_id}/start")
-    async def start_notebook(notebook_id: str, caller: Caller = Depends(access)) -> NotebookOne:
+    async def start_notebook(
+        notebook_id: str, body: NotebookStart | None = None, caller: Caller = Depends(access)
+    ) -> NotebookOne:
         """Start a stopped notebook, with its data storage and fresh boot storage."""
-        return NotebookOne(notebook=await notebooks.start(caller, notebook_id))
+        skips_scripts = body is not None and body.skips_scripts
+        return NotebookOne(notebook=await notebooks.start(caller, notebook_id, skips_scripts=skips_scripts))
 
     @router.put("/notebooks/{notebook_id}/resize")
     async def resize_notebook(notebook_id: str, body: NotebookResize, caller: Caller = Depends(access)) -> NotebookOne:

@@ -79,6 +79,12 @@ class NotebookChange(Wire):
     idle_stop_minutes: int | None = Field(default=None, ge=0, le=MAX_IDLE_MINUTES)
 
 
+class NotebookStart(Wire):
+    """`PUT /notebooks/{id}/start`. Start-up scripts can be left out, which helps when one of them breaks the start."""
+
+    skips_scripts: bool = False
+
+
 class NotebookResize(Wire):
     """`PUT /notebooks/{id}/resize`."""
 

@@ -138,15 +138,16 @@ class Notebooks:
                 await self._ask(session, row, "stop", _S.STOP_IN_PROGRESS, "STOP_REQUESTED", caller.actor)
         return (await self._out(caller, [row]))[0]
 
-    async def start(self, caller: Caller, notebook_id: str) -> NotebookOut:
-        """Start one that is stopped, with fresh boot storage. One that runs or is about to is left alone. Raises `NotebookCantStart`."""
+    async def start(self, caller: Caller, notebook_id: str, *, skips_scripts: bool = False) -> NotebookOut:
+        """Start one that is stopped, with fresh boot storage; without its start-up scripts, if asked. One that runs or is about to is left
+        alone. Raises `NotebookCantStart`."""
         async with self._database.write() as session:
             row = await _found(session, caller, notebook_id, is_held=True)
             state = NotebookState(row.state)
             if row.desired != "run" or (state not in ACTIVE and state not in STARTING):
                 if row.desired == "delete" or state not in (_S.STOPPED, _S.START_FAILED):
                     raise NotebookCantStart(row.name, row.state)
-                _respecify(row, run_id=new_id())
+                _respecify(row, run_id=new_id(), skips_scripts=skips_scripts)
                 await self._ask(session, row, "run", _S.START_IN_PROGRESS, "START_REQUESTED", caller.actor)
         return (await self._out(caller, [row]))[0]
 

@@ -11,6 +11,7 @@ from modelyard.resources.notebooks.schemas import (
     NotebookOne,
     NotebookOut,
     NotebookResize,
+    NotebookStart,
     NotebookUsage,
     UsageOne,
 )
@@ -112,13 +113,19 @@ class AsyncNotebooks(LongLived[NotebookOne, NotebookList, NotebookOut]):
         }
         return await self._change(key, NotebookChange, fields)
 
-    async def stop(self, key: str) -> NotebookOut:
-        """Stop a notebook. Its data storage stays; its boot storage does not."""
-        return await self._put(key, "/stop")
+    async def stop(self, key: str, *, wait: bool = False, timeout_seconds: float | None = None) -> NotebookOut:
+        """Stop a notebook. Its data storage stays; its boot storage does not. With `wait`, come back when it is stopped."""
+        id = await self.id_of(key)
+        stopping = (await self._api.ask(NotebookOne, "PUT", self._at(id, "/stop"))).notebook
+        if not wait:
+            return stopping
+        return await self._wait(id, lambda notebook: notebook.notebook_status_code == "STOPPED", timeout_seconds)
 
-    async def start(self, key: str) -> NotebookOut:
-        """Start a stopped notebook."""
-        return await self._put(key, "/start")
+    async def start(self, key: str, *, skips_scripts: bool = False) -> NotebookOut:
+        """Start a stopped notebook, without its start-up scripts if asked: for when one of them breaks the start."""
+        body = checked(NotebookStart, {"skipsScripts": skips_scripts})
+        answer = await self._api.ask(NotebookOne, "PUT", self._at(await self.id_of(key), "/start"), body=body)
+        return answer.notebook
 
     async def resize(self, key: str, flavor: str) -> NotebookOut:
         """Give a stopped notebook another instance type of the same core type."""
@@ -138,9 +145,6 @@ class AsyncNotebooks(LongLived[NotebookOne, NotebookList, NotebookOut]):
     def logs(self, key: str, *, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
         """The output of the newest start from byte `offset` on, in pieces of text; with `follow`, until it has ended."""
         return self._output(key, 0, offset, follow)
-
-    async def _put(self, key: str, tail: str) -> NotebookOut:
-        return (await self._api.ask(NotebookOne, "PUT", self._at(await self.id_of(key), tail))).notebook
 
 
 def _filters(

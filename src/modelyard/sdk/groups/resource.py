@@ -121,6 +121,15 @@ class Resources(Generic[One, Many, Out]):
         `progress` is called with the resource at first and whenever its state or message changed. Raises `WaitFailed` when it ends in
         another state, with reason, message and the last log lines, and `WaitTimedOut`, which leaves the work going on.
         """
+        return await self._wait(key, self._is_done, timeout_seconds, progress)
+
+    async def _wait(
+        self,
+        key: str,
+        is_done: Callable[[Out], bool],
+        timeout_seconds: float | None,
+        progress: Callable[[Out], object] | None = None,
+    ) -> Out:
         started = monotonic()
         id = await self.id_of(key)
         delay = _FIRST_POLL_SECONDS
@@ -133,7 +142,7 @@ class Resources(Generic[One, Many, Out]):
                 delay = _FIRST_POLL_SECONDS
                 if progress is not None:
                     progress(resource)
-            if self._is_done(resource):
+            if is_done(resource):
                 return resource
             failed = self._failed_part(resource)
             if failed is not None:

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BeforeValidator
 from modelyard.control.deletions import Deleted
 from modelyard.kit.errors import Fault, Invalid
 from modelyard.kit.paging import MAX_LIMIT, Mark, Page, PageRequest, Sort
-from modelyard.wire import DeletionList, DeletionOut, Header, Paging, Wire, blockers_out
+from modelyard.wire import DeletionList, DeletionOut, Header, Paging, Wire, blockers_out, plain
 
 T = TypeVar("T")
 
@@ -159,37 +159,6 @@ def _fault(item: dict[str, Any]) -> Fault:
     field = ""
     for part in parts:
         field += f"[{part}]" if isinstance(part, int) else (f".{part}" if field else str(part))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "missing":
-        message = "must be given"
-    elif item["type"] == "json_invalid":
-        return Fault("body", f"is not JSON: {item.get('ctx', {}).get('error', message)}")
-    elif item["type"] in _PLAIN:
-        message = _PLAIN[item["type"]].format(**item.get("ctx", {}))
-    return Fault(field or "body", message)
-
-
-_PLAIN = {
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be more than {gt}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
-    "too_long": "must have at most {max_length} items (it has {actual_length})",
-    "too_short": "must have at least {min_length} item(s), not {actual_length}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_type": "must be text",
-    "list_type": "must be a list",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number, and not as large",
-}
-"""Complaints that pydantic words for programmers, by its names for them."""
+    if item["type"] == "json_invalid":
+        return Fault("body", f"is not JSON: {item.get('ctx', {}).get('error', item['msg'])}")
+    return Fault(field or "body", plain(item))

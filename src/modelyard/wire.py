@@ -6,7 +6,7 @@ moments as ISO 8601 with an offset.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -197,3 +197,48 @@ class Change(Wire):
     name: Name | None = None
     description: Description = None
     tag_list: Tags | None = None
+
+
+def plain(complaint: Mapping[str, Any]) -> str:
+    """What pydantic finds wrong with a value (an item of `ValidationError.errors()`), for whoever wrote it: in words, without the field's name."""
+    words = _PLAIN.get(complaint["type"])
+    if words is None:
+        return str(complaint["msg"]).removeprefix("Value error, ")
+    return words.format(**complaint.get("ctx", {}))
+
+
+_A_MOMENT = "must be a moment with its offset, such as 2026-01-31T09:00:00+09:00"
+_PLAIN = {
+    "missing": "must be given",
+    "extra_forbidden": "is not known",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "too_long": "must have at most {max_length} items (it has {actual_length})",
+    "too_short": "must have at least {min_length} item(s), not {actual_length}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number, and not as large",
+    "finite_number": "must be a finite number",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+    "datetime_type": _A_MOMENT,
+    "datetime_parsing": _A_MOMENT,
+    "datetime_from_date_parsing": _A_MOMENT,
+    "timezone_aware": _A_MOMENT,
+}
+"""Complaints that pydantic words for programmers, by its names for them."""

@@ -49,13 +49,15 @@ def test_all_faults_are_told_at_once_each_with_its_place() -> None:
           - {name: m}
           - {name: m}
         nas_volumes: [{name: v, absent: perhaps}]
+        notebooks: [{name: n, image: i, flavor: f, boot_storage_size: 10, data_storage_size: 10, idle_stop_minutes: soon}]
     """)
     assert "did you mean 'experiments'" in faults["experimints"]
     assert faults["experiments"] == "must be a list"
     assert faults["trainings[0].entry_point"] == "must be given"
     assert "did you mean 'entry_point'" in faults["trainings[0].entry_pont"]
     assert "must have fields" in faults["trainings[1]"]
-    assert "string" in faults["models[0].name"]
+    assert faults["models[0].name"] == "must be text"
+    assert faults["notebooks[0].idle_stop_minutes"] == "must be a whole number"
     assert "stands in the file already (models[1])" in faults["models[2]"]
     assert faults["nas_volumes[0].absent"] == "must be true or false"
 

@@ -23,7 +23,7 @@ from modelyard.kit.ids import MAX_IDEMPOTENCY_KEY_CHARACTERS
 from modelyard.sdk.connection import Connection
 from modelyard.sdk.door import Answer, Broken, Call, Door, NotSent
 from modelyard.sdk.errors import ApiError, BadRequest, ConnectionFailed, UnexpectedAnswer, api_error
-from modelyard.wire import Wire
+from modelyard.wire import Wire, plain
 
 W = TypeVar("W", bound=Wire)
 
@@ -140,7 +140,7 @@ def checked(shape: type[W], fields: Mapping[str, Any], *, has_nulls: bool = Fals
     try:
         return shape.model_validate({name: value for name, value in fields.items() if has_nulls or value is not None})
     except ValidationError as error:
-        faults = [Fault(_path(item["loc"]), _sentence(item["msg"])) for item in error.errors()]
+        faults = [Fault(_path(item["loc"]), plain(item)) for item in error.errors()]
         message = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
         raise BadRequest(400, _INVALID, message, faults=faults) from None
 
@@ -225,7 +225,3 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ")

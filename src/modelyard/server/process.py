@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from modelyard.server.giving_up import give_up
 from modelyard.server.home import Home, HomeUnusable
 from modelyard.server.settings import load_settings
+from modelyard.wire import plain
 
 
 def main() -> None:
@@ -35,10 +36,7 @@ def main() -> None:
     except tomllib.TOMLDecodeError as problem:
         give_up(home, f"the settings in {home.config_file} are no TOML: {problem}")
     except ValidationError as problem:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))}: {str(fault['msg']).removeprefix('Value error, ')}"
-            for fault in problem.errors()
-        ]
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {plain(fault)}" for fault in problem.errors()]
         give_up(
             home,
             f"the settings can't be used: {'; '.join(faults)} (from the command line, MODELYARD_… or {home.config_file})",

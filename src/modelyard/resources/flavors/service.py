@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from modelyard.resources.flavors.errors import BadFlavorFile, UnknownFlavor
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.flavors.schemas import FlavorOut
+from modelyard.wire import plain
 
 _BUILT_IN = Path(__file__).with_name("flavors.yaml")
 
@@ -92,5 +93,5 @@ def _read(path: Path) -> list[Flavor]:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise BadFlavorFile(f"{path}: entry {index + 1}, {field or 'entry'}: {first['msg']}") from error
+            raise BadFlavorFile(f"{path}: entry {index + 1}, {field or 'entry'}: {plain(first)}") from error
     return flavors

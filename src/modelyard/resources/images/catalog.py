@@ -22,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from modelyard.compute.port import Environment
+from modelyard.wire import plain
 
 CoreType = Literal["CPU", "GPU"]
 Framework = Literal["TENSORFLOW", "PYTORCH", "ONNX", "SKLEARN", "PYTHON"]
@@ -260,7 +261,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{field}: is not a known field (known are {', '.join(_Entry.model_fields)})"
     if error["type"] == "string_type":
         return f"{field}: must be a text; put it in quotes"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = plain(error)
     return f"{field}: {message[:1].lower()}{message[1:]}"
 
 

@@ -26,6 +26,7 @@ from modelyard.sdk.groups.nas_volumes import AsyncNasVolumes
 from modelyard.sdk.groups.notebooks import AsyncNotebooks
 from modelyard.sdk.groups.storage import AsyncStorage
 from modelyard.sdk.groups.trainings import AsyncTrainings
+from modelyard.wire import plain
 
 ABSENT = "absent"
 """The field that says that a resource should not be there."""
@@ -198,7 +199,7 @@ def _wrong(error: ValidationError, fields: Mapping[str, Any], shape: type[BaseMo
         if any(len(other) > len(path) and other[: len(path)] == path for other in found):
             continue
         known = shape.model_fields if len(path) == 1 else ()
-        yield ".".join(path), _sentence(fault["type"], fault["msg"], path[-1], known)
+        yield ".".join(path), _sentence(fault, path[-1], known)
 
 
 def _walked(location: Sequence[int | str], fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -210,13 +211,10 @@ def _walked(location: Sequence[int | str], fields: Mapping[str, Any]) -> tuple[s
     return path
 
 
-def _sentence(type: str, message: str, field_name: str, known: Collection[str]) -> str:
-    if type == "missing":
-        return "must be given"
-    if type == "extra_forbidden":
-        there_are = f"{_near(field_name, known)}; there are {', '.join(known)}, {ABSENT}" if known else ""
-        return f"is not known{there_are}"
-    return message.removeprefix("Value error, ")
+def _sentence(fault: Mapping[str, Any], field_name: str, known: Collection[str]) -> str:
+    if fault["type"] == "extra_forbidden" and known:
+        return f"{plain(fault)}{_near(field_name, known)}; there are {', '.join(known)}, {ABSENT}"
+    return plain(fault)
 
 
 def _near(name: str, known: Any) -> str:

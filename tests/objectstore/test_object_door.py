@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -67,6 +69,76 @@ class TestBulkRead:
             assert (await client.post("/c?bulk-read", content=body)).status_code == 400, body
         assert (await client.post("/c?bulk-read", json=[str(number) for number in range(201)])).status_code == 413
         assert (await client.post("/c?bulk-read", content=b" " * 2_000_000)).status_code == 413
+
+
+def frame(name: str, content: bytes, /, **changes: object) -> bytes:
+    head = {"name": name, "size": len(content), "etag": hashlib.md5(content).hexdigest()} | changes
+    return json.dumps(head).encode() + b"\n" + content
+
+
+class TestBulkWrite:
+    async def test_objects_come_together_and_replace_what_was_there(
+        self, client: httpx.AsyncClient, blob_files: BlobFiles
+    ) -> None:
+        told = (await client.head("/c")).headers
+        assert (told["x-bulk-write"], told["x-bulk-write-bytes"]) == ("200", str(8 << 20))
+        await client.put("/c/b/old.json", content=b"old", headers={"X-Object-Meta-Age": "old"})
+        await client.put("/c/copy", headers={"X-Copy-From": "c/b/old.json", "Content-Length": "0"})
+        contents = {"b/old.json": b"new", "empty": b"", "b/한글\n.bin": b"{}\n" * 1000, "a": os.urandom(300_000)}
+        body = b"".join(frame(name, content) for name, content in contents.items())
+        answer = await client.post("/c?bulk-write", content=body, headers=AS_SYSTEM)
+        assert answer.status_code == 201, answer.text
+        assert {item["name"]: item["etag"] for item in answer.json()} == {
+            name: hashlib.md5(content).hexdigest() for name, content in contents.items()
+        }
+        for name, content in contents.items():
+            got = await client.get(f"/c/{quote(name)}")
+            assert (got.content, got.headers["etag"]) == (content, hashlib.md5(content).hexdigest())
+        replaced = (await client.head("/c/b/old.json")).headers
+        assert (replaced["content-type"], replaced.get("x-object-meta-age")) == ("application/json", None)
+        assert (await client.get("/c/copy")).content == b"old"
+        told = (await client.head("/c")).headers
+        assert told["x-container-object-count"] == "5"
+        assert told["x-container-bytes-used"] == str(3 + sum(map(len, contents.values())))
+        await client.delete("/c/copy")
+        assert len(blob_files()) == 3  # one for each content that is not empty; the old one is gone
+
+    async def test_all_or_nothing(self, client: httpx.AsyncClient, blob_files: BlobFiles) -> None:
+        good = frame("good", b"x")
+        for status, words, body in (
+            (400, "At byte", b"good"),
+            (400, "At byte", good + b"{}\n"),
+            (400, f"At byte {len(good)}", good + frame("o", b"x", size=2)),
+            (400, "At byte", frame("o", b"x", size=-1)),
+            (400, "At byte", frame("", b"x")),
+            (400, "At byte", frame("o", b"x", name=7)),
+            (400, "At byte", b'{"name": "\\ud800", "size": 0, "etag": ""}\n'),
+            (400, "'good' comes twice", good + good),
+            (400, "longer than 1024", good + frame("n" * 1025, b"x")),
+            (412, "NULL", good + frame("a\0b", b"x")),
+            (413, "At most 200", b"".join(frame(str(number), b"") for number in range(201))),
+            (413, "", b" " * (8 << 20) + b" "),
+            (
+                422,
+                "The content of 'o' has the MD5 9dd4e461268c8034f5c8564e155c67a6, not wrong",
+                good + frame("o", b"x", etag="wrong"),
+            ),
+        ):
+            answer = await client.post("/c?bulk-write", content=body)
+            assert (answer.status_code, words in answer.text) == (status, True), (answer.text, words)
+        assert (await client.get("/c")).text == ""
+        assert blob_files() == []
+        assert (await client.post("/c?bulk-write", content=b"")).json() == []
+
+    async def test_is_for_writers_alone(self, client: httpx.AsyncClient) -> None:
+        body = frame("o", b"x")
+        assert (await client.post("/c?bulk-write", content=body, headers=AS_STRANGER)).status_code == 403
+        assert (await client.post("/c?bulk-write", content=body, headers=AS_READER)).status_code == 403
+        assert (await client.post("/nowhere?bulk-write", content=body, headers=AS_STRANGER)).status_code == 403
+        assert (await client.post("/nowhere?bulk-write", content=body)).status_code == 404
+        await client.post("/c", headers={"X-Container-Write": "tenant:somebody"})
+        assert (await client.post("/c?bulk-write", content=body, headers=AS_SYSTEM)).status_code == 403
+        assert (await client.get("/c")).text == ""
 
 
 class TestSystemAccount:

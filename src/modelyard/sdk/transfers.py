@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import warnings
@@ -39,6 +40,7 @@ class Tally:
         self._sizes = sizes
         self._total_bytes = sum(sizes.values())
         self._moved: dict[str, int] = {}
+        self._moved_bytes = 0
         self._done: set[str] = set()
         self._on_progress = on_progress
         self._lock = threading.Lock()
@@ -46,20 +48,23 @@ class Tally:
     def at(self, name: str, position: int, base: int = 0) -> None:
         """Of this file, `base + position` bytes have moved."""
         with self._lock:
-            self._moved[name] = base + position
+            self._set(name, base + position)
             self._tell()
 
     def done(self, name: str) -> None:
         """This file is through."""
         with self._lock:
-            self._moved[name] = self._sizes[name]
+            self._set(name, self._sizes[name])
             self._done.add(name)
             self._tell()
 
+    def _set(self, name: str, position: int) -> None:
+        self._moved_bytes += position - self._moved.get(name, 0)
+        self._moved[name] = position
+
     def _tell(self) -> None:
         if self._on_progress is not None:
-            moved = sum(self._moved.values())
-            self._on_progress(Progress(len(self._sizes), len(self._done), self._total_bytes, moved))
+            self._on_progress(Progress(len(self._sizes), len(self._done), self._total_bytes, self._moved_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,55 @@ class Outgoing:
     size: int
     modified_at: float
     is_alone: bool
+
+
+SMALL_BYTES = 256 * 1024
+"""Files up to this size go together where the store takes several at once."""
+_BATCH_FILES = 100
+_BATCH_BYTES = 4 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class BulkLimits:
+    """How much a store takes in one request of several objects; nothing where it knows none."""
+
+    objects: int = 0
+    size_bytes: int = 0
+
+
+def batches_of(
+    files: Sequence[Outgoing], limits: BulkLimits
+) -> tuple[Sequence[Sequence[Outgoing]], Sequence[Outgoing]]:
+    """Small files that go together, and those that go alone."""
+    most, room_bytes = min(_BATCH_FILES, limits.objects), min(_BATCH_BYTES, limits.size_bytes // 2)
+    batches: list[list[Outgoing]] = []
+    alone: list[Outgoing] = []
+    size = 0
+    for item in files:
+        if most < 2 or item.size > min(SMALL_BYTES, room_bytes):
+            alone.append(item)
+            continue
+        if not batches or len(batches[-1]) == most or size + item.size > room_bytes:
+            batches.append([])
+            size = 0
+        batches[-1].append(item)
+        size += item.size
+    return batches, alone
+
+
+def frames_of(batch: Sequence[Outgoing]) -> tuple[bytes, Mapping[str, str]]:
+    """The files as one request's body, and the md5 of each by name. Raises OSError, also for one that has grown large meanwhile."""
+    parts: list[bytes] = []
+    digests: dict[str, str] = {}
+    for item in batch:
+        with item.file.open("rb") as file:
+            content = file.read(2 * SMALL_BYTES)
+        if len(content) == 2 * SMALL_BYTES:
+            raise OSError(0, "the file became longer while it was being read", str(item.file))
+        name, etag = item.target.path, hashlib.md5(content, usedforsecurity=False).hexdigest()
+        parts += [json.dumps({"name": name, "size": len(content), "etag": etag}).encode(), b"\n", content]
+        digests[name] = etag
+    return b"".join(parts), digests
 
 
 def outgoing(source: Path, path: ObsPath, is_below: bool) -> Sequence[Outgoing]:

@@ -22,11 +22,14 @@ from modelyard.sdk.errors import ConnectionFailed, NotFound, TransferFailed
 from modelyard.sdk.places import Places
 from modelyard.sdk.transfers import (
     SEGMENT_BYTES,
+    BulkLimits,
     Incoming,
     OnProgress,
     Outgoing,
     Segment,
     Tally,
+    batches_of,
+    frames_of,
     incoming_path,
     md5_of,
     outgoing,
@@ -58,6 +61,13 @@ class StoredContainer(BaseModel):
     bytes: int
 
 
+class WrittenObject(BaseModel):
+    """What the store says of an object that it took together with others."""
+
+    name: str
+    etag: str
+
+
 class ContainerGrants(BaseModel):
     """The access lists of a container."""
 
@@ -68,7 +78,9 @@ class ContainerGrants(BaseModel):
 SYSTEM = "system"
 """In access lists of the SDK: the account that trainings and endpoints act as."""
 _ACCESS_HEADERS = ("x-container-read", "x-container-write")
+_BULK_HEADERS = ("x-bulk-write", "x-bulk-write-bytes")
 _OBJECTS = TypeAdapter(list[StoredObject])
+_WRITTEN = TypeAdapter(list[WrittenObject])
 _CONTAINERS = TypeAdapter(list[StoredContainer])
 
 
@@ -156,9 +168,11 @@ class AsyncStorage:
         """
         path = await self._places.locate(place)
         files = await self._api.door.work(partial(outgoing, Path(local), path, place.endswith("/")))
-        await self._ensure_container(path)
+        limits = await self._ensure_container(path)
         tally = Tally({str(item.target): item.size for item in files}, progress)
-        await self._api.door.together([partial(self._put, item, tally) for item in files], at_once)
+        batches, alone = batches_of(files, limits)
+        jobs = [partial(self._put_batch, path, batch, tally) for batch in batches]
+        await self._api.door.together([*jobs, *(partial(self._put, item, tally) for item in alone)], at_once)
         return str(files[0].target if len(files) == 1 and files[0].is_alone else path)
 
     async def download(
@@ -217,12 +231,29 @@ class AsyncStorage:
             if len(page) < LISTING_LIMIT:
                 return
 
-    async def _ensure_container(self, path: ObsPath) -> None:
+    async def _ensure_container(self, path: ObsPath) -> BulkLimits:
+        """Make a container that is missing; how many objects its store takes at once."""
         url = await self._places.url(replace(path, path=""))
         try:
-            await self._store("HEAD", url)
+            told = (await self._store("HEAD", url)).headers
         except NotFound:
             await self._store("PUT", url)
+            told = (await self._store("HEAD", url)).headers
+        return BulkLimits(*(int(told.get(name, "0")) for name in _BULK_HEADERS))
+
+    async def _put_batch(self, path: ObsPath, batch: Sequence[Outgoing], tally: Tally) -> None:
+        """Several small files in one request: the store compares the md5 of each and takes all of them or none."""
+        body, digests = await self._api.door.work(partial(frames_of, batch))
+        url = await self._places.url(replace(path, path=""))
+        answer = await self._store("POST", url, params={"bulk-write": [""]}, body=body)
+        stored = {item.name: item.etag for item in _WRITTEN.validate_json(answer.body)}
+        if stored != digests:
+            damaged = next(name for name, etag in digests.items() if stored.get(name) != etag)
+            raise TransferFailed(
+                f"{damaged} did not arrive: its md5 is {digests[damaged]}, the store has {stored.get(damaged)}"
+            )
+        for item in batch:
+            tally.done(str(item.target))
 
     async def _put(self, item: Outgoing, tally: Tally) -> None:
         name = str(item.target)

@@ -24,7 +24,7 @@ from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.hosts import StoreHosts
 from modelyard.server.doors import objects_headers, objects_static
 from modelyard.server.doors.objects_answers import PLAIN, Answer, Refusal, refuse
-from modelyard.server.doors.objects_bulk import answer_bulk_read
+from modelyard.server.doors.objects_bulk import answer_bulk_read, answer_bulk_write
 from modelyard.server.doors.objects_containers import answer_account, answer_container
 from modelyard.server.doors.objects_copy import answer_copy
 from modelyard.server.doors.objects_read import answer_read
@@ -118,6 +118,8 @@ class ObjectDoor:
             return await _answer_object(request)
         if container and http.method == "POST" and "bulk-read" in request.query:
             return await answer_bulk_read(request)
+        if container and http.method == "POST" and "bulk-write" in request.query:
+            return await answer_bulk_write(request)
         if container:
             return await answer_container(request)
         return await answer_account(request)

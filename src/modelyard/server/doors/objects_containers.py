@@ -13,7 +13,13 @@ from modelyard.server.doors.objects_listings import (
     listing_format,
     listing_request,
 )
-from modelyard.server.doors.objects_request import MAX_BULK_NAMES, DoorRequest, method_not_allowed, options
+from modelyard.server.doors.objects_request import (
+    MAX_BULK_NAMES,
+    MAX_BULK_WRITE_BYTES,
+    DoorRequest,
+    method_not_allowed,
+    options,
+)
 
 _ALLOWED = "GET, DELETE, OPTIONS, HEAD, POST, PUT"
 
@@ -100,6 +106,8 @@ async def _read_container(request: DoorRequest) -> Answer:
         ("X-Timestamp", timestamp(home.created_at)),
         ("Last-Modified", http_date(home.modified_at)),
         ("X-Bulk-Read", str(MAX_BULK_NAMES)),
+        ("X-Bulk-Write", str(MAX_BULK_NAMES)),
+        ("X-Bulk-Write-Bytes", str(MAX_BULK_WRITE_BYTES)),
         *home.headers.items(),
     ]
     if request.is_owner:

@@ -22,6 +22,7 @@ MAX_CONTAINER_NAME_BYTES = 256
 MAX_ACCOUNT_NAME_BYTES = 256
 MAX_LISTING = 10_000
 MAX_BULK_NAMES = 200
+MAX_BULK_WRITE_BYTES = 8 << 20
 _TRUE = {"true", "1", "yes", "on", "t", "y"}
 
 Authorize = Callable[[str | None], Awaitable[Principal | None]]

@@ -78,6 +78,13 @@ class Blobs(Protocol):
         """Whole small blobs by key and size, in that order; None for one that is missing."""
         ...
 
+    async def write_small(self, contents: Sequence[bytes]) -> list[str]:
+        """Write small blobs, make all of them durable, and answer their keys in that order. Leaves nothing behind when it fails.
+
+        Raises `BlobStoreFull`.
+        """
+        ...
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Take blobs away; missing ones are fine."""
         ...
@@ -132,6 +139,10 @@ class DirectoryBlobs:
         """Whole small blobs, all in one go of one thread: to hand over each would cost more than to read it."""
         return await self.run(lambda: [self._read_if_there(key, size) for key, size in wanted])
 
+    async def write_small(self, contents: Sequence[bytes]) -> list[str]:
+        """Write small blobs, all in one go of one thread and in one folder, which is synced once."""
+        return await self.run(self._write_small, contents)
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Take blobs away; missing ones are fine."""
         if keys:
@@ -178,6 +189,37 @@ class DirectoryBlobs:
     def _delete(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.path(key).unlink(missing_ok=True)
+
+    def create(self, key: str) -> int:
+        """A descriptor of a new file for this blob, in a folder that is there for good."""
+        path = self.path(key)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(self.root)
+            return os.open(path, flags, 0o600)
+
+    def _write_small(self, contents: Sequence[bytes]) -> list[str]:
+        folder = new_id()[-2:]
+        keys = [new_id()[:-2] + folder for _ in contents]
+        descriptors: list[int] = []
+        try:
+            for key, content in zip(keys, contents, strict=True):
+                descriptors.append(self.create(key))
+                _write_whole(descriptors[-1], content)
+            for descriptor in descriptors:  # after all are written: the first brings much of the others to the disk
+                os.fsync(descriptor)
+            if keys:
+                _sync_directory(self.root / folder)
+        except BaseException as error:
+            self._delete(keys)
+            raise _full_or_same(error) if isinstance(error, OSError) else error from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return keys
 
 
 class _FileWriter:
@@ -239,12 +281,10 @@ class _FileWriter:
             raise RuntimeError("the blob was finished or discarded")
         try:
             if self._descriptor is None:
-                self._descriptor = self._create()
+                self._descriptor = self._blobs.create(self.key)
             for piece in pieces:
                 self._digest.update(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                _write_whole(self._descriptor, piece)
         except OSError as error:
             raise _full_or_same(error) from error
         return self._descriptor
@@ -254,16 +294,6 @@ class _FileWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _create(self) -> int:
-        path = self._blobs.path(self.key)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(self._blobs.root)
-            return os.open(path, flags, 0o600)
 
 
 class RemoteStoreBlobs:
@@ -297,6 +327,22 @@ class RemoteStoreBlobs:
                     return None
 
         return await asyncio.gather(*(one(key, size) for key, size in wanted))
+
+    async def write_small(self, contents: Sequence[bytes]) -> list[str]:
+        """Write small blobs, some at a time."""
+        keys = [new_id() for _ in contents]
+        at_once = asyncio.Semaphore(_THREADS)
+
+        async def one(key: str, content: bytes) -> None:
+            async with at_once:
+                await obstore.put_async(self.store, key, content)
+
+        try:
+            await asyncio.gather(*map(one, keys, contents))
+        except BaseException:
+            await self.delete(keys)  # one that still comes is found by the sweep
+            raise
+        return keys
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Take blobs away; missing ones are fine."""
@@ -376,6 +422,12 @@ def _old_files(folder: Path, limit: float) -> list[str]:
             except FileNotFoundError:
                 continue
     return found
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _sync_directory(path: Path) -> None:

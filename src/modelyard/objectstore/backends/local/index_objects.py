@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, tuple_, update
+from sqlalchemy import Row, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.objectstore.backends.local.index_containers import add_to_totals, lock_container, to_container
@@ -109,6 +109,37 @@ async def put_object(
     return stored, unnamed
 
 
+async def put_objects(
+    session: AsyncSession, account: str, container: str, items: Sequence[tuple[str, NewObject]], now: int
+) -> tuple[list[StoredObject], list[str]]:
+    """Write the rows of several objects with blobs of their own over what was there; each name comes once. `now` in ticks.
+
+    Returns the objects and the keys of blobs that nothing names any more. Raises `NoSuchContainer`; nothing is written then.
+    """
+    home = await lock_container(session, account, container)
+    stored = [StoredObject(container_id=home.id, name=name, modified_at=now, **asdict(new)) for name, new in items]
+    names = [name for name, _ in items]
+    old: list[StoredObject] = []
+    for start in range(0, len(names), _LOOKUP_BATCH):
+        batch = names[start : start + _LOOKUP_BATCH]
+        rows = await session.execute(
+            select(objects).where(objects.c.container_id == home.id, objects.c.name.in_(batch))
+        )
+        old += map(_to_object, rows)
+    fresh = [{"key": each.blob_key, "size": each.stored_size, "reference_count": 1} for each in stored if each.blob_key]
+    if fresh:
+        await session.execute(insert(blobs), fresh)
+    if old:
+        gone = delete(objects).where(objects.c.container_id == home.id, objects.c.name == bindparam("of_name"))
+        await session.execute(gone, [{"of_name": each.name} for each in old])
+    if stored:
+        await session.execute(insert(objects), [asdict(each) for each in stored])
+    unnamed = await _unname_blobs(session, sorted(each.blob_key for each in old if each.blob_key))
+    size = sum(each.stored_size for each in stored) - sum(each.stored_size for each in old)
+    await add_to_totals(session, home.id, count=len(stored) - len(old), size=size)
+    return stored, unnamed
+
+
 async def change_object(
     session: AsyncSession,
     account: str,
@@ -187,6 +218,20 @@ async def _unname_blob(session: AsyncSession, key: str) -> list[str]:
         return []
     await session.execute(delete(blobs).where(blobs.c.key == key))
     return [key]
+
+
+async def _unname_blobs(session: AsyncSession, keys: Sequence[str]) -> list[str]:
+    """Each key in order, as often as it was named; those that nothing names any more."""
+    if not keys:
+        return []
+    lowered = update(blobs).where(blobs.c.key == bindparam("of_key"))
+    await session.execute(
+        lowered.values(reference_count=blobs.c.reference_count - 1), [{"of_key": key} for key in keys]
+    )
+    unnamed = select(blobs.c.key).where(blobs.c.key.in_(keys), blobs.c.reference_count <= 0)
+    found = list((await session.execute(unnamed)).scalars())
+    await session.execute(delete(blobs).where(blobs.c.key.in_(found)))
+    return found
 
 
 async def _object_of(session: AsyncSession, container_id: str, name: str) -> StoredObject | None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -161,6 +162,37 @@ class LocalStore:
             stored, unnamed = await index_objects.put_object(
                 session, account, container, name, new, self.now(), is_copy=is_copy, must_be_new=must_be_new
             )
+        await self._forget(unnamed)
+        return stored
+
+    async def put_small(
+        self, account: str, container: str, items: Sequence[tuple[str, NewObject, bytes]]
+    ) -> list[StoredObject]:
+        """Write several small objects, all or none, in one transaction; each name comes once.
+
+        Raises `NoSuchContainer`, `BlobStoreFull`; nothing is written then.
+        """
+        filled = [content for _, _, content in items if content]
+        keys = await self._blobs.write_small(filled)
+        following = iter(keys)
+        named = [
+            (
+                name,
+                replace(
+                    new, blob_key=next(following) if content else None, size=len(content), stored_size=len(content)
+                ),
+            )
+            for name, new, content in items
+        ]
+        try:
+            async with self._transaction() as session:
+                stored, unnamed = await index_objects.put_objects(session, account, container, named, self.now())
+        except (
+            NoSuchContainer,
+            BlobStoreFull,
+        ):  # after any other failure nobody knows; the sweep finds what was not committed
+            await self._forget(keys)
+            raise
         await self._forget(unnamed)
         return stored
 

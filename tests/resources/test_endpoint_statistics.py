@@ -11,6 +11,7 @@ from modelyard.gateway.port import Decisions, UpstreamStatistics
 from modelyard.kit.clock import utc_now
 from modelyard.kit.ids import new_id
 from modelyard.resources.endpoints.repository import default_stages
+from modelyard.resources.endpoints.schemas import CallStatistics
 from modelyard.resources.endpoints.statistics import Statistics
 from modelyard.resources.endpoints.table import ApiKeyRow, EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.routes.service import Routes
@@ -69,9 +70,12 @@ class Calls:
         await self.statistics.collect()
 
     async def read(self, **query: str) -> dict:
-        asked = {"from": BEGIN.isoformat(), "to": self.now.isoformat(), **query}
         path = f"/endpoints/{self.endpoint_id}/statistics"
-        return (await self.api.ask("GET", path, params=asked))["statistics"]
+        return (await self.api.ask("GET", path, params={**self.period, **query}))["statistics"]
+
+    @property
+    def period(self) -> dict[str, str]:
+        return {"from": BEGIN.isoformat(), "to": self.now.isoformat()}
 
 
 @pytest.fixture
@@ -180,3 +184,41 @@ async def test_refusals_keys_and_copies_are_told_apart_from_calls(calls: Calls) 
 async def one_call_each(calls: Calls) -> dict:
     await calls.happen(1, 1)
     return await calls.read()
+
+
+async def test_points_are_told_of_the_series_that_are_asked_for_and_totals_of_all(calls: Calls) -> None:
+    await calls.happen(5, 1)
+    await calls.happen(0, 3)
+    everything = await calls.read(resolutionSeconds="10")
+    CallStatistics.model_validate(everything)
+    first = calls.models[0]
+    for asked, points in (
+        ("ENDPOINT", (2, [0, 0], [0, 0])),
+        ("STAGE", (0, [1, 2], [0, 0])),
+        (first, (0, [0, 0], [0, 1])),
+    ):
+        found = await calls.read(resolutionSeconds="10", seriesList=asked)
+        assert len(found["endpoint"]["pointList"]) == points[0]
+        assert sorted(len(series["pointList"]) for series in found["stageList"]) == points[1]
+        assert sorted(len(series["pointList"]) for series in found["modelList"]) == points[2]
+        for name in ("stageList", "modelList"):
+            assert [series["total"] for series in found[name]] == [series["total"] for series in everything[name]]
+    path = f"/endpoints/{calls.endpoint_id}/statistics"
+    answer = await calls.api.call("GET", path, params={"seriesList": "STAGES"})
+    assert answer.status_code == 400
+    assert "seriesList: 'STAGES' is neither ENDPOINT, STAGE, MODEL nor" in answer.json()["header"]["resultMessage"]
+
+
+async def test_more_points_than_can_be_told_at_once_are_refused(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.resources.endpoints.statistics._MAX_ALL_POINTS", 3)
+    await calls.happen(5, 1)  # five points: the endpoint's, two stages', two models'
+    answer = await calls.api.call("GET", f"/endpoints/{calls.endpoint_id}/statistics", params=calls.period)
+    assert answer.status_code == 400
+    assert "name the series to be drawn" in answer.json()["header"]["resultMessage"]
+    assert (await calls.read(seriesList="ENDPOINT"))["endpoint"]["total"]["callsCount"] == 6
+
+
+async def test_a_moment_in_another_zone_needs_no_escapes(calls: Calls) -> None:
+    await calls.happen(5, 0)
+    path = f"/endpoints/{calls.endpoint_id}/statistics?from=2026-03-01T21:00:00+09:00&to=2026-03-01T22:00:00+09:00"
+    assert (await calls.api.ask("GET", path))["statistics"]["endpoint"]["total"]["callsCount"] == 5

@@ -231,7 +231,9 @@ def statistics(
     """Show calls, errors and latencies over time."""
     session = session_of(context)
     start = datetime.now(UTC) - timedelta(hours=hours)
-    found = session.client.endpoints.statistics(endpoint, resolution_seconds=resolution, start=start)
+    found = session.client.endpoints.statistics(
+        endpoint, resolution_seconds=resolution, start=start, series=["ENDPOINT"]
+    )
     session.show_many(found.endpoint.point_list, CALL_COLUMNS)
 
 
@@ -247,12 +249,11 @@ def _weights_of(values: list[str]) -> dict[str, int]:
 
 def models_of(values: list[str], serving_options: list[str] | None) -> dict[str, Served]:
     """Read `--model MODEL[=PATH]` and `--serving-option KEY=VALUE` options."""
-    from modelyard.resources.models.schemas import ServingOptions
     from modelyard.sdk.api import checked
     from modelyard.sdk.groups.endpoints import Served
 
     given = pairs(serving_options, "--serving-option") or {}
-    known = list(ServingOptions.model_fields)
+    known = [name for name in Served.model_fields if name != "path"]
     for key in given:
         if key not in known:
             raise typer.BadParameter(

@@ -153,7 +153,11 @@ def make_services(home: Home, settings: Settings, database: Database, backends: 
         patience_seconds=_MODEL_PATIENCE_SECONDS,
     )
     views = Views(workloads, routes, models, flavors, public_host=settings.public_host, region=settings.region)
-    quota = GatewayQuota(settings.gateway.services_per_project, settings.gateway.stages_per_service)
+    quota = GatewayQuota(
+        settings.gateway.services_per_project,
+        settings.gateway.stages_per_service,
+        settings.gateway.resources_per_service,
+    )
     stage_preflight = StagePreflight(database, models, images, flavors, storages, workloads, _serving(settings))
     endpoints = Endpoints(database, models, workloads, stage_preflight, views, quota)
     notebooks = Notebooks(

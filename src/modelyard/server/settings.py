@@ -83,6 +83,9 @@ class GatewayGroup(_Group):
     )
     services_per_project: int = Field(default=100, ge=0, description="Quota of endpoints.")
     stages_per_service: int = Field(default=10, ge=1, description="Quota of stages of an endpoint.")
+    resources_per_service: int = Field(
+        default=100, ge=1, description="Quota of models on all stages of an endpoint together."
+    )
 
 
 class AccessGroup(_Group):

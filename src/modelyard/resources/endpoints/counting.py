@@ -1,4 +1,4 @@
-"""Counts of calls: what happened between two readings of the gateway's counters, sums of such, and percentiles of latencies. Pure."""
+"""Counts of calls: what happened between two readings of the gateway's counters, and sums of such. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from modelyard.resources.routes.model import CallCounters, Decisions
 
-_SUMS = (
+SUMS = (
     "calls_count",
     "success_count",
     "redirect_count",
@@ -24,7 +24,7 @@ _SUMS = (
     "address_refused_count",
     "rate_refused_count",
 )
-_READ = _SUMS[:8]
+_READ = SUMS[:8]
 LATENCY_BOUNDS = tuple(
     float(f"{step * 10.0**power:.3g}")
     for power in range(-4, 3)
@@ -64,12 +64,12 @@ class Counts:
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened."""
-        return not (self.active_max or any(getattr(self, name) for name in _SUMS))
+        return not (self.active_max or any(getattr(self, name) for name in SUMS))
 
     def stored(self) -> list[Any]:
         """As a short JSON value; `restored` reads it."""
         return [
-            *(getattr(self, name) for name in _SUMS),
+            *(getattr(self, name) for name in SUMS),
             self.active_max,
             {str(k): n for k, n in self.latencies.items()},
         ]
@@ -105,9 +105,9 @@ def counted(seen: CallCounters, *, is_mirror: bool = False) -> Counts:
 
 def since(before: Counts | None, now: Counts) -> Counts:
     """What happened between two readings. Counters that fell began anew, so all that they show has happened since."""
-    if before is None or any(getattr(now, name) < getattr(before, name) for name in _SUMS):
+    if before is None or any(getattr(now, name) < getattr(before, name) for name in SUMS):
         return now
-    sums = {name: max(0, getattr(now, name) - getattr(before, name)) for name in _SUMS}
+    sums = {name: max(0, getattr(now, name) - getattr(before, name)) for name in SUMS}
     latencies = {
         index: count - before.latencies.get(index, 0)
         for index, count in now.latencies.items()
@@ -118,28 +118,13 @@ def since(before: Counts | None, now: Counts) -> Counts:
 
 def added(items: Iterable[Counts]) -> Counts:
     """All of them together; of the calls under way the most that any saw."""
-    sums = dict.fromkeys(_SUMS, 0)
+    sums = dict.fromkeys(SUMS, 0)
     active_max = 0
     latencies: dict[int, int] = {}
     for item in items:
-        for name in _SUMS:
+        for name in SUMS:
             sums[name] += getattr(item, name)
         active_max = max(active_max, item.active_max)
         for index, count in item.latencies.items():
             latencies[index] = latencies.get(index, 0) + count
     return Counts(**sums, active_max=active_max, latencies=latencies)
-
-
-def percentile(latencies: Mapping[int, int], share: float) -> float | None:
-    """The latency in seconds that this share (0 to 1) of the calls kept to, interpolated in its bucket; None without calls."""
-    total = sum(latencies.values())
-    if not total:
-        return None
-    wanted, seen = share * total, 0
-    for index in sorted(latencies):
-        count = latencies[index]
-        if seen + count >= wanted:
-            low = LATENCY_BOUNDS[index - 1] if index else 0.0
-            return low + (LATENCY_BOUNDS[index] - low) * max(0.0, wanted - seen) / count
-        seen += count
-    return LATENCY_BOUNDS[max(latencies)]

@@ -15,6 +15,7 @@ from modelyard.resources.endpoints.model import (
     STAGE_KIND,
     EndpointModelSpec,
 )
+from modelyard.resources.endpoints.resource_option import ResourceOption, cpus_of, memory_of
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.models.schemas import MAX_WORKERS, ServingOptions
 from modelyard.resources.routes.model import RouteSpec, RuleSpec, UpstreamSpec
@@ -65,16 +66,17 @@ def serving_workload(
 ) -> WorkloadSpec:
     """The workload whose instances are the replicas of a model server; with `log` inferences are logged too."""
     model_dir, fetches, mounts = _artifact(artifact)
-    workers = _worker_count(spec.serving, flavor)
+    cpus, memory_bytes = part_of(flavor, spec.share)
+    workers = _worker_count(spec.serving, cpus)
     config = {
         **_serving(spec.serving, settings, is_logged=log is not None),
         "model_dir": model_dir,
         "model_name": spec.model_name,
         "format": spec.format_code,
         "listen": f"{RUN}/{_SOCKET}.sock",
-        "cpus": flavor.vcpus,
+        "cpus": cpus,
         "workers": workers,
-        "memory_bytes": flavor.memory_bytes,
+        "memory_bytes": memory_bytes,
         "drain_seconds": _DRAIN_SECONDS,
         "report_path": f"{RUN}/report.json",
         "work_dir": WORKSPACE,
@@ -99,7 +101,7 @@ def serving_workload(
         role="model-server",
         title=title,
         instances=replicas,
-        limits=LimitsSpec(cpus=flavor.vcpus, memory_bytes=flavor.memory_bytes, pids=flavor.pids, gpus=flavor.gpus),
+        limits=LimitsSpec(cpus=cpus, memory_bytes=memory_bytes, pids=flavor.pids, gpus=flavor.gpus),
         environment=environment,
         command=CommandSpec(
             argv=("{python}", "-m", "modelyard.runner", f"{RUN}/plan.json"),
@@ -167,11 +169,18 @@ def _serving(options: ServingOptions, settings: ServingSettings, *, is_logged: b
     }
 
 
-def _worker_count(options: ServingOptions, flavor: Flavor) -> int:
+def part_of(flavor: Flavor, share: ResourceOption | None) -> tuple[float, int]:
+    """Cores, and bytes of memory, that a model server gets of an instance type."""
+    cpus = flavor.vcpus if share is None or share.cpu is None else cpus_of(share.cpu)
+    memory_bytes = flavor.memory_bytes if share is None or share.memory is None else memory_of(share.memory)
+    return cpus, memory_bytes
+
+
+def _worker_count(options: ServingOptions, cpus: float) -> int:
     """How many processes a model server may have: one for each core, unless requests are to be joined, which is done within one."""
     if options.worker_count is not None:
         return options.worker_count
-    return 1 if options.max_batch_size > 1 else max(1, min(MAX_WORKERS, int(flavor.vcpus)))
+    return 1 if options.max_batch_size > 1 else max(1, min(MAX_WORKERS, int(cpus)))
 
 
 def _deadline_seconds(options: ServingOptions, settings: ServingSettings) -> float:

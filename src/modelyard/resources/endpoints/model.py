@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from modelyard.resources.endpoints.resource_option import ResourceOption
 from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.models.schemas import ServingOptions
 
@@ -135,7 +136,10 @@ class EndpointStatus(_Frozen):
 
 
 class EndpointModelSpec(_Frozen):
-    """A model on a stage, with all that serving it needs, so that a changed model or catalogue doesn't change what runs."""
+    """A model on a stage, with all that serving it needs, so that a changed model or catalogue doesn't change what runs.
+
+    `share` is the part of the stage's flavor that each of its servers gets; None: all of it.
+    """
 
     model_id: str
     model_name: str
@@ -147,6 +151,7 @@ class EndpointModelSpec(_Frozen):
     serving: ServingOptions = ServingOptions()
     metric: Metric | None = None
     target: float | None = None
+    share: ResourceOption | None = None
 
 
 class EndpointModelStatus(_Frozen):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from modelyard.db.engine import Database
 from modelyard.kit.errors import Fault, Invalid
-from modelyard.resources.endpoints.instances import ServingSettings
+from modelyard.resources.endpoints.instances import ServingSettings, part_of
 from modelyard.resources.endpoints.model import EndpointModelSpec
 from modelyard.resources.endpoints.opening import body_limit_faults
+from modelyard.resources.endpoints.resource_option import share_faults
 from modelyard.resources.endpoints.schemas import EndpointCreate, EndpointModelCreate, EndpointStageCreate
 from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.flavors.errors import UnknownFlavor
@@ -30,10 +31,11 @@ from modelyard.resources.workloads.service import Workloads
 
 @dataclass(frozen=True, slots=True)
 class GatewayQuota:
-    """How much of the gateway a project may have. A service is an endpoint."""
+    """How much of the gateway a project may have. A service is an endpoint, a resource a model on one of its stages, with the paths that it has."""
 
     services: int = 100
     stages_per_service: int = 10
+    resources_per_service: int = 100
 
 
 class StagePreflight:
@@ -65,8 +67,11 @@ class StagePreflight:
         flavor: Flavor | None = None
         try:
             flavor = self._flavors.get(request.flavor_id)
-            wanted = first_count(request) * len(request.endpoint_model_resource_list)
-            await self._workloads.check_ever_fits(flavor.vcpus, flavor.memory_bytes, flavor.gpus, wanted)
+            options = [item.resource_option_detail for item in request.endpoint_model_resource_list]
+            faults.extend(share_faults(options, flavor.name, flavor.vcpus, flavor.memory_bytes))
+            parts = [part_of(flavor, option) for option in options]
+            cpus, memory_bytes = sum(part[0] for part in parts), sum(part[1] for part in parts)
+            await self._workloads.check_ever_fits(cpus, memory_bytes, flavor.gpus * len(parts), first_count(request))
         except (UnknownFlavor, NeverFits) as fault:
             faults.extend(fault.faults)
         specs: list[EndpointModelSpec] = []
@@ -131,6 +136,7 @@ class StagePreflight:
             serving=item.serving_options or ServingOptions(),
             metric=item.scale_metric_code if item.pod_auto_scale_enable else None,
             target=item.scale_metric_target if item.pod_auto_scale_enable else None,
+            share=item.resource_option_detail,
         )
 
 

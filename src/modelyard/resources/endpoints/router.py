@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from modelyard.kit.paging import PageRequest
 from modelyard.resources.endpoints.autoscaler import Autoscaler
@@ -40,7 +39,7 @@ from modelyard.resources.logs.output import events_out, follow, output_out
 from modelyard.resources.logs.schemas import EventList, OutputOne
 from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
-from modelyard.web import listed, page_request, paging_of, whole
+from modelyard.web import QueryMoment, listed, page_request, paging_of, whole
 from modelyard.wire import Empty
 
 
@@ -119,22 +118,27 @@ def _add_endpoints(
 
     @router.get("/endpoints/{endpoint_id}/traffic", tags=[*tags])
     async def read_traffic_history(
-        endpoint_id: str, at: AwareDatetime | None = Query(default=None), caller: Caller = Depends(access)
+        endpoint_id: str, at: QueryMoment | None = Query(default=None), caller: Caller = Depends(access)
     ) -> TrafficHistory:
         """Which stages and models answered since when, newest first; `at` (ISO 8601) asks for one moment."""
         return TrafficHistory(traffic_list=list(await traffic.history(caller, endpoint_id, at)))
 
-    @router.get("/endpoints/{endpoint_id}/statistics", tags=[*tags])
+    @router.get("/endpoints/{endpoint_id}/statistics", tags=[*tags], response_model=CallStatisticsOne)
     async def read_statistics(
+        request: Request,
         endpoint_id: str,
         resolution_seconds: int = Query(default=60, alias="resolutionSeconds"),
-        from_: AwareDatetime | None = Query(default=None, alias="from"),
-        to: AwareDatetime | None = Query(default=None),
+        from_: QueryMoment | None = Query(default=None, alias="from"),
+        to: QueryMoment | None = Query(default=None),
         caller: Caller = Depends(access),
-    ) -> CallStatisticsOne:
-        """Calls over time in spans of 10, 60 or 3600 seconds; the last hour when neither `from` nor `to` (ISO 8601) is said."""
-        query = StatisticsQuery(resolution_seconds=resolution_seconds, from_=from_, to=to)
-        return CallStatisticsOne(statistics=await statistics.read(caller, endpoint_id, query))
+    ) -> Response:
+        """Calls over time in spans of 10, 60 or 3600 seconds; the last hour when neither `from` nor `to` (ISO 8601) is said.
+
+        `seriesList` says of what the spans are told (`ENDPOINT`, `STAGE`, `MODEL`, or ids of stages and models); of all when absent.
+        """
+        series = listed(request, "seriesList")
+        query = StatisticsQuery(resolution_seconds=resolution_seconds, from_=from_, to=to, series_list=series)
+        return Response(await statistics.read(caller, endpoint_id, query), media_type="application/json")
 
     @router.get("/endpoints/{endpoint_id}/events", tags=[*tags])
     async def list_endpoint_events(endpoint_id: str, caller: Caller = Depends(access)) -> EventList:

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from modelyard.easymaker import STAGE, as_newest, with_auto_scaler, with_model_list
 from modelyard.resources.endpoints.model import DEFAULT_TARGETS, Metric, Scaling
+from modelyard.resources.endpoints.resource_option import ResourceOption
 from modelyard.resources.endpoints.stage_settings import StageSettings
 from modelyard.resources.flavors.schemas import FlavorOut
 from modelyard.resources.models.schemas import ModelOut, ServingOptions
@@ -44,6 +45,7 @@ class EndpointModelCreate(Wire):
     pod_count: int | None = Field(default=None, ge=1, le=100)
     description: Description = None
     serving_options: ServingOptions | None = None
+    resource_option_detail: ResourceOption | None = None
     pod_auto_scale_enable: bool | None = None
     scale_metric_code: Metric | None = None
     scale_metric_target: float | None = Field(default=None, gt=0, le=1_000_000, allow_inf_nan=False)
@@ -196,6 +198,7 @@ class EndpointModelOut(ResourceOut):
     scale_metric_code: Metric | None = None
     scale_metric_target: float | None = None
     serving_options: ServingOptions = ServingOptions()
+    resource_option_detail: ResourceOption | None = None
     apigw_resource_uri: str | None = None
     apigw_endpoint_uri: str
 
@@ -391,12 +394,21 @@ class StageGatewaySettingsOne(Wire):
     gateway_settings: StageGatewaySettings
 
 
+CALL_SERIES = ("ENDPOINT", "STAGE", "MODEL")
+
+
 class StatisticsQuery(Wire):
-    """What is asked of `GET /endpoints/{id}/statistics`."""
+    """What is asked of `GET /endpoints/{id}/statistics`.
+
+    Attributes:
+        series_list: of which series the points are told, beside the totals of all: `ENDPOINT`, `STAGE`, `MODEL` (the endpoint, all stages, all
+            models), or ids of stages and models; none for all.
+    """
 
     resolution_seconds: int = 60
     from_: AwareDatetime | None = None
     to: AwareDatetime | None = None
+    series_list: list[str] = []
 
 
 class CallCounts(Wire):
@@ -432,7 +444,7 @@ class CallPoint(CallCounts):
 
 
 class CallSeries(Wire):
-    """Calls of an endpoint, of a stage, or of a model on a stage. Spans without calls are left out."""
+    """Calls of an endpoint, of a stage, or of a model on a stage. Spans without calls are left out, and all points of series not asked for."""
 
     endpoint_id: str | None = None
     endpoint_stage_id: str | None = None

@@ -109,6 +109,7 @@ class Endpoints:
                 raise EndpointNameTaken(request.endpoint_name)
             if await repository.count_endpoints(session, project_id) >= self._quota.services:
                 raise GatewayQuotaExceeded("API gateway services (endpoints) in a project", self._quota.services)
+            self._check_resources(len(models))
             row = EndpointRow(
                 id=new_id(),
                 project_id=caller.project.id,
@@ -148,11 +149,14 @@ class Endpoints:
                 raise BeingDeleted("endpoint", endpoint.name)
             if request.apigw_stage_name == DEFAULT_STAGE_NAME:
                 raise StageNameReserved(DEFAULT_STAGE_NAME)
+            await session.refresh(endpoint, with_for_update=True)  # two at once must not pass the quota together
             stages = await repository.stages_of(session, [endpoint.id])
             if any(stage.name == request.apigw_stage_name for stage in stages):
                 raise StageNameTaken(request.apigw_stage_name)
             if len(stages) >= self._quota.stages_per_service:
                 raise GatewayQuotaExceeded("stages of an API gateway service", self._quota.stages_per_service)
+            known = await repository.models_of_stages(session, [stage.id for stage in stages])
+            self._check_resources(len(known) + len(models))
             row = await self._add_stage(
                 session,
                 caller,
@@ -296,6 +300,11 @@ class Endpoints:
         async with self._database.read() as session:
             row = await repository.stage_or_404(session, caller.project.id, stage_id)
             return await events_of(session, STAGE_KIND, row.id)
+
+    def _check_resources(self, count: int) -> None:
+        if count > self._quota.resources_per_service:
+            what = "resources (models on stages) of an API gateway service"
+            raise GatewayQuotaExceeded(what, self._quota.resources_per_service)
 
     async def guard_model(self, session: AsyncSession, model_id: str) -> None:
         """Raise `ModelInUse` while the model is deployed somewhere."""

@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid, RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.counting import Counts, added, counted, percentile, refused, restored, since
+from modelyard.resources.endpoints.call_blocks import Tally, shown, spans_of, total, with_counts
+from modelyard.resources.endpoints.counting import Counts, added, counted, refused, restored, since
 from modelyard.resources.endpoints.opening import MIRRORED
-from modelyard.resources.endpoints.schemas import CallSeries, CallStatistics, StatisticsQuery
+from modelyard.resources.endpoints.schemas import CALL_SERIES, StatisticsQuery
 from modelyard.resources.endpoints.table import CallBlockRow, CallMarkRow
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.routes.model import CallCounters, Decisions
 from modelyard.resources.routes.service import Routes
+from modelyard.wire import Header
 
 log = logging.getLogger(__name__)
 
 _MAX_POINTS = 10_000
+_MAX_ALL_POINTS = 100_000
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Resolution(NamedTuple):
@@ -132,15 +138,16 @@ class Statistics:
                 before = int((now - resolution.kept).timestamp()) - resolution.block_seconds
                 await repository.forget_old_calls(session, resolution.span_seconds, before)
 
-    async def read(self, caller: Caller, endpoint_id: str, query: StatisticsQuery) -> CallStatistics:
+    async def read(self, caller: Caller, endpoint_id: str, query: StatisticsQuery) -> bytes:
         """Calls of an endpoint from `query.from_` to `query.to` (the last hour when absent), as a whole and by stage and model.
 
-        Spans without calls are left out. Raises `Invalid` for a resolution that is not kept and for more than 10,000 spans.
+        The JSON of `CallStatisticsOne`: to make and check an object for each of thousands of spans would take longer than all the rest.
+        Spans without calls are left out. Raises `Invalid` for a resolution that is not kept and for more spans than are told at once.
         """
         resolution = next((item for item in _RESOLUTIONS if item.span_seconds == query.resolution_seconds), None)
         end = query.to or self._clock()
         start = query.from_ or end - timedelta(hours=1)
-        _check(resolution, start, end)
+        _check(resolution, start, end, query.series_list)
         assert resolution is not None  # checked
         first, last = int(start.timestamp()), int(end.timestamp())
         async with self._database.read() as session:
@@ -148,15 +155,14 @@ class Statistics:
             blocks = await repository.call_blocks(
                 session, endpoint.id, resolution.span_seconds, first - resolution.block_seconds, last
             )
-        points = [point for block in blocks for point in _points(block, resolution, first, last)]
-        return await asyncio.to_thread(_statistics, endpoint_id, resolution.span_seconds, start, end, points)
-
-
-class _Point(NamedTuple):
-    at: int
-    stage_id: str
-    model_id: str
-    counts: Counts
+        about = {
+            "resolutionSeconds": resolution.span_seconds,
+            "fromDatetime": start.isoformat(timespec="milliseconds"),
+            "toDatetime": end.isoformat(timespec="milliseconds"),
+        }
+        return await asyncio.to_thread(
+            _answer, endpoint.id, about, blocks, resolution, (first, last), query.series_list
+        )
 
 
 class _Place(NamedTuple):
@@ -190,98 +196,104 @@ async def _places(session: AsyncSession, ids: Collection[str]) -> dict[str, _Pla
 
 async def _add(session: AsyncSession, place: _Place, resolution: _Resolution, moment: int, news: Counts) -> None:
     starts_at = moment - moment % resolution.block_seconds
-    number = str((moment - starts_at) // resolution.span_seconds)
+    number = (moment - starts_at) // resolution.span_seconds
     block = await repository.call_block(session, place.id, resolution.span_seconds, starts_at)
-    if block is None:
-        session.add(
-            CallBlockRow(
-                endpoint_model_id=place.id,
-                span_seconds=resolution.span_seconds,
-                starts_at=starts_at,
-                endpoint_id=place.endpoint_id,
-                stage_id=place.stage_id,
-                points={number: news.stored()},
-            )
-        )
+    if block is not None:
+        block.content = with_counts(block.content, number, news)
         return
-    known = block.points.get(number)
-    total = news if known is None else added([restored(known), news])
-    block.points = {**block.points, number: total.stored()}
+    session.add(
+        CallBlockRow(
+            endpoint_model_id=place.id,
+            span_seconds=resolution.span_seconds,
+            starts_at=starts_at,
+            endpoint_id=place.endpoint_id,
+            stage_id=place.stage_id,
+            content=with_counts(b"", number, news),
+        )
+    )
 
 
-def _points(block: CallBlockRow, resolution: _Resolution, first: int, last: int) -> Iterable[_Point]:
-    for number, value in block.points.items():
-        at = block.starts_at + int(number) * resolution.span_seconds
-        if first - resolution.span_seconds < at <= last:
-            yield _Point(at, block.stage_id, block.endpoint_model_id, restored(value))
+class _Series:
+    """What happened to an endpoint, a stage or a model: in all and, where its points are wanted, in each span, by its begin in seconds since 1970."""
+
+    def __init__(self, *, has_points: bool) -> None:
+        self.total = Tally()
+        self.spans: dict[int, Tally] | None = {} if has_points else None
+
+    def told(self) -> dict[str, object]:
+        """As `schemas.CallSeries` has it on the wire."""
+        points = [
+            {"time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"), **shown(tally)}
+            for at, tally in sorted((self.spans or {}).items())
+        ]
+        return {"total": shown(self.total), "pointList": points}
 
 
-def _statistics(
-    endpoint_id: str, span_seconds: int, start: datetime, end: datetime, points: Sequence[_Point]
-) -> CallStatistics:
-    stages: dict[str, list[_Point]] = {}
-    models: dict[tuple[str, str], list[_Point]] = {}
-    for point in points:
-        stages.setdefault(point.stage_id, []).append(point)
-        if point.model_id not in (point.stage_id, endpoint_id):
-            models.setdefault((point.stage_id, point.model_id), []).append(point)
-    return CallStatistics(
-        resolution_seconds=span_seconds,
-        from_datetime=start,
-        to_datetime=end,
-        endpoint=_series(points, endpoint_id=endpoint_id),
-        stage_list=[_series(items, endpoint_stage_id=id) for id, items in stages.items()],
-        model_list=[
-            _series(items, endpoint_stage_id=stage_id, endpoint_model_id=id) for (stage_id, id), items in models.items()
+def _answer(
+    endpoint_id: str,
+    about: Mapping[str, object],
+    blocks: Sequence[CallBlockRow],
+    resolution: _Resolution,
+    period: tuple[int, int],
+    wanted: Collection[str],
+) -> bytes:
+    def new(code: str, id: str) -> _Series:
+        return _Series(has_points=not wanted or code in wanted or id in wanted)
+
+    whole = new("ENDPOINT", endpoint_id)
+    stages: dict[str, _Series] = {}
+    models: dict[tuple[str, str], _Series] = {}
+    for block in blocks:
+        stage_id, id = block.stage_id, block.endpoint_model_id
+        spans = list(_spans(block, resolution, *period))
+        if not spans:
+            continue
+        series = [whole, stages.setdefault(stage_id, new("STAGE", stage_id))]
+        if id not in (stage_id, endpoint_id):
+            series.append(models.setdefault((stage_id, id), new("MODEL", id)))
+        _count(spans, series)
+    count = sum(len(each.spans or ()) for each in (whole, *stages.values(), *models.values()))
+    if count > _MAX_ALL_POINTS:
+        sentence = (
+            f"asks for {count:,} points, of which {_MAX_ALL_POINTS:,} are told at once; name the series to be drawn"
+        )
+        raise Invalid([Fault("seriesList", f"{sentence} ({', '.join(CALL_SERIES)}, or ids of stages and models)")])
+    statistics = {
+        **about,
+        "endpoint": {"endpointId": endpoint_id, **whole.told()},
+        "stageList": [{"endpointStageId": id, **each.told()} for id, each in stages.items()],
+        "modelList": [
+            {"endpointStageId": stage_id, "endpointModelId": id, **each.told()}
+            for (stage_id, id), each in models.items()
         ],
-    )
-
-
-def _series(points: Sequence[_Point], **ids: str) -> CallSeries:
-    spans: dict[int, list[Counts]] = {}
-    for point in points:
-        spans.setdefault(point.at, []).append(point.counts)
-    total = added(point.counts for point in points)
-    return CallSeries.model_validate(
-        {
-            **ids,
-            "total": _shown(total),
-            "point_list": [
-                {"time": datetime.fromtimestamp(at, UTC), **_shown(added(items) if len(items) > 1 else items[0])}
-                for at, items in sorted(spans.items())
-            ],
-        }
-    )
-
-
-def _shown(counts: Counts) -> Mapping[str, object]:
-    def milliseconds(share: float) -> float | None:
-        seconds = percentile(counts.latencies, share)
-        return None if seconds is None else round(seconds * 1000, 3)
-
-    return {
-        "calls_count": counts.calls_count,
-        "success_count": counts.success_count,
-        "redirect_count": counts.redirect_count,
-        "client_error_count": counts.client_error_count,
-        "server_error_count": counts.server_error_count,
-        "timeout_count": counts.timeout_count,
-        "received_bytes": counts.received_bytes,
-        "sent_bytes": counts.sent_bytes,
-        "mirrored_count": counts.mirrored_count,
-        "size_refused_count": counts.size_refused_count,
-        "key_refused_count": counts.key_refused_count,
-        "address_refused_count": counts.address_refused_count,
-        "rate_refused_count": counts.rate_refused_count,
-        "active_max": counts.active_max,
-        "latency_p50_milliseconds": milliseconds(0.5),
-        "latency_p90_milliseconds": milliseconds(0.9),
-        "latency_p99_milliseconds": milliseconds(0.99),
     }
+    return orjson.dumps({"header": Header().model_dump(by_alias=True), "statistics": statistics})
 
 
-def _check(resolution: _Resolution | None, start: datetime, end: datetime) -> None:
+def _spans(block: CallBlockRow, resolution: _Resolution, first: int, last: int) -> Iterable[tuple[int, Tally]]:
+    """The block's spans that touch the time from `first` to `last`, by their begin."""
+    size, begin = resolution.span_seconds, block.starts_at
+    for number, tally in spans_of(block.content, (first - begin) // size, (last - begin) // size):
+        yield begin + number * size, tally
+
+
+def _count(spans: Sequence[tuple[int, Tally]], series: Sequence[_Series]) -> None:
+    sums = total(tally for _, tally in spans)
+    for each in series:
+        each.total = total([each.total, sums])
+        if each.spans is None:
+            continue
+        for at, tally in spans:
+            known = each.spans.get(at)
+            each.spans[at] = tally if known is None else total((known, tally))
+
+
+def _check(resolution: _Resolution | None, start: datetime, end: datetime, series: Sequence[str]) -> None:
     faults: list[Fault] = []
+    unknown = [item for item in series if item not in CALL_SERIES and not _ID.fullmatch(item)]
+    if unknown:
+        sentence = f"'{unknown[0][:64]}' is neither {', '.join(CALL_SERIES)} nor the id of a stage or model"
+        faults.append(Fault("seriesList", sentence))
     if resolution is None:
         kept = ", ".join(str(item.span_seconds) for item in _RESOLUTIONS)
         faults.append(Fault("resolutionSeconds", f"must be one of {kept}"))

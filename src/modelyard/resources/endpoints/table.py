@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from modelyard.db.columns import Json, ResourceColumns, Table, Utc
@@ -46,7 +46,7 @@ class CallBlockRow(Table):
     Attributes:
         span_seconds: the length of a span.
         starts_at: the first span's begin, in seconds since 1970.
-        points: number of the span in the block → counts (`counting.Counts.stored`).
+        content: the spans with calls (`call_blocks`).
     """
 
     __tablename__ = "endpoint_call_blocks"
@@ -56,7 +56,7 @@ class CallBlockRow(Table):
     starts_at: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     endpoint_id: Mapped[str] = mapped_column(String(36))
     stage_id: Mapped[str] = mapped_column(String(36))
-    points: Mapped[dict[str, Any]] = mapped_column(Json)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
     __table_args__ = (
         Index("ix_endpoint_call_blocks_endpoint", "endpoint_id", "span_seconds", "starts_at"),

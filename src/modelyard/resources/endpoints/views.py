@@ -196,6 +196,7 @@ class Views:
                 "pod_count": counts[1],
                 **({} if scaling is None else _scaled_by(spec, scaling)),
                 "serving_options": spec.serving,
+                "resource_option_detail": spec.share,
                 "apigw_resource_uri": spec.resource_path,
                 "apigw_endpoint_uri": f"https://{url}{path}",
             }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from modelyard.resources.endpoints.resource_option import ResourceOption
 from modelyard.resources.endpoints.schemas import EndpointOut, EndpointStageOut
-from modelyard.resources.models.schemas import ServingOptions
 from modelyard.resources.notebooks.schemas import NotebookOut
 from modelyard.resources.trainings.schemas import TrainingOut
 from modelyard.sdk.apply.manifest import Item
@@ -112,7 +112,10 @@ def _stage(stage: EndpointStageOut) -> dict[str, Any]:
             (
                 (each.model_id, each.model.name if each.model is not None else each.model_id),
                 each.apigw_resource_uri,
-                each.serving_options,
+                {
+                    **each.serving_options.model_dump(),
+                    **(each.resource_option_detail or ResourceOption()).model_dump(),
+                },
             )
             for each in stage.endpoint_model_list
         ],
@@ -124,10 +127,10 @@ def _endpoint(endpoint: EndpointOut) -> dict[str, Any]:
     return _stage(default[0]) if default else {}
 
 
-def _is_served(wanted: Served, path: str | None, options: ServingOptions) -> bool:
+def _is_served(wanted: Served, path: str | None, options: Mapping[str, Any]) -> bool:
     """Whether a model is served as the file says; what it leaves out may be as it is."""
     given = wanted.model_dump(exclude_unset=True, exclude={"path"})
-    return wanted.path in (None, path) and all(getattr(options, name) == value for name, value in given.items())
+    return wanted.path in (None, path) and all(options[name] == value for name, value in given.items())
 
 
 def _nothing(_resource: Any) -> dict[str, Any]:

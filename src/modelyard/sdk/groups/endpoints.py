@@ -74,11 +74,16 @@ STAGES = Kind(
 
 
 class Served(ServingOptions):
-    """How a model is served: `path` is what it answers on (None leaves the choice to the platform); the rest see `ServingOptions`."""
+    """How a model is served: `path` is what it answers on (None leaves the choice to the platform); the rest see `ServingOptions`.
+
+    `cpu` (`0.5`, `500m`) and `memory` (`512Mi`) are what each server gets of the stage's instance type: all of it by default.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     path: str | None = None
+    cpu: str | None = None
+    memory: str | None = None
 
 
 _SETTINGS_POLL_SECONDS = 0.1
@@ -305,16 +310,24 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
         return (await self._api.ask(TrafficHistory, "GET", path, params=params)).traffic_list
 
     async def statistics(
-        self, key: str, *, resolution_seconds: int = 60, start: datetime | None = None, end: datetime | None = None
+        self,
+        key: str,
+        *,
+        resolution_seconds: int = 60,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        series: Sequence[str] = (),
     ) -> CallStatistics:
         """Calls over time in spans of 10, 60 or 3600 seconds, as a whole and by stage and model; the last hour by default.
 
-        `start` and `end` need their UTC offset.
+        `start` and `end` need their UTC offset. `series` says of what the spans are told, beside the totals of all: `ENDPOINT`, `STAGE`,
+        `MODEL`, or ids of stages and models; of all by default.
         """
         params = {
             "resolutionSeconds": str(resolution_seconds),
             "from": None if start is None else start.isoformat(),
             "to": None if end is None else end.isoformat(),
+            "seriesList": ",".join(series) or None,
         }
         path = f"/endpoints/{await self.id_of(key)}/statistics"
         return (await self._api.ask(CallStatisticsOne, "GET", path, params=params)).statistics
@@ -418,8 +431,10 @@ async def serving_fields(
         item: dict[str, Any] = {"modelId": await models.id_of(key)}
         if served.path is not None:
             item["apigwResourceUri"] = served.path
-        if options := served.model_dump(by_alias=True, exclude_unset=True, exclude={"path"}):
+        if options := served.model_dump(by_alias=True, exclude_unset=True, exclude={"path", "cpu", "memory"}):
             item["servingOptions"] = options
+        if served.cpu is not None or served.memory is not None:
+            item["resourceOptionDetail"] = {"cpu": served.cpu, "memory": served.memory}
         resources.append(item)
     return {
         "flavorId": await flavors.id_of(flavor),

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("starts_at", sa.BigInteger(), nullable=False),
         sa.Column("endpoint_id", sa.String(length=36), nullable=False),
         sa.Column("stage_id", sa.String(length=36), nullable=False),
-        sa.Column("points", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("endpoint_model_id", "span_seconds", "starts_at"),
     )
     with op.batch_alter_table("endpoint_call_blocks", schema=None) as batch_op:

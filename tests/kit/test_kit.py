@@ -42,6 +42,12 @@ def test_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
     assert len({new_id() for _ in range(10_000)}) == 10_000
 
 
+def test_ids_made_within_a_moment_sort_as_they_were_made() -> None:
+    made = [new_id() for _ in range(10_000)]
+    assert made == sorted(made)
+    assert all(is_id(each) and each[14] == "7" and each[19] in "89ab" for each in made)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -31,13 +32,31 @@ class IdempotencyKey:
 
 
 def new_id(moment: datetime | None = None) -> str:
-    """A new, time-ordered, unguessable id of 36 lower-case characters; of this moment, or of now."""
-    milliseconds = time.time_ns() // 1_000_000 if moment is None else _milliseconds(moment)
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & (1 << 48) - 1) << 80 | random_bits
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
+    """A new, time-ordered, unguessable id of 36 lower-case characters; of this moment, or of now.
+
+    Each id of now is greater than all that this process has made before, also within a millisecond and when the clock is set back: the twelve
+    bits after the milliseconds are their fraction (RFC 9562, section 6.2, method 3). So what is made together sorts in the order in which it was.
+    """
+    ticks = _clock.next() if moment is None else _milliseconds(moment) << 12 | int.from_bytes(os.urandom(2)) >> 4
+    value = (ticks >> 12 & (1 << 48) - 1) << 80 | 0x7 << 76 | (ticks & 0xFFF) << 64
+    value |= 0x2 << 62 | int.from_bytes(os.urandom(8)) >> 2
     return str(uuid.UUID(int=value))
+
+
+class _Clock:
+    """Moments in 4096ths of a millisecond, none of them told twice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, (time.time_ns() << 12) // 1_000_000)
+            return self._last
+
+
+_clock = _Clock()
 
 
 def first_id(moment: datetime) -> str:

@@ -59,7 +59,6 @@ class WorkloadObserver:
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._late: dict[str, asyncio.Task[None]] = {}
         self._asked_at: dict[str, float] = {}  # of those that go through steps now
-        self._live: frozenset[str] = frozenset()
         database.listen(self._on_topics)
 
     async def run(self) -> None:
@@ -183,7 +182,7 @@ class WorkloadObserver:
         return due
 
     def _hear(self, workload_id: str) -> None:
-        if workload_id not in self._live:
+        if workload_id not in self._asked_at:
             return  # its end was seen meanwhile
         self._hinted.add(workload_id)
         self._has_hints.set()

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from modelyard.compute.port import Capacity, Cause, Exit
+from modelyard.compute.port import Cause, Exit
 from modelyard.control.events import events_of
-from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import ATTEMPT, INDEX, CommandSpec, Desired
 from modelyard.testing.clock import ShiftedClock
-from modelyard.testing.compute import FakeCompute, Script
-from modelyard.testing.workloads import WorkloadLoop, make_tables
+from modelyard.testing.compute import Script
+from modelyard.testing.workloads import WorkloadLoop, workload_loop
 
 GANG: dict[str, Any] = {"instances": 2, "ports": ("master", "worker")}
 COMMAND = CommandSpec(argv=("run", INDEX, ATTEMPT))
@@ -30,10 +29,8 @@ def clock() -> ShiftedClock:
 
 @pytest.fixture
 async def loop(database_url: str, clock: ShiftedClock) -> AsyncIterator[WorkloadLoop]:
-    database = Database(database_url)
-    await make_tables(database)
-    yield WorkloadLoop(database, FakeCompute(Capacity(cpus=8, memory_bytes=2**34), clock), clock)
-    await database.close()
+    async with workload_loop(database_url, 8, 16, clock) as loop:
+        yield loop
 
 
 def waits(loop: WorkloadLoop, *ids: str) -> None:

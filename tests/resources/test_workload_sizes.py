@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.compute.port import Capacity, Cause, Phase
-from modelyard.db.engine import Database, sqlite_url
+from modelyard.compute.port import Cause, Phase
+from modelyard.db.engine import sqlite_url
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import Desired, LimitsSpec
-from modelyard.testing.clock import ShiftedClock
-from modelyard.testing.compute import FakeCompute, Script
-from modelyard.testing.workloads import WorkloadLoop, make_tables
+from modelyard.testing.compute import Script
+from modelyard.testing.workloads import WorkloadLoop, workload_loop
 
 GIB = 2**30
 SERVER = {"restart": "always", "socket": "http", "limits": LimitsSpec(cpus=1.0, memory_bytes=2 * GIB)}
@@ -21,11 +20,8 @@ SERVER = {"restart": "always", "socket": "http", "limits": LimitsSpec(cpus=1.0, 
 
 @pytest.fixture
 async def loop(tmp_path: Path) -> AsyncIterator[WorkloadLoop]:
-    database = Database(sqlite_url(tmp_path / "test.db"))
-    await make_tables(database)
-    clock = ShiftedClock()
-    yield WorkloadLoop(database, FakeCompute(Capacity(4.0, 8 * GIB), clock), clock)
-    await database.close()
+    async with workload_loop(sqlite_url(tmp_path / "test.db"), 4, 8) as loop:
+        yield loop
 
 
 async def resize(loop: WorkloadLoop, key: str, count: int) -> bool:

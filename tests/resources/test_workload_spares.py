@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from modelyard.compute.port import Capacity
-from modelyard.db.engine import Database, sqlite_url
+from modelyard.db.engine import sqlite_url
 from modelyard.resources.workloads.lifecycle import WorkloadState
 from modelyard.resources.workloads.model import NO_ROOM, LimitsSpec
-from modelyard.testing.clock import ShiftedClock
-from modelyard.testing.compute import FakeCompute, Script
-from modelyard.testing.workloads import WorkloadLoop, make_tables, workload_spec
+from modelyard.testing.compute import Script
+from modelyard.testing.workloads import WorkloadLoop, workload_loop, workload_spec
 
 GIB = 2**30
 
@@ -30,11 +28,8 @@ SPARE = sized(2, is_spare=True, role="spare", title="a spare one")
 @pytest.fixture
 async def loop(tmp_path: Path) -> AsyncIterator[WorkloadLoop]:
     """A machine of 8 GiB."""
-    database = Database(sqlite_url(tmp_path / "test.db"))
-    await make_tables(database)
-    clock = ShiftedClock()
-    yield WorkloadLoop(database, FakeCompute(Capacity(4.0, 8 * GIB), clock), clock)
-    await database.close()
+    async with workload_loop(sqlite_url(tmp_path / "test.db"), 4, 8) as loop:
+        yield loop
 
 
 async def give(loop: WorkloadLoop, key: str, told: str = '{"yours": 1}') -> bool:

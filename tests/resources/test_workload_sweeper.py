@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from modelyard.compute.port import Capacity, Command, Instance, Limits, Phase
-from modelyard.db.engine import Database
+from modelyard.compute.port import Command, Instance, Limits, Phase
 from modelyard.resources.workloads.model import Desired
 from modelyard.resources.workloads.sweeper import OrphanSweeper
 from modelyard.testing.clock import ShiftedClock
-from modelyard.testing.compute import FakeCompute
-from modelyard.testing.workloads import WorkloadLoop, make_tables
+from modelyard.testing.workloads import WorkloadLoop, workload_loop
 
 
 @pytest.fixture
@@ -23,10 +21,8 @@ def clock() -> ShiftedClock:
 
 @pytest.fixture
 async def loop(database_url: str, clock: ShiftedClock) -> AsyncIterator[WorkloadLoop]:
-    database = Database(database_url)
-    await make_tables(database)
-    yield WorkloadLoop(database, FakeCompute(Capacity(cpus=8, memory_bytes=2**34), clock), clock)
-    await database.close()
+    async with workload_loop(database_url, 8, 16, clock) as loop:
+        yield loop
 
 
 def sweeper(loop: WorkloadLoop) -> OrphanSweeper:

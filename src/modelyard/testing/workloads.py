@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from modelyard.compute.port import Capacity
 from modelyard.control.reconciler import Again
 from modelyard.control.tables import EventRow, WorkItemRow
 from modelyard.control.work import Finished, Lease, LeaseLost, WorkQueue, enqueue
@@ -46,6 +48,18 @@ def workload_spec(**fields: Any) -> WorkloadSpec:
         "command": CommandSpec(argv=("{python}", "-m", "train")),
     }
     return WorkloadSpec(**(values | fields))
+
+
+@asynccontextmanager
+async def workload_loop(
+    database_url: str, cpus: float, memory_gib: float, clock: ShiftedClock | None = None
+) -> AsyncGenerator[WorkloadLoop]:
+    """The loop on an empty database, on a machine of this size."""
+    database, clock = Database(database_url), clock or ShiftedClock()
+    await make_tables(database)
+    capacity = Capacity(cpus=cpus, memory_bytes=int(memory_gib * 2**30))
+    yield WorkloadLoop(database, FakeCompute(capacity, clock), clock)
+    await database.close()
 
 
 class WorkloadLoop:

@@ -20,6 +20,7 @@ from modelyard.objectstore.paths import parse_obs_path
 from modelyard.resources.projects.model import Caller, Project, TokenKind
 from modelyard.resources.snapshots.errors import NoSnapshot, SnapshotFault
 from modelyard.resources.snapshots.service import Snapshots, SnapshotSettings
+from modelyard.resources.storages.errors import StoragePathFault
 from modelyard.resources.storages.schemas import NasVolumeCreate
 from modelyard.resources.storages.service import Storages
 
@@ -175,6 +176,23 @@ async def test_a_volume_is_read_without_following_links(world: World) -> None:
         await world.snapshots.take(PROJECT, f"nas://{volume.nas_volume_id}:/out")
     with pytest.raises(NoSnapshot, match="no NAS volume"):
         await world.snapshots.take(OTHER, uri)
+
+
+async def test_a_listing_tells_files_and_how_far_it_goes(world: World) -> None:
+    """The segments that the upload of a large object leaves at the root of its container are no files of their own."""
+    for name in ("model/a", "model/b/c", ".segments/model/large/0", "model/b/.segments/kept"):
+        await world.put(name, b"x", "obs://store/v1/AUTH_t1/c")
+
+    async def listed(path: str, limit: int) -> tuple[list[str], bool]:
+        files, is_whole = await (await world.storages.reader(PROJECT, f"obs://store/v1/AUTH_t1/{path}")).list(limit)
+        return [file.name for file in files], is_whole
+
+    assert await listed("c", 10) == (["model/a", "model/b/.segments/kept", "model/b/c"], True)
+    assert await listed("c/model", 3) == (["a", "b/.segments/kept", "b/c"], True)
+    assert await listed("c/model", 2) == (["a", "b/.segments/kept"], False)
+    assert await listed("c/model/a", 2) == (["a"], True)
+    with pytest.raises(StoragePathFault):
+        await listed("c/none", 2)
 
 
 async def test_the_platform_may_keep_none(database: Database, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
 from modelyard.runner.listing import describe
 from modelyard.runner.manifest import MANIFEST, Member, chosen, from_text, is_own
-from modelyard.runner.names import UnsafeName, check_name
+from modelyard.runner.names import SEGMENTS_PREFIX, UnsafeName, check_name
 from modelyard.runner.outcomes import BAD_SOURCE, NO_SPACE, NotInStore, StepFailed
 from modelyard.runner.patience import Transient
 from modelyard.runner.plan import Fetch, Plan
@@ -35,8 +35,6 @@ _Place = TypeVar("_Place")
 _SMALL_BYTES = 1 << 18
 _BATCH_BYTES = 4 << 20
 _BATCH_COUNT = 100
-SEGMENTS_PREFIX = ".segments/"
-"""Where the pieces of large objects lie in a container; no data of their own."""
 
 
 def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None = None) -> str:

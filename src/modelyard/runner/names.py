@@ -5,6 +5,9 @@ Both directions ask here, so that what one run uploads another can fetch.
 
 from __future__ import annotations
 
+SEGMENTS_PREFIX = ".segments/"
+"""Where the pieces of large objects lie in a container; no data of their own."""
+
 
 class UnsafeName(ValueError):
     """The name can't become a file below a directory; the message says why."""

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from modelyard.runner.copying import copy_file, part_path
 from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
+from modelyard.runner.names import SEGMENTS_PREFIX
 from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
 from modelyard.runner.stop import Stop
@@ -215,7 +216,7 @@ class Destination:
         self, container: Container, file: LocalFile, stop: Stop, on_bytes: Callable[[int], None]
     ) -> str:
         name = self._prefix + file.name
-        folder = f".segments/{name}/"
+        folder = f"{SEGMENTS_PREFIX}{name}/"
         step = self._sizes.segment
         pieces = [(begin, min(step, file.size - begin)) for begin in range(0, file.size, step)]
         checksums = [_md5(file.path, begin, size, stop) for begin, size in pieces]

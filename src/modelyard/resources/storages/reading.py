@@ -13,8 +13,7 @@ from modelyard.objectstore.paths import BadStoragePath, ObsPath
 from modelyard.objectstore.port import NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
 from modelyard.resources.storages.errors import StoragePathFault
 from modelyard.resources.storages.model import StoredFile
-
-_PAGE = 1000
+from modelyard.resources.storages.walking import objects_below, open_below
 
 
 class ObjectReader:
@@ -27,16 +26,12 @@ class ObjectReader:
 
     async def list(self, limit: int) -> tuple[Sequence[StoredFile], bool]:
         """Objects below the path, or the object at it."""
-        prefix = self._path.directory_prefix
         found: list[StoredFile] = []
-        marker: str | None = ""
         try:
-            while marker is not None and len(found) < limit:
-                page = await self._store.list(self._path, prefix=prefix, marker=marker, limit=min(_PAGE, limit))
-                # What ends with a slash stands for a directory.
-                named = [item for item in page.objects if not item.name.endswith("/")]
-                found += [StoredFile(item.name.removeprefix(prefix), item.size, item.etag) for item in named]
-                marker = page.marker
+            async for name, item in objects_below(self._store, self._path, limit + 1):
+                if len(found) == limit:
+                    return found, False
+                found.append(StoredFile(name, item.size, item.etag))
             if not found and self._path.path:
                 only = await self._store.head(self._path)
                 return [StoredFile(self._path.base_name, only.size, only.etag)], True
@@ -46,7 +41,7 @@ class ObjectReader:
             raise RetryLater(str(problem)) from problem
         except (StoreRefused, BadStoragePath) as problem:
             raise StoragePathFault(f"{self._uri}: {problem}") from None
-        return found[:limit], marker is None and len(found) <= limit
+        return found, True
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         """A piece of an object."""
@@ -91,7 +86,7 @@ class VolumeReader:
 
     def _list(self, limit: int) -> tuple[Sequence[StoredFile], bool]:
         try:
-            place = _open_below(self._root, self._relative)
+            place = open_below(self._root, self._relative)
             try:
                 if stat.S_ISREG(os.fstat(place).st_mode):
                     return [StoredFile(self._relative.rpartition("/")[2], os.fstat(place).st_size)], True
@@ -105,9 +100,9 @@ class VolumeReader:
     def _read(self, name: str, offset: int, length: int) -> bytes:
         try:
             try:
-                file = _open_below(self._root, f"{self._relative}/{name}")
+                file = open_below(self._root, f"{self._relative}/{name}")
             except NotADirectoryError:
-                file = _open_below(self._root, self._relative)
+                file = open_below(self._root, self._relative)
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
                     raise StoragePathFault(f"{self._uri}: '{name}' is no file")
@@ -116,18 +111,6 @@ class VolumeReader:
                 os.close(file)
         except OSError as error:
             raise StoragePathFault(f"{self._uri}: '{name}': {error.strerror or error}") from None
-
-
-def _open_below(root: Path, relative: str) -> int:
-    """A descriptor of what lies at a path, reached one step after the other without following a link; pipes don't block."""
-    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    for part in [part for part in relative.split("/") if part]:
-        try:
-            below = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
-        finally:
-            os.close(place)
-        place = below
-    return place
 
 
 def _files(place: int, limit: int) -> list[StoredFile]:

@@ -19,12 +19,11 @@ from modelyard.objectstore.hosts import StoreHosts
 from modelyard.objectstore.paths import ObsPath
 from modelyard.objectstore.port import ChecksAccess, NoSuchPath, ObjectStore, StoreRefused, StoreUnreachable
 from modelyard.resources.storages.errors import TreeUnreadable
+from modelyard.resources.storages.walking import objects_below, open_below
 from modelyard.runner.names import UnsafeName, check_name
 
-_PAGE_SIZE = 1000
 _AT_ONCE = 8
 _BLOCK_BYTES = 1 << 20
-_SEGMENTS_PREFIX = ".segments/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +89,12 @@ class ObjectTree:
             raise TreeUnreadable(f"it changed or went away while it was read: {problem}") from None
 
     async def _list(self, store: ObjectStore, limits: Limits) -> AsyncIterator[TreeFile]:
-        prefix = self._path.directory_prefix
-        marker = ""
         count = 0
-        while True:
-            page = await store.list(self._path, prefix=prefix, marker=marker, limit=_PAGE_SIZE)
-            for found in page.objects:
-                name = found.name[len(prefix) :]
-                if name.endswith("/") or not name or (not prefix and name.startswith(_SEGMENTS_PREFIX)):
-                    continue
-                count += 1
-                if count > limits.file_count:
-                    raise TreeUnreadable(f"there are more than {limits.file_count} files")
-                yield TreeFile(name, found.size, found.etag, found.modified_at.timestamp())
-            if page.marker is None:
-                return
-            marker = page.marker
+        async for name, found in objects_below(store, self._path):
+            count += 1
+            if count > limits.file_count:
+                raise TreeUnreadable(f"there are more than {limits.file_count} files")
+            yield TreeFile(name, found.size, found.etag, found.modified_at.timestamp())
 
     async def _copy_one(self, store: ObjectStore, file: TreeFile, target: Path) -> Kept:
         place = target / file.name
@@ -153,7 +142,7 @@ class VolumeTree:
             raise TreeUnreadable(f"it changed or went away while it was read: {error.strerror}") from None
 
     def _walk(self, limits: Limits) -> Iterator[TreeFile]:
-        top = _open_below(self._root, self._path, os.O_DIRECTORY)
+        top = open_below(self._root, self._path, os.O_DIRECTORY)
         count = 0
         try:
             for place, directories, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
@@ -175,7 +164,7 @@ class VolumeTree:
         place.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         size = 0
-        read = _open_below(self._root, f"{self._path}/{file.name}" if self._path else file.name, os.O_NONBLOCK)
+        read = open_below(self._root, f"{self._path}/{file.name}" if self._path else file.name)
         try:
             written = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
             try:
@@ -230,22 +219,6 @@ def content_digest(kept: Sequence[Kept]) -> str:
 
 def _mark(seen: os.stat_result) -> str:
     return f"{seen.st_mtime_ns}.{seen.st_ino}.{seen.st_size}"
-
-
-def _open_below(root: Path, path: str, flags: int) -> int:
-    """Open what lies below a volume's root without following a link on the way."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    parts = [part for part in path.split("/") if part]
-    try:
-        for number, part in enumerate(parts):
-            kind = flags if number == len(parts) - 1 else os.O_DIRECTORY
-            following = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = following
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _write(descriptor: int, piece: bytes) -> None:

@@ -124,10 +124,12 @@ class WebSocket:
 
     def send(self, text: str) -> None:
         """Send a text."""
-        data = text.encode()
+        self._send(0x81, text.encode())
+
+    def _send(self, kind: int, data: bytes) -> None:
         mask = os.urandom(4)
         length = len(data)
-        head = struct.pack("!BB", 0x81, 0x80 | length) if length < 126 else struct.pack("!BBQ", 0x81, 0xFF, length)
+        head = struct.pack("!BB", kind, 0x80 | length) if length < 126 else struct.pack("!BBQ", kind, 0xFF, length)
         self._connection.sendall(head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data)))
 
     def receive(self, seconds: float = _ANSWER_SECONDS) -> str:
@@ -142,6 +144,8 @@ class WebSocket:
             data = self._exactly(length)
             if first & 0x0F == 8:
                 raise ConnectionError(f"closed: {data!r}")
+            if first & 0x0F == 9:
+                self._send(0x8A, data)  # who answers no ping is cut off after a while
             if first & 0x0F in (0, 1, 2):
                 text += data
                 if first & 0x80:

@@ -53,6 +53,35 @@ async def test_faults_of_form_and_of_place_are_told_together(small_api: ApiPlatf
     assert (await small_api.ask("GET", "/trainings"))["trainingList"] == []
 
 
+async def test_a_list_is_told_all_that_is_wrong_with_it(small_api: ApiPlatform) -> None:
+    body = await good_training(small_api)
+    place = body["sourceDirUri"]
+    names = ["train", "Train", *"abcdefgh", "a-b", "a.b", ""]
+    body["datasetList"] = [{"datasetName": name, "dataUri": place} for name in names]
+    body["hyperparameterList"] = [{"hyperparameterKey": "same", "hyperparameterValue": 1} for _ in range(101)]
+    answer = await small_api.call("POST", "/trainings", body)
+    told = [(fault["field"], fault["message"]) for fault in answer.json()["faults"]]
+    assert sorted(told) == [
+        ("datasetList", "must have at most 10 items (it has 13)"),
+        ("datasetList", "the names 'a-b' and 'a.b' would share the variable EM_DATASET_A_B"),
+        ("datasetList", "the names 'train' and 'Train' would share the variable EM_DATASET_TRAIN"),
+        ("datasetList[12].datasetName", "must have at least 1 characters"),
+        ("hyperparameterList", "must have at most 100 items (it has 101)"),
+        ("hyperparameterList", "the key 'same' is given more than once"),
+    ]
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_checkpoints_have_a_place_of_their_own(small_api: ApiPlatform, end: str) -> None:
+    body = await good_training(small_api)
+    body["checkPointUploadUri"] = f"{body['modelUploadUri']}{end}"
+    told = faults_of(await small_api.call("POST", "/trainings", body))
+    assert set(told) == {"checkPointUploadUri"}
+    assert "would overwrite each other" in told["checkPointUploadUri"]
+    body["checkPointUploadUri"] = f"{body['modelUploadUri']}/checkpoints"
+    assert (await small_api.call("POST", "/trainings", body)).status_code == 200
+
+
 async def test_an_empty_request_names_all_that_must_be_given(small_api: ApiPlatform) -> None:
     told = faults_of(await small_api.call("POST", "/trainings", {}))
     assert set(told) == {"trainingName", "imageId", "flavorId", "modelUploadUri", "sourceDirUri", "entryPoint"}

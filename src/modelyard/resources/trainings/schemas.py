@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from modelyard.easymaker import HYPERPARAMETER, as_newest
 from modelyard.kit.names import environment_suffix
@@ -127,32 +136,67 @@ class TrainingCreate(Wire):
         # Clients before 2.1 send null for what is not given.
         return cls.model_fields[str(info.field_name)].get_default() if value is None else value
 
-    @field_validator("dataset_list")
+    @field_validator("dataset_list", mode="wrap")
     @classmethod
-    def _check_datasets(cls, value: list[Dataset]) -> list[Dataset]:
-        seen: dict[str, str] = {}
-        for dataset in value:
-            variable = environment_suffix(dataset.dataset_name)
-            if variable in seen:
-                raise ValueError(
-                    f"the names '{seen[variable]}' and '{dataset.dataset_name}' would share the variable EM_DATASET_{variable}"
-                )
-            seen[variable] = dataset.dataset_name
-        return value
+    def _check_datasets(cls, value: Any, read: ValidatorFunctionWrapHandler) -> list[Dataset]:
+        names = _texts(value, "datasetName")
+        faults = [
+            f"the names '{one}' and '{other}' would share the variable EM_DATASET_{variable}"
+            for one, other, variable in _clashes(names)
+        ]
+        return _all_told(value, read, faults, MAX_DATASETS)
 
-    @field_validator("hyperparameter_list")
+    @field_validator("hyperparameter_list", mode="wrap")
     @classmethod
-    def _check_hyperparameters(cls, value: list[Hyperparameter]) -> list[Hyperparameter]:
-        seen: dict[str, str] = {}
-        for item in value:
-            name = item.parameter_name
-            variable = environment_suffix(name)
-            if seen.get(variable) == name:
-                raise ValueError(f"the key '{name}' is given more than once")
-            if variable in seen:
-                raise ValueError(f"the keys '{seen[variable]}' and '{name}' would share the variable EM_HP_{variable}")
-            seen[variable] = name
-        return value
+    def _check_hyperparameters(cls, value: Any, read: ValidatorFunctionWrapHandler) -> list[Hyperparameter]:
+        items = [as_newest(item, HYPERPARAMETER) for item in cast(list[Any], value)] if isinstance(value, list) else []
+        faults = [
+            f"the key '{one}' is given more than once"
+            if one == other
+            else f"the keys '{one}' and '{other}' would share the variable EM_HP_{variable}"
+            for one, other, variable in _clashes(_texts(items, "parameterName"))
+        ]
+        return _all_told(value, read, faults, MAX_HYPERPARAMETERS)
+
+
+def _texts(items: Any, field: str) -> list[str]:
+    """What stands in this field of the items of a list, as far as it is a text."""
+    found = [fields_of(item) for item in cast(list[Any], items)] if isinstance(items, list) else []
+    return [text for fields in found if fields is not None and isinstance(text := fields.get(field), str) and text]
+
+
+def _clashes(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Names that would share a variable with one before them: the earlier, the later, the variable's end; each pair once, the first ten."""
+    seen: dict[str, str] = {}
+    found: dict[tuple[str, str, str], None] = {}
+    for name in names:
+        variable = environment_suffix(name)
+        if variable in seen:
+            found[seen[variable], name, variable] = None
+        seen.setdefault(variable, name)
+    return list(found)[:10]
+
+
+def _all_told(value: Any, read: ValidatorFunctionWrapHandler, faults: Sequence[str], limit: int) -> Any:
+    """The list as it is read; where that fails, where it is too long and where there are faults, with all of these."""
+    found: list[InitErrorDetails] = []
+    items: Any = None
+    try:
+        items = read(value)
+    except ValidationError as error:
+        found += [
+            InitErrorDetails(type=each["type"], loc=each["loc"], input=each["input"], ctx=each.get("ctx", {}))
+            for each in error.errors()
+        ]
+        length = len(cast(list[Any], value)) if isinstance(value, list) else 0
+        if length > limit and all(each["type"] != "too_long" for each in found):
+            too_many = {"field_type": "List", "max_length": limit, "actual_length": length}
+            found.append(InitErrorDetails(type="too_long", input=value, ctx=too_many))
+    clashes = (PydanticCustomError("clash", "{fault}", {"fault": each}) for each in faults)
+    found += [InitErrorDetails(type=each, input=value) for each in clashes]
+    if found:
+        raise ValidationError.from_exception_data("TrainingCreate", found)
+    return items
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,19 @@ async def test_a_link_in_the_way_is_neither_followed_nor_kept(world: Any, tmp_pa
     assert told == [{"index": 0, "host": "127.0.0.1", "ports": {"door": 7}, "interface": None}]
 
 
+async def test_a_directory_in_the_way_keeps_nobody_from_going_on(world: Any) -> None:
+    instance = world.instance("mkdir /run/modelyard/told.json; echo laid; sleep 60")
+    await world.compute.launch(instance)
+    await world.until_printed(instance.id, "laid")
+    await world.compute.tell(instance.id, "another", "something else", "{}")
+    (listed,) = await world.compute.list_instances()
+    assert (listed.role, listed.title) == ("another", "something else")
+    run = json.loads((world.directory(instance) / "instance.json").read_text())["run_directory"]
+    assert not list(Path(run).glob(".told*"))
+    await world.compute.stop(instance.id)
+    await world.until(instance.id, Phase.EXITED)
+
+
 async def test_a_ports_name_is_checked(world: Any) -> None:
     with pytest.raises(LaunchRefused, match="can't be a port's name"):
         await world.compute.launch(world.instance("true", ports=("../x",)))

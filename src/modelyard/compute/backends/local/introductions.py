@@ -32,7 +32,7 @@ def write(run_directory: str, peers: Sequence[Peer]) -> None:
 
 
 def put(run_directory: str, name: str, text: str) -> None:
-    """Write a file whole, or not at all where the directory is gone."""
+    """Write a file whole, or not at all where the directory is gone, or where the instance has put a directory in the file's place."""
     try:
         directory = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -44,9 +44,10 @@ def put(run_directory: str, name: str, text: str) -> None:
             os.fchmod(file.fileno(), 0o644)  # whatever the umask: the instance is another user
             file.write(text)
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(draft, dir_fd=directory)
-        raise
+        if not isinstance(error, IsADirectoryError):  # who does not want to be told keeps nobody from looking after it
+            raise
     finally:
         os.close(directory)

@@ -18,9 +18,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.db.engine import Database, sqlite_url
@@ -89,13 +91,18 @@ async def measure(directory: Path, point_count: int, run_count: int, tensorboard
     for series_count in (1, 10, 1000):
         times: list[float] = []
         settling: list[float] = []
+        waits: list[float] = []
         for number in range(100):
             points = batch(number, series_count)
             times.append(await timed(lambda p=points, c=series_count: metrics.write(runs, CALLER, f"w{c}", 0, p)))
             if number % WRITES_A_SECOND == WRITES_A_SECOND - 1:
+                beside = asyncio.create_task(longest_wait(database))
                 settling.append(await timed(lambda c=series_count: metrics.settle(f"w{c}")))
+                beside.cancel()
+                waits.append(await beside)
         show(f"write of {BATCH} points, {series_count} metrics", times)
         show(f"  what waits of {WRITES_A_SECOND} of them, put into series", settling)
+        show("  the longest that another writer waits meanwhile", waits)
     show("  floor: the same rows in bare SQLite", [bare(directory / "bare.db", batch(n, 10)) for n in range(100)])
     for begin in range(0, point_count, 10_000):
         await metrics.write(runs, CALLER, "long", 0, curve("loss", begin, min(10_000, point_count - begin)))
@@ -120,6 +127,19 @@ async def measure(directory: Path, point_count: int, run_count: int, tensorboard
     await database.close()
     size = sum(path.stat().st_size for path in directory.glob("metrics.db*"))
     print(f"the database of all this: {size / 2**20:.1f} MiB")
+
+
+async def longest_wait(database: Database) -> float:
+    """Seconds that a writer who comes again and again has waited for its turn at most, until it is cancelled."""
+    longest, begun = 0.0, time.perf_counter()
+    with suppress(asyncio.CancelledError):
+        while True:
+            async with database.write() as session:
+                await session.execute(text("SELECT 1"))
+                longest = max(longest, time.perf_counter() - begun)
+            await asyncio.sleep(0.001)
+            begun = time.perf_counter()
+    return max(longest, time.perf_counter() - begun)
 
 
 async def event_files(database: Database, metrics: Metrics, directory: Path, tensorboard: Path | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from metric_places import CALLER, KnownRuns, make_metric_tables, points, run, same
@@ -16,6 +18,7 @@ from modelyard.db.engine import Database
 from modelyard.kit.errors import Invalid, NotFound
 from modelyard.kit.ids import IdempotencyKey
 from modelyard.kit.paging import PageRequest
+from modelyard.resources.metrics import arrivals, store
 from modelyard.resources.metrics.errors import ForeignRun
 from modelyard.resources.metrics.model import Limits, Owner, Point
 from modelyard.resources.metrics.service import History, HistoryRequest, Metrics
@@ -240,6 +243,46 @@ async def test_what_waits_is_durable_and_read_in_the_order_of_arrival(metrics: M
     found = await history(metrics, names[0])
     assert found.points is not None and found.points.values.tolist() == [0.5, 1.5, 2.5]
     assert await metrics.waiting_runs() == []
+
+
+async def test_what_waits_goes_into_its_series_in_turns_with_others(
+    metrics: Metrics, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"gauge/{number}" for number in range(350)]
+    for step in range(4):
+        await write(metrics, [each for name in names for each in points(name, [step + 0.5] * 3, first_step=step * 3)])
+    add_points, sizes = store.add_points, list[int]()
+
+    async def add(session: AsyncSession, run: Any, wanted: Mapping[Any, Any], limits: Any) -> None:
+        sizes.append(len(wanted))
+        if len(sizes) == 3:
+            raise InterruptedError  # the server is killed there
+        await add_points(session, run, wanted, limits)
+
+    monkeypatch.setattr(store, "add_points", add)
+    with pytest.raises(InterruptedError):
+        await metrics.settle("a")
+    assert await metrics.waiting_runs() == ["a"]
+    # Two servers at once, one of which finds all of it done, while a write comes in the place of what was there.
+    await asyncio.gather(metrics.settle("a"), Metrics(database).settle("a"))
+    await write(metrics, wide(0))
+    assert await metrics.waiting_runs() == ["a"]
+    assert max(sizes) == 50
+    report = await metrics.report(RUNS, CALLER, "a", HistoryRequest(), PageRequest(1, 500))
+    assert {each.series.name: each.series.point_count for each in report.metrics.items} == dict.fromkeys(names, 12)
+    found = await history(metrics, names[349])
+    assert found.points is not None and found.points.values.tolist() == [0.5] * 3 + [1.5] * 3 + [2.5] * 3 + [3.5] * 3
+
+
+async def test_a_write_in_the_place_of_one_that_was_settled_stays(metrics: Metrics, database: Database) -> None:
+    await write(metrics, wide(0))
+    async with database.read() as session:
+        known = await arrivals.waiting(session, "a")
+    await metrics.settle("a")
+    await write(metrics, wide(1))  # as large, so that it has the place of the first one
+    async with database.write() as session:
+        await arrivals.drop_known(session, "a", known)
+    assert (await history(metrics, "gauge/3")).series.point_count == 2
 
 
 async def test_what_waits_is_bounded(metrics: Metrics, database: Database) -> None:

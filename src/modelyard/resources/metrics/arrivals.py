@@ -3,6 +3,9 @@
 A training that reports a thousand metrics at each step would have a thousand rows read and written with every write. So a large write is kept as it
 came, in one row, and is durable with that. What waits is put into the series together: by the collector every second, by whoever reads the run's
 metrics before it reads, and by a writer when much waits already. A series' row is then touched once for many writes.
+
+That takes several transactions, so that nobody else who writes waits for a thousand series. What waits stays until the last of them: points that
+are in their series already change nothing there, so that a crash in between costs nothing but the work.
 """
 
 from __future__ import annotations
@@ -43,12 +46,21 @@ async def keep(session: AsyncSession, owner_id: str, instance: int, points: Mapp
     return (await session.execute(_KEEP, values)).scalar_one()
 
 
-async def take(session: AsyncSession, owner_id: str) -> dict[Key, Columns]:
-    """Take out all that waits of a run that is held, by series. Of points on one spot the one that came first stays."""
-    statement = select(_ARRIVALS.c.content).where(_ARRIVALS.c.owner_id == owner_id).order_by(_ARRIVALS.c.waiting)
-    contents = (await session.scalars(statement)).all()
-    await drop(session, owner_id)
-    return together(contents)
+async def waiting(session: AsyncSession, owner_id: str) -> Sequence[tuple[int, bytes]]:
+    """What waits of a run, in the order of arrival: the place of each write, and its content (`together`)."""
+    statement = select(_ARRIVALS.c.waiting, _ARRIVALS.c.content).where(_ARRIVALS.c.owner_id == owner_id)
+    rows = await session.execute(statement.order_by(_ARRIVALS.c.waiting))
+    return [(row.waiting, row.content) for row in rows]
+
+
+async def drop_known(session: AsyncSession, owner_id: str, known: Sequence[tuple[int, bytes]]) -> None:
+    """Remove these writes of a run that is held, as far as they still wait: another may have come in the place of one since."""
+    places = select(_ARRIVALS.c.waiting, _ARRIVALS.c.content).where(
+        _ARRIVALS.c.owner_id == owner_id, _ARRIVALS.c.waiting.in_([place for place, _ in known])
+    )
+    there = {(row.waiting, row.content) for row in await session.execute(places)}
+    gone = [place for place, content in known if (place, content) in there]
+    await session.execute(delete(_ARRIVALS).where(_ARRIVALS.c.owner_id == owner_id, _ARRIVALS.c.waiting.in_(gone)))
 
 
 async def drop(session: AsyncSession, owner_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ KIND = "metrics"
 MAX_HISTORIES = 50
 MAX_COMPARED_METRICS = 100
 _ROWS_A_PIECE = 2000
+_SERIES_A_TURN = 50
 _ALWAYS = -(2**63)
 
 
@@ -113,6 +115,7 @@ class Metrics:
         self._database = database
         self._limits = limits or Limits()
         self._clock = clock
+        self._turns = weakref.WeakValueDictionary[str, asyncio.Lock]()
 
     async def open_source(self, session: AsyncSession, owner: Owner, directory: str, instance_count: int) -> None:
         """Have the event files of a directory read from now on, as part of the caller's transaction. Asking again is fine."""
@@ -164,6 +167,7 @@ class Metrics:
         if caller.workload_id is not None and caller.workload_id != run_id:
             raise ForeignRun(run_id)
         wanted = _by_name(points)
+        has_much = False
         async with self._database.write() as session:
             owner = await runs.hold_run(session, caller, run_id)
             if instance >= owner.instance_count:
@@ -178,9 +182,11 @@ class Metrics:
             if arrivals.is_small(wanted) and not await arrivals.has(session, run_id):
                 by_key = {(instance, name): columns for name, columns in wanted.items()}
                 await store.add_points(session, run, by_key, self._limits)
-            elif await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING:
-                await store.settle(session, run, self._limits)
+            else:
+                has_much = await arrivals.keep(session, run_id, instance, wanted) > arrivals.MAX_WAITING
             remember(session, caller.project.id, KIND, key, run_id)
+        if has_much:
+            await self.settle(run_id)
 
     async def waiting_runs(self, group_id: str | None = None) -> Sequence[str]:
         """Runs (of a group) of which writes wait to be put into their series."""
@@ -188,11 +194,23 @@ class Metrics:
             return await arrivals.owners(session, group_id)
 
     async def settle(self, run_id: str) -> None:
-        """Put what waits of a run into its series."""
-        async with self._database.write() as session:
-            run = await repository.held_run(session, run_id)
-            if run is not None and not run.is_gone:
-                await store.settle(session, run, self._limits)
+        """Put what waits of a run into its series, some of them in each transaction: meanwhile others write."""
+        async with self._turns.setdefault(run_id, asyncio.Lock()):
+            async with self._database.read() as session:
+                known = await arrivals.waiting(session, run_id)
+            if not known:
+                return
+            wanted = await asyncio.to_thread(arrivals.together, [content for _, content in known])
+            keys = list(wanted)
+            for begin in range(0, max(len(keys), 1), _SERIES_A_TURN):
+                part = keys[begin : begin + _SERIES_A_TURN]
+                async with self._database.write() as session:
+                    run = await repository.held_run(session, run_id)
+                    if run is None or run.is_gone:
+                        return
+                    await store.add_points(session, run, {key: wanted[key] for key in part}, self._limits)
+                    if begin + _SERIES_A_TURN >= len(keys):
+                        await arrivals.drop_known(session, run_id, known)
 
     async def report(
         self, runs: Runs, caller: Caller, run_id: str, wanted: HistoryRequest, page: PageRequest

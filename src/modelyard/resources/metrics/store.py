@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modelyard.resources.metrics import arrivals, repository
+from modelyard.resources.metrics import repository
 from modelyard.resources.metrics.arrivals import Key
 from modelyard.resources.metrics.blocks import (
     BLOCK_POINTS,
@@ -28,11 +28,6 @@ from modelyard.resources.metrics.table import MetricRunRow
 _MAX_NOTES = 20
 _BLOCKS_AT_ONCE = 100
 _SERIES_AT_ONCE = 200
-
-
-async def settle(session: AsyncSession, run: MetricRunRow, limits: Limits) -> None:
-    """Put what waits of a run that is held into its series."""
-    await add_points(session, run, await arrivals.take(session, run.owner_id), limits)
 
 
 async def add_points(

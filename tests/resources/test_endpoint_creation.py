@@ -49,6 +49,15 @@ async def maker(database_url: str, tmp_path: Path) -> AsyncIterator[Maker]:
         yield maker
 
 
+@pytest.fixture
+async def sqlite_maker(sqlite_database_url: str, tmp_path: Path) -> AsyncIterator[Maker]:
+    fakes = {"compute": FakeCompute(Capacity(32.0, 12 * GIB))}
+    async with api_platform(sqlite_database_url, tmp_path / "home", fakes) as api:
+        maker = Maker(api)
+        await maker.prepare(2)
+        yield maker
+
+
 async def test_quotas_of_the_gateway_are_told_by_their_number(maker: Maker) -> None:
     api = maker.api
     first = (await api.ask("POST", "/endpoints", maker.body(2, endpointName="first")))["endpoint"]["endpointId"]
@@ -94,6 +103,31 @@ async def test_parts_are_what_must_fit_into_the_machine(maker: Maker) -> None:
     assert stage["endpointModelList"][1].get("resourceOptionDetail") is None
     refused = await maker.api.call("POST", "/endpoints", body | {"nodeCount": 5, "endpointName": "more"})
     assert "asks for 12.5 GiB of memory" in faults_of(refused)["flavorId"]
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/default", "is the address of the default stage"),
+        ("/default/inference", "is the address of the default stage"),
+        ("/v1/models/m1/predict", "the model 'm1' has anyway"),
+        ("/v2/models/m0", "the model 'm0' has anyway"),
+        ("/m1/v1/x", "the model 'm1' has anyway"),
+        ("/defaults", None),
+        ("/v1/models/m10/predict", None),
+        ("/m1", None),
+    ],
+)
+async def test_resource_paths_that_mean_something_already_are_refused(
+    sqlite_maker: Maker, path: str, sentence: str | None
+) -> None:
+    body = sqlite_maker.body(2, endpointName="paths")
+    body["endpointModelResourceList"][0]["apigwResourceUri"] = path
+    answer = await sqlite_maker.api.call("POST", "/endpoints", body)
+    if sentence is None:
+        assert answer.status_code == 200, answer.text
+    else:
+        assert sentence in faults_of(answer)["endpointModelResourceList[0].apigwResourceUri"]
 
 
 @pytest.mark.parametrize(

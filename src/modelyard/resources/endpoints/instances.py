@@ -248,11 +248,20 @@ def _rules(stages: Sequence[Sequence[tuple[str, EndpointModelSpec]]], base: str 
         if tuple(ids) == rest:
             continue  # the rule for the rest leads there just so, and each rule costs the gateway time with every change
         exact = (f"/v1/models/{name}:predict", f"/v1/models/{name}:explain")
-        below = (f"/v1/models/{name}", f"/v2/models/{name}", f"/{name}/v1", f"/{name}/v2")
+        below = _own_paths(name)
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), rewrite=path) for path in exact)
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), is_prefix=True, rewrite=path) for path in below)
     rules.append(RuleSpec(path=base + "/", upstreams=rest, is_prefix=True, rewrite="/"))
     return tuple(rules)
+
+
+def model_paths(name: str) -> tuple[str, ...]:
+    """The paths that a model has at its stage by its name, whatever its resource path; what is below them is its too."""
+    return _own_paths(quote(name, safe=""))
+
+
+def _own_paths(quoted: str) -> tuple[str, ...]:
+    return f"/v1/models/{quoted}", f"/v2/models/{quoted}", f"/{quoted}/v1", f"/{quoted}/v2"
 
 
 def _artifact(location: Location) -> tuple[str, tuple[Fetch, ...], tuple[MountSpec, ...]]:

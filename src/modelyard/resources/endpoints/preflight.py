@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelyard.db.engine import Database
 from modelyard.kit.errors import Fault, Invalid
-from modelyard.resources.endpoints.instances import ServingSettings, part_of
-from modelyard.resources.endpoints.model import EndpointModelSpec
+from modelyard.resources.endpoints.instances import ServingSettings, model_paths, part_of
+from modelyard.resources.endpoints.model import DEFAULT_STAGE_NAME, EndpointModelSpec
 from modelyard.resources.endpoints.opening import body_limit_faults
 from modelyard.resources.endpoints.resource_option import share_faults
 from modelyard.resources.endpoints.schemas import EndpointCreate, EndpointModelCreate, EndpointStageCreate
@@ -86,6 +87,7 @@ class StagePreflight:
                     faults.append(Fault(f"{field}.apigwResourceUri", "is used by another model of this stage"))
                 paths.add(item.apigw_resource_uri)
         names = [spec.model_name for spec in specs]
+        faults.extend(_path_faults(request, names))
         if len(set(names)) != len(names):
             faults.append(Fault("endpointModelResourceList", "two models of one stage can't have the same name"))
         if request.stage_settings is not None:
@@ -138,6 +140,27 @@ class StagePreflight:
             target=item.scale_metric_target if item.pod_auto_scale_enable else None,
             share=item.resource_option_detail,
         )
+
+
+def _path_faults(request: EndpointCreate | EndpointStageCreate, names: Sequence[str]) -> list[Fault]:
+    """Resource paths that already mean something: they would take the requests of another model, or be the stage's own address."""
+    faults: list[Fault] = []
+    for index, item in enumerate(request.endpoint_model_resource_list):
+        path, field = item.apigw_resource_uri, f"endpointModelResourceList[{index}].apigwResourceUri"
+        if path is None:
+            continue
+        if f"{path}/".startswith(f"/{DEFAULT_STAGE_NAME}/"):
+            faults.append(
+                Fault(field, f"'/{DEFAULT_STAGE_NAME}' is the address of the default stage; choose another path")
+            )
+        taken = next((name for name in names if any(_is_below(path, own) for own in model_paths(name))), None)
+        if taken is not None:
+            faults.append(Fault(field, f"is among the paths that the model '{taken}' has anyway; choose another path"))
+    return faults
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path == other or path.startswith((other + "/", other + ":"))
 
 
 def first_count(request: EndpointCreate | EndpointStageCreate) -> int:

@@ -412,7 +412,8 @@ class StatisticsQuery(Wire):
 
 
 class CallCounts(Wire):
-    """Calls in a span of time. Latencies are told to within an eighth, and absent without calls; `activeMax` is the most seen at once.
+    """Calls in a span of time. `activeMax` is the most seen at once. Latencies are told to within an eighth or half a millisecond, whichever is
+    more, since the gateway counts whole ones, and absent without calls.
 
     `mirroredCount` of the calls were copies of another stage's requests. What the gateway turned away is no call: `sizeRefusedCount` (413),
     `keyRefusedCount` (401), `addressRefusedCount` (403), `rateRefusedCount` (429).

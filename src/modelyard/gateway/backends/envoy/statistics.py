@@ -23,7 +23,11 @@ LATENCY_BOUNDS_MS = tuple(
     for step in (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)
 )
 """Upper bounds of the buckets that latencies are counted in, 0.1 ms to 80 s: ten for each power of ten, so that a percentile is right
-within an eighth."""
+within an eighth, or within half a millisecond."""
+
+
+_EACH_APART_MS = 6.3
+"""Up to here no bucket holds more than one whole number."""
 
 
 def upstream_statistics(content: bytes) -> list[UpstreamStatistics]:
@@ -59,7 +63,12 @@ def _latencies(histograms: list[dict[str, Any]]) -> dict[str, tuple[tuple[float,
         name = _NAME.fullmatch(histogram["name"])
         if name is None:
             continue
-        # Envoy counts in milliseconds.
-        buckets = [(float(bucket["upper_bound"]) / 1000, int(bucket["cumulative"])) for bucket in histogram["buckets"]]
-        found[name.group(1)] = tuple(buckets)
+        found[name.group(1)] = tuple(
+            (_seconds(float(bucket["upper_bound"])), int(bucket["cumulative"])) for bucket in histogram["buckets"]
+        )
     return found
+
+
+def _seconds(bound_ms: float) -> float:
+    """Envoy counts whole milliseconds and drops the rest: what it calls 2 took 2 to 3, and 0 is no time. The middle is off by half of one."""
+    return (bound_ms if bound_ms > _EACH_APART_MS else int(bound_ms) + 0.5) / 1000

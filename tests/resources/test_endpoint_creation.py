@@ -90,6 +90,8 @@ async def test_models_share_an_instance_type(maker: Maker) -> None:
         ([{}, {"memory": "3Gi"}], "endpointModelResourceList[1].resourceOptionDetail.memory", "3,072 MiB, but"),
         ([{"cpu": "1"}, {"cpu": "1100m"}], "endpointModelResourceList", "cpu comes to 2.1 cores together"),
         ([{"memory": "512"}], "endpointModelResourceList[0].resourceOptionDetail.memory", "with its unit"),
+        ([{"cpu": 10**400}], "endpointModelResourceList[0].resourceOptionDetail.cpu", "cores such as 1, 0.5 or 500m"),
+        ([{"cpu": []}], "endpointModelResourceList[0].resourceOptionDetail.cpu", "must be text"),
         ([{"cpu": "two"}], "endpointModelResourceList[0].resourceOptionDetail.cpu", "cores such as 1, 0.5 or 500m"),
     ):
         told = faults_of(await api.call("POST", "/endpoints", maker.body(2, *options, endpointName="wrong")))

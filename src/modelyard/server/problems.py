@@ -27,6 +27,7 @@ _POSTGRESQL_UNSTORABLE = ("22021", "22P05")  # character_not_in_repertoire, untr
 _POSTGRESQL_COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 _SENTENCES = {
     404: "there is nothing at this path; /docs lists what there is",
+    400: "the body is no JSON that can be read: it is no UTF-8 text, is nested too deeply, or has a number of thousands of digits",
     405: "this path does not take this method",
 }
 

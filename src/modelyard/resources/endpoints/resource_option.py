@@ -42,9 +42,11 @@ class ResourceOption(Wire):
     @field_validator("cpu", "memory", mode="before")
     @classmethod
     def _read_numbers(cls, value: Any) -> Any:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)[:64]  # a number of hundreds of digits is no quantity either
+        if isinstance(value, float):
             return f"{value:.9f}".rstrip("0").rstrip(".")
-        return value or None
+        return None if value == "" else value
 
     @field_validator("cpu")
     @classmethod

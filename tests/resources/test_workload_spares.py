@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelyard.db.engine import sqlite_url
 from modelyard.resources.workloads.lifecycle import WorkloadState
-from modelyard.resources.workloads.model import NO_ROOM, LimitsSpec
+from modelyard.resources.workloads.model import NO_ROOM, Desired, LimitsSpec
 from modelyard.testing.compute import Script
 from modelyard.testing.workloads import WorkloadLoop, workload_loop, workload_spec
 
@@ -26,9 +24,9 @@ SPARE = sized(2, is_spare=True, role="spare", title="a spare one")
 
 
 @pytest.fixture
-async def loop(tmp_path: Path) -> AsyncIterator[WorkloadLoop]:
+async def loop(database_url: str) -> AsyncIterator[WorkloadLoop]:
     """A machine of 8 GiB."""
-    async with workload_loop(sqlite_url(tmp_path / "test.db"), 4, 8) as loop:
+    async with workload_loop(database_url, 4, 8) as loop:
         yield loop
 
 
@@ -105,6 +103,21 @@ async def test_what_was_given_stays_and_is_told(loop: WorkloadLoop) -> None:
     (again,) = loop.compute.alive_ids
     assert loop.compute.instance(again).task.files["told.json"] == '{"yours": 1}'  # type: ignore[union-attr]
     assert len([call for call in loop.compute.calls if call[0] == "tell"]) <= len(telling) + 1
+
+
+async def test_it_is_given_or_makes_way_and_never_both(loop: WorkloadLoop) -> None:
+    for _ in range(5):
+        spare = await loop.add(**SPARE)
+        await loop.drain()
+        real = await loop.add(**sized(7))
+        is_given, _ = await asyncio.gather(give(loop, spare), loop.drain())
+        await loop.drain()
+        assert (await loop.find(spare) is not None) == is_given
+        assert (await loop.get(real)).state is (WorkloadState.PENDING if is_given else WorkloadState.RUNNING)
+        for key in (spare, real):
+            if await loop.find(key) is not None:
+                await loop.ask(key, Desired.DELETE)
+        await loop.drain()
 
 
 async def test_one_that_is_not_ready_or_on_its_way_out_is_not_given(loop: WorkloadLoop) -> None:

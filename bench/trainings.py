@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -85,8 +86,9 @@ class Supervisors(Thread):
         """Reap until the process ends."""
         while True:
             for task in Path("/proc/self/task").iterdir():
-                for pid in (task / "children").read_text().split():
-                    self._reap(int(pid))
+                with suppress(OSError):  # a thread that has just ended has no children any more
+                    for pid in (task / "children").read_text().split():
+                        self._reap(int(pid))
             time.sleep(0.1)
 
     def _reap(self, pid: int) -> None:

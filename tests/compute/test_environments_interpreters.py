@@ -59,6 +59,15 @@ def test_this_machine_has_the_interpreter_under_the_platform() -> None:
     assert [each.version for each in found] == sorted((each.version for each in found), reverse=True)
 
 
+def test_settings_of_another_user_stop_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(self: Path, pattern: str) -> list[Path]:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setenv("PYENV_ROOT", "/of/another/user")
+    monkeypatch.setattr(Path, "glob", closed)
+    assert HERE in {each.minor for each in find_interpreters()}
+
+
 def test_no_such_python_says_what_is_there_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     with pytest.raises(NoSuchPython) as caught:

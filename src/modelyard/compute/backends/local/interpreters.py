@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -118,7 +119,8 @@ def _lookup_environment(root: Path | None) -> dict[str, str]:
     environment = tool_environment()
     pyenv = Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME") or "/") / ".pyenv")
     places = [str(Path(os.path.realpath(sys.executable)).parent)]
-    places += sorted(str(directory) for directory in pyenv.glob("versions/*/bin"))
+    with suppress(PermissionError):  # of another user, whose settings this process has inherited
+        places += sorted(str(directory) for directory in pyenv.glob("versions/*/bin"))
     path = environment.get("PATH") or os.defpath
     places += [place for place in path.split(os.pathsep) if place and Path(place) != pyenv / "shims"]
     environment["PATH"] = os.pathsep.join(dict.fromkeys([*places, "/usr/local/bin", "/usr/bin"]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from modelyard.control.deletions import Deleted
 from modelyard.kit.errors import Fault, Invalid
@@ -69,7 +70,17 @@ def _plus_restored(value: Any) -> Any:
 
 
 _SPACE_FOR_PLUS = re.compile(r" (\d\d:?\d\d)$")
-QueryMoment = Annotated[AwareDatetime, BeforeValidator(_plus_restored)]
+_YEARS = range(1970, 9999)
+
+
+def _within_the_calendar(moment: datetime) -> datetime:
+    # Nearer to the ends of the calendar an hour before, or another offset, would be no date any more.
+    if moment.year not in _YEARS:
+        raise ValueError(f"must be in the years {_YEARS[0]} to {_YEARS[-1]}")
+    return moment
+
+
+QueryMoment = Annotated[AwareDatetime, BeforeValidator(_plus_restored), AfterValidator(_within_the_calendar)]
 """A moment in a query: ISO 8601 with its offset."""
 
 

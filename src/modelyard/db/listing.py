@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import ColumnElement, Select, func, intersect, literal, select, tuple_
@@ -159,10 +159,11 @@ class Listing(Generic[R]):
         value: Any = mark.value
         if isinstance(column.type, Utc):
             try:
-                value = datetime.fromisoformat(mark.value)
-            except ValueError:
+                said = datetime.fromisoformat(mark.value)
+                value = None if said.tzinfo is None else said.astimezone(UTC)
+            except (ValueError, OverflowError):  # the latter at the ends of the calendar
                 value = None
-            if value is None or value.tzinfo is None:
+            if value is None:
                 raise Invalid([Fault("cursor", "is no cursor; take `paging.nextCursor` of the page before as it is")])
         here: Any = tuple_(column if among is None else among[column.key], id)
         there: Any = tuple_(literal(value, column.type), literal(mark.id))

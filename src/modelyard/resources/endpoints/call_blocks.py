@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import NamedTuple
 
 from pydantic.alias_generators import to_camel
 
@@ -26,11 +25,9 @@ _WIRE_NAMES = tuple(to_camel(name) for name in SUMS)
 _SHARES = (("latencyP50Milliseconds", 0.5), ("latencyP90Milliseconds", 0.9), ("latencyP99Milliseconds", 0.99))
 
 
-class Tally(NamedTuple):
-    """Calls in a span, or in several: the lanes, and the most calls that were under way at once."""
-
-    lanes: int = 0
-    active_max: int = 0
+Tally = tuple[int, int]
+"""Calls in a span, or in several: the lanes, and the most calls that were under way at once. No class: thousands are made for each answer."""
+NO_CALLS: Tally = (0, 0)
 
 
 def with_counts(content: bytes, number: int, news: Counts) -> bytes:
@@ -46,9 +43,9 @@ def with_counts(content: bytes, number: int, news: Counts) -> bytes:
     return b"".join(_record(*item) for item in sorted(records.items()))
 
 
-def spans_of(content: bytes, first: int, last: int) -> Iterator[tuple[int, Tally]]:
+def spans_of(content: bytes, first: int, last: int) -> list[tuple[int, Tally]]:
     """The block's spans with a number from `first` to `last`, by number."""
-    return ((number, tally) for number, tally in _records(content) if first <= number <= last)
+    return _records(content, first, last)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
@@ -58,21 +55,22 @@ def total(tallies: Iterable[Tally]) -> Tally:
         lanes += more
         if active_max > most:  # as max() would, in a third of the time
             most = active_max
-    return Tally(lanes, most)
+    return lanes, most
 
 
 def tally_of(counts: Counts) -> Tally:
     """The same as lanes."""
     buckets = (counts.latencies.get(index, 0) for index in range(len(LATENCY_BOUNDS)))
     lanes = _LANES.pack(*(getattr(counts, name) for name in SUMS), *buckets)
-    return Tally(int.from_bytes(lanes, "little"), counts.active_max)
+    return int.from_bytes(lanes, "little"), counts.active_max
 
 
 def shown(tally: Tally) -> dict[str, object]:
     """As `schemas.CallCounts` has it on the wire. Percentiles are left out where nothing was called."""
-    lanes = _LANES.unpack(tally.lanes.to_bytes(_LANES.size, "little"))
+    number, active_max = tally
+    lanes = _LANES.unpack(number.to_bytes(_LANES.size, "little"))
     found: dict[str, object] = dict(zip(_WIRE_NAMES, lanes, strict=False))
-    found["activeMax"] = tally.active_max
+    found["activeMax"] = active_max
     reached = list(accumulate(lanes[len(SUMS) :]))
     if reached[-1]:
         for name, share in _SHARES:
@@ -89,26 +87,27 @@ def _milliseconds(reached: list[int], share: float) -> float:
     return round(1000 * (low + (LATENCY_BOUNDS[index] - low) * (wanted - below) / (reached[index] - below)), 3)
 
 
-def _records(content: bytes) -> Iterator[tuple[int, Tally]]:
+def _records(content: bytes, first: int = 0, last: int = 0xFFFF) -> list[tuple[int, Tally]]:
+    # A day of ten stages has 14,400 of them: this loop is what reading it takes.
+    found: list[tuple[int, Tally]] = []
+    read_head, number_of, size = _HEAD.unpack_from, int.from_bytes, len(content)
     at = 0
-    while at < len(content):
-        number, active_max, first, count = _HEAD.unpack_from(content, at)
-        at += _HEAD.size
-        end = at + _SUMS_BYTES + _LANE_BYTES * count
-        sums = int.from_bytes(content[at : at + _SUMS_BYTES], "little")
-        buckets = int.from_bytes(content[at + _SUMS_BYTES : end], "little")
-        yield number, Tally(sums | buckets << 8 * (_SUMS_BYTES + _LANE_BYTES * first), active_max)
+    while at < size:
+        number, active_max, lowest, count = read_head(content, at)
+        middle = at + _HEAD.size + _SUMS_BYTES
+        end = middle + _LANE_BYTES * count
+        if first <= number <= last:
+            sums = number_of(content[at + _HEAD.size : middle], "little")
+            buckets = number_of(content[middle:end], "little") << 8 * (_SUMS_BYTES + _LANE_BYTES * lowest)
+            found.append((number, (sums | buckets, active_max)))
         at = end
+    return found
 
 
 def _record(number: int, tally: Tally) -> bytes:
-    lanes = tally.lanes.to_bytes(_LANES.size, "little")
+    lanes = tally[0].to_bytes(_LANES.size, "little")
     buckets = lanes[_SUMS_BYTES:].rstrip(b"\0")
     first = (len(buckets) - len(buckets.lstrip(b"\0"))) // _LANE_BYTES
     count = -(-len(buckets) // _LANE_BYTES) - first
     start = _SUMS_BYTES + _LANE_BYTES * first
-    return (
-        _HEAD.pack(number, tally.active_max, first, count)
-        + lanes[:_SUMS_BYTES]
-        + lanes[start : start + _LANE_BYTES * count]
-    )
+    return _HEAD.pack(number, tally[1], first, count) + lanes[:_SUMS_BYTES] + lanes[start : start + _LANE_BYTES * count]

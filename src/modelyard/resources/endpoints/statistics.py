@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid, RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.call_blocks import Tally, shown, spans_of, total, with_counts
+from modelyard.resources.endpoints.call_blocks import NO_CALLS, Tally, shown, spans_of, total, with_counts
 from modelyard.resources.endpoints.counting import Counts, added, counted, refused, restored, since
 from modelyard.resources.endpoints.opening import MIRRORED
 from modelyard.resources.endpoints.schemas import CALL_SERIES, StatisticsQuery
@@ -217,7 +217,7 @@ class _Series:
     """What happened to an endpoint, a stage or a model: in all and, where its points are wanted, in each span, by its begin in seconds since 1970."""
 
     def __init__(self, *, has_points: bool) -> None:
-        self.total = Tally()
+        self.total = NO_CALLS
         self.spans: dict[int, Tally] | None = {} if has_points else None
 
     def told(self) -> dict[str, object]:
@@ -240,18 +240,19 @@ def _answer(
     def new(code: str, id: str) -> _Series:
         return _Series(has_points=not wanted or code in wanted or id in wanted)
 
+    (first, last), size = period, resolution.span_seconds
     whole = new("ENDPOINT", endpoint_id)
     stages: dict[str, _Series] = {}
     models: dict[tuple[str, str], _Series] = {}
     for block in blocks:
         stage_id, id = block.stage_id, block.endpoint_model_id
-        spans = list(_spans(block, resolution, *period))
+        spans = spans_of(block.content, (first - block.starts_at) // size, (last - block.starts_at) // size)
         if not spans:
             continue
         series = [whole, stages.setdefault(stage_id, new("STAGE", stage_id))]
         if id not in (stage_id, endpoint_id):
             series.append(models.setdefault((stage_id, id), new("MODEL", id)))
-        _count(spans, series)
+        _count(block.starts_at, size, spans, series)
     count = sum(len(each.spans or ()) for each in (whole, *stages.values(), *models.values()))
     if count > _MAX_ALL_POINTS:
         sentence = (
@@ -270,22 +271,21 @@ def _answer(
     return orjson.dumps({"header": Header().model_dump(by_alias=True), "statistics": statistics})
 
 
-def _spans(block: CallBlockRow, resolution: _Resolution, first: int, last: int) -> Iterable[tuple[int, Tally]]:
-    """The block's spans that touch the time from `first` to `last`, by their begin."""
-    size, begin = resolution.span_seconds, block.starts_at
-    for number, tally in spans_of(block.content, (first - begin) // size, (last - begin) // size):
-        yield begin + number * size, tally
-
-
-def _count(spans: Sequence[tuple[int, Tally]], series: Sequence[_Series]) -> None:
+def _count(begin: int, size: int, spans: Sequence[tuple[int, Tally]], series: Sequence[_Series]) -> None:
+    """Add the spans of a block that starts at `begin`."""
     sums = total(tally for _, tally in spans)
     for each in series:
-        each.total = total([each.total, sums])
-        if each.spans is None:
+        each.total = total((each.total, sums))
+        known = each.spans
+        if known is None:
             continue
-        for at, tally in spans:
-            known = each.spans.get(at)
-            each.spans[at] = tally if known is None else total((known, tally))
+        for number, tally in spans:
+            at = begin + number * size
+            if at in known:
+                (lanes, most), (more, active_max) = known[at], tally
+                known[at] = lanes + more, most if most > active_max else active_max
+            else:
+                known[at] = tally
 
 
 def _check(resolution: _Resolution | None, start: datetime, end: datetime, series: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from modelyard.compute.port import LogChunk
 from modelyard.logstore.port import LogLine, LogPage, LogQuery
 from modelyard.resources.logs.lines import LEFT_OUT, LINE_BYTES, MOST_LINES, PIECE_BYTES, cut
 from modelyard.resources.logs.records import read_record
+from modelyard.resources.logs.service import Logs
 from modelyard.resources.logs.shipper import Shipper, Source
 
 
@@ -21,6 +23,16 @@ def test_a_line_is_kept_once_it_has_its_end() -> None:
     assert [(line.position, line.body) for line in found.lines] == [(100, "one"), (104, "two")]
     assert found.consumed == 8
     assert bodies(b"one\r\n\r\n  \nlast") == ["one", "last"]
+
+
+@pytest.mark.parametrize("sent_at", [1e18, -1.0, float("nan"), float("inf"), 10**400, True, "now", 1.7e12, 0])
+async def test_a_line_that_was_sent_at_no_moment_was_sent_now(sent_at: object) -> None:
+    store = Kept()
+    begun = datetime.now(UTC)
+    await Logs(store).take("key", [{"body": "one", "sendTime": sent_at}, {"body": "two", "sendTime": 1_700_000_000.5}])
+    one, two = store.lines
+    assert begun <= one.time <= datetime.now(UTC)
+    assert two.time == datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)
 
 
 def test_a_progress_bar_is_one_line_with_its_last_state() -> None:

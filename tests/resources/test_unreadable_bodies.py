@@ -6,6 +6,13 @@ import pytest
 from api_platform import ApiPlatform
 
 
+@pytest.mark.parametrize("path", ["/v2/log", "/v2.0/tokens"])
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b'{"a": "\xff"}', b"1" * 5000])
+async def test_doors_that_anybody_reaches_refuse_it_too(api: ApiPlatform, path: str, body: bytes) -> None:
+    answer = await api.http.post(path, content=body)
+    assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

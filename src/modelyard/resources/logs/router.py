@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -11,6 +10,7 @@ from modelyard.resources.logs.schemas import LogSearchOut
 from modelyard.resources.logs.service import Logs
 from modelyard.resources.projects.access import Access, project_router
 from modelyard.resources.projects.model import Caller
+from modelyard.web import QueryMoment
 
 
 def create_router(logs: Logs, access: Access) -> APIRouter:
@@ -20,8 +20,8 @@ def create_router(logs: Logs, access: Access) -> APIRouter:
     @router.get("/logs")
     async def search_logs(
         query: str = Query(default="", max_length=10_000, description="Lucene syntax."),
-        begin_at: datetime | None = Query(default=None, alias="from"),
-        end_at: datetime | None = Query(default=None, alias="to"),
+        begin_at: QueryMoment | None = Query(default=None, alias="from"),
+        end_at: QueryMoment | None = Query(default=None, alias="to"),
         limit: int = Query(default=100, ge=1, le=1000),
         cursor: str | None = Query(default=None, max_length=1000),
         order: Literal["asc", "desc"] = Query(default="desc"),

@@ -19,6 +19,7 @@ _LEVELS = {
 }  # senders are free in their words; the product has three
 _OWN_FIELDS = frozenset({"category", "logType", "body", "logLevel", "sendTime"})
 MAX_BODY_CHARACTERS = 8_000_000
+_END_OF_CALENDAR = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 class Logs:
@@ -60,9 +61,15 @@ class Logs:
         await self._store.append(lines)
 
 
+def _moment(sent_at: Any) -> datetime | None:
+    """A Unix time in seconds; None for what is none, such as milliseconds, which would be in tens of thousands of years."""
+    if not isinstance(sent_at, int | float) or isinstance(sent_at, bool) or not 0 < sent_at < _END_OF_CALENDAR:
+        return None
+    return datetime.fromtimestamp(sent_at, tz=UTC)
+
+
 def _sent_line(app_key: str, source: str, position: int, item: Mapping[str, Any]) -> LogLine:
-    sent_at = item.get("sendTime")
-    time = datetime.fromtimestamp(sent_at, tz=UTC) if isinstance(sent_at, int | float) else datetime.now(UTC)
+    time = _moment(item.get("sendTime")) or datetime.now(UTC)
     level = str(item.get("logLevel") or "INFO").upper()
     level = _LEVELS.get(level, level)
     return LogLine(

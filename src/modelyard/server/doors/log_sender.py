@@ -60,7 +60,7 @@ def create_router(projects: Projects, logs: Logs, *, hears_app_keys: bool) -> AP
 async def _lines(request: Request) -> list[Mapping[str, Any]]:
     try:
         content: Any = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise Invalid([Fault("body", f"is not JSON: {error}")]) from None
     items = cast(list[Any], content) if isinstance(content, list) else [content]
     if len(items) > _MAX_LINES or not all(isinstance(item, dict) for item in items):

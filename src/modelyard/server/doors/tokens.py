@@ -152,7 +152,7 @@ def _with_offset(moment: datetime) -> str:
 async def _json(request: Request) -> Any:
     try:
         return await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise Invalid([Fault("body", f"is not JSON: {error}")]) from None
 
 

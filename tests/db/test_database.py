@@ -121,6 +121,16 @@ async def test_a_reader_sees_one_moment(database: Database) -> None:
     assert await value(database) == 9
 
 
+async def test_postgresql_plans_by_the_values_that_are_asked_for(pg_url: str) -> None:
+    database = Database(pg_url)
+    for open_session in (database.read, database.write, database.write):
+        with pytest.raises(ZeroDivisionError):
+            async with open_session() as session:
+                assert await session.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"
+                raise ZeroDivisionError  # what is rolled back takes the settings along where they came with it
+    await database.close()
+
+
 async def test_a_session_for_reading_can_not_write(database: Database) -> None:
     with pytest.raises(DBAPIError):
         async with database.read() as session:

@@ -26,6 +26,7 @@ class Origin:
     name: str
     address: str
     requests: list[str] = field(default_factory=list)
+    breaks: bool = False
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -69,7 +70,7 @@ class Origin:
                 writer.write(chunk)
                 await writer.drain()
             return False
-        if path.endswith("/break"):
+        if self.breaks or path.endswith("/break"):
             return False
         if path.endswith("/hang"):
             await asyncio.sleep(3600)

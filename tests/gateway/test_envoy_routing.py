@@ -7,6 +7,7 @@ import json
 import re
 import ssl
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -225,15 +226,30 @@ async def test_targets_share_and_a_dead_one_fails_nobody(gateway, client, start_
         assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_request_that_may_have_been_seen_is_not_sent_again(
+async def test_a_request_that_may_have_been_seen_is_sent_again_only_if_that_makes_no_difference(
     gateway, client, start_origin, make_route: MakeRoute
 ) -> None:
     origin = await start_origin()
     await gateway.put_route(make_route("r", "/r", origin.target))
-    for method in ("GET", "POST"):
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
         answer = await client.request(method, "/r/break")
-        assert (answer.status_code, code(answer.json())) == (503, 503903)
-    assert origin.requests == ["GET /r/break", "POST /r/break"]
+        assert answer.status_code == 503
+        assert method == "HEAD" or code(answer.json()) == 503903
+    seen = Counter(request.split()[0] for request in origin.requests)
+    assert (seen["POST"], seen["PUT"], seen["DELETE"]) == (1, 1, 1)
+    assert seen["GET"] == seen["HEAD"] > 1
+
+
+async def test_a_question_whose_target_dies_is_answered_by_another(
+    gateway, client, start_origin, make_route: MakeRoute
+) -> None:
+    dying, living = await start_origin("dying"), await start_origin("living")
+    dying.breaks = True
+    await gateway.put_route(make_route("r", "/r", dying.target, living.target))
+    answers = [await client.get("/r/x") for _ in range(20)]
+    assert [(answer.status_code, answer.json()["name"]) for answer in answers] == [(200, "living")] * 20
+    assert "GET /r/x" in dying.requests, "it was asked, and did not answer"
+    assert "x-envoy-retry-on" not in answers[0].json()["headers"]
 
 
 async def test_a_target_that_comes_back_is_found_at_once(gateway, client, start_origin, make_route: MakeRoute) -> None:

@@ -141,7 +141,7 @@ def _front_door(settings: EnvoySettings) -> Json:
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": local_replies(),
         "access_log": [_access_log(settings.files), decision_log()],
-        "http_filters": [*guard_filters(), *condition_filters(), _router()],
+        "http_filters": [*guard_filters(), *condition_filters(), _repeats(), _router()],
     }
 
 
@@ -163,6 +163,51 @@ def _manager(name: str, files: Files) -> Json:
         "stat_prefix": name,
         "rds": {"route_config_name": ROUTES, "config_source": _file_source(str(files.routes))},
         "generate_request_id": name == "ingress",
+    }
+
+
+def _repeats() -> Json:
+    """Requests that may be sent twice (RFC 9110, section 9.2.2) are, when their target dies before it has begun to answer.
+
+    The routes' own retries are for what no target has seen, so they hold for every method; these two add to them.
+    """
+    input_ = {
+        "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+        "header_name": ":method",
+    }
+    is_one_of = [
+        {
+            "single_predicate": {
+                "input": {"name": "method", "typed_config": input_},
+                "value_match": {"exact": method},
+            }
+        }
+        for method in ("GET", "HEAD")
+    ]
+    skip = {"@type": "type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter"}
+    mutation = {"append": {"header": {"key": "x-envoy-retry-on", "value": "reset"}}}
+    return {
+        "name": "repeats",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+            "extension_config": {
+                "name": "envoy.filters.http.header_mutation",
+                "typed_config": {
+                    "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",
+                    "mutations": {"request_mutations": [mutation]},
+                },
+            },
+            "xds_matcher": {
+                "matcher_list": {
+                    "matchers": [
+                        {
+                            "predicate": {"not_matcher": {"or_matcher": {"predicate": is_one_of}}},
+                            "on_match": {"action": {"name": "skip", "typed_config": skip}},
+                        }
+                    ]
+                }
+            },
+        },
     }
 
 

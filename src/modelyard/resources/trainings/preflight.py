@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from modelyard.kit.errors import Fault, Invalid, NotFound
-from modelyard.objectstore.paths import BadStoragePath, parse_storage_path
 from modelyard.resources.experiments.errors import ExperimentNotUsable, ExperimentQuotaExceeded
 from modelyard.resources.experiments.service import Experiments
 from modelyard.resources.flavors.errors import UnknownFlavor
@@ -201,21 +200,6 @@ def _contradictions(draft: TrainingDraft, image: CatalogImage | None, flavor: Fl
     if request.experiment_id is not None and request.experiment_name is not None:
         message = "choose an experiment by experimentId, or add one by experimentName, not both"
         faults.append(Fault("experimentName", message))
-    kept = request.check_point_upload_uri
-    if (
-        kept
-        and not wrong & {"checkPointUploadUri", "modelUploadUri"}
-        and _is_same_place(kept, request.model_upload_uri)
-    ):
-        message = "is the place of modelUploadUri too: files of one name would overwrite each other; give it a path of its own, e.g. below that one"
-        faults.append(Fault("checkPointUploadUri", message))
     if not wrong & {"useTorchrun", "nprocPerNode"}:
         faults.extend(torchrun_faults(request.use_torchrun, request.nproc_per_node, image, flavor))
     return faults
-
-
-def _is_same_place(one: str, other: str) -> bool:
-    try:
-        return parse_storage_path(one) == parse_storage_path(other)
-    except BadStoragePath:  # told by its field
-        return False

@@ -182,6 +182,7 @@ class SmallPlatform:
         found = [item for item in found if not names or item["name"] in names]
         page, limit = int(query.get("page", "1")), int(query.get("limit", "0"))
         part = found[(page - 1) * limit : page * limit] if limit else found
+        part = [{name: value for name, value in item.items() if name != "lastLogLines"} for item in part]
         return part, {"totalCount": len(found), "page": page, "limit": limit or None}
 
     def _create(self, kind: str, body: dict[str, Any]) -> Any:

@@ -85,6 +85,7 @@ def test_a_failed_wait_tells_why(client: Client) -> None:
         client.trainings.wait("broken")
     assert failure.value.reason == "ScriptFailed"
     assert failure.value.last_log_lines[-1] == "ValueError: no"
+    assert client.trainings.get("broken").last_log_lines[-1] == "ValueError: no"
 
 
 def test_both_clients_have_the_same_methods() -> None:

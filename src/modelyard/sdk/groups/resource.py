@@ -72,9 +72,9 @@ class Resources(Generic[One, Many, Out]):
 
     async def get(self, key: str) -> Out:
         """One resource, by its id or its name. Raises `NotFound`, `UnknownName` or `AmbiguousName`."""
-        if is_id(key):
-            return self._kind.item(await self._api.ask(self._kind.one, "GET", self._at(key)))
-        return await self.find(key)
+        # A list, which a name is found in, leaves out what is long, such as the last lines of the output.
+        id = key if is_id(key) else (await self.find(key)).id
+        return self._kind.item(await self._api.ask(self._kind.one, "GET", self._at(id)))
 
     async def find(self, name: str) -> Out:
         """One resource by its name. Raises `UnknownName` or `AmbiguousName`."""

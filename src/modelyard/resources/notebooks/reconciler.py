@@ -176,7 +176,9 @@ class NotebookReconciler:
         row.generation += 1
         status = NotebookStatus.model_validate(row.status)
         row.status = status.model_copy(update={"asked_at": self._clock()}).model_dump(mode="json")
-        message = f"Nobody has used it for {minutes} minutes; it stops as its settings say."
+        message = (
+            f"Nobody has used it for {minutes} {'minute' if minutes == 1 else 'minutes'}; it stops as its settings say."
+        )
         move(session, LIFECYCLE, row, _S.STOP_IN_PROGRESS, reason="IDLE", message=message)
 
     async def _stop(self, key: str, workload: Workload | None, lease: Lease) -> Outcome:

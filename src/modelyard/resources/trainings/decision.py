@@ -64,9 +64,8 @@ def passed(state: TrainingState, reason: str | None, workload: Workload, verdict
     for item in cast("list[Any]", items) if isinstance(items, list) else []:
         step = cast("Mapping[str, Any]", item).get("step") if isinstance(item, Mapping) else None
         place = _ORDER.index(step) if step in _ORDER else -1
-        if begin < place < end and place > max(
-            told, default=-1
-        ):  # each once, in their order: a report may say anything
+        furthest = max(told, default=begin)
+        if furthest < place < end:  # each once, in their order: a report may say anything
             told[place] = _step_verdict(_ORDER[place], cast("Mapping[str, Any]", item), has_failed=has_failed)
     return list(told.values())
 

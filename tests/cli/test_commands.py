@@ -106,7 +106,7 @@ def test_models_endpoints_and_stages(run: Run, tmp_path: Path) -> None:
     good(run("stage", "create", "blue", "--endpoint", "iris", "--model", "iris", "--flavor", "m2.c2m4", "--wait"))
     assert "blue" in good(run("stage", "list", "--endpoint", "iris")).stdout
     assert "/serve/inference" in good(run("stage", "models", "iris/blue")).stdout
-    good(run("stage", "logs", "iris/blue"))
+    good(run("stage", "logs", "iris/blue", "--model", "iris"))
     good(run("stage", "delete", "iris/blue"))
     good(run("endpoint", "delete", "iris", "--wait"))
     good(run("model", "delete", "iris"))

@@ -60,3 +60,10 @@ async def test_a_model_server_that_is_never_ready_fails_the_endpoint_with_its_la
         )
         assert failed["lastLogLines"] == ["loading", "waiting for a licence server"]
         assert not compute.alive_ids
+        logs = f"/endpoint-stages/{stage.id}/logs"
+        output = (await api.ask("GET", logs))["output"]
+        assert (output["text"], output["isEnd"]) == ("loading\nwaiting for a licence server\n", True)
+        output = (await api.ask("GET", f"{logs}?model={stage.model_id}&offset={output['nextOffset']}"))["output"]
+        assert (output["text"], output["isEnd"]) == ("", True)
+        unknown = await api.call("GET", f"{logs}?model=nobody")
+        assert unknown.status_code == 404

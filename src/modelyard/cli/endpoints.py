@@ -31,7 +31,13 @@ COLUMNS = (
     ("URL", "defaultStageUrl"),
     ("CREATED", "createdDatetime"),
 )
-TRAFFIC_COLUMNS = (("SINCE", "since"), ("STAGES", "stageList"))
+TRAFFIC_COLUMNS = (
+    ("SINCE", "since"),
+    ("STAGES", "stageList"),
+    ("WEIGHTS", "stageList.weight"),
+    ("MODELS", "stageList.modelList.modelName"),
+    ("ARTIFACTS", "stageList.modelList.modelUploadUri"),
+)
 CALL_COLUMNS = (
     ("TIME", "time"),
     ("CALLS", "callsCount"),
@@ -215,7 +221,7 @@ def traffic(
     endpoint: options.Endpoint,
     at: Annotated[datetime | None, typer.Option(help="Only what answered at this moment (UTC).")] = None,
 ) -> None:
-    """Show which stages answered since when."""
+    """Show which stages, with which models, answered since when."""
     session = session_of(context)
     moment = None if at is None else at.replace(tzinfo=UTC)
     session.show_many(session.client.endpoints.traffic(endpoint, at=moment), TRAFFIC_COLUMNS)

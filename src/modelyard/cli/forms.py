@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 Columns = Sequence[tuple[str, str]]
-"""Headings with where their values stand in the resource's JSON (`experiment.experimentName` style paths)."""
+"""Headings with where their values stand in the resource's JSON.
+
+`experiment.experimentName` style paths; one that leads through a list tells the value of each item, and where a value is null the path after
+a `|` is taken.
+"""
 
 
 class Output(StrEnum):

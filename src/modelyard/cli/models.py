@@ -20,7 +20,7 @@ COLUMNS = (
     ("NAME", "modelName"),
     ("VERSION", "modelVersion"),
     ("STATE", "modelStatusCode"),
-    ("FORMAT", "modelFormatCode"),
+    ("FORMAT", "modelFormatCode|frameworkCode"),
     ("TRAINING", "training.trainingName"),
     ("ARTIFACT", "modelUploadUri"),
     ("CREATED", "createdDatetime"),

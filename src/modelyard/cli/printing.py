@@ -18,7 +18,7 @@ from modelyard.cli.forms import Columns, Output
 
 _WIDE = 10_000
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_SHOWN_ELSEWHERE = {"appKey", "defaultStage", "modelTypeCode", "frameworkCode"}
+_SHOWN_ELSEWHERE = {"appKey", "defaultStage", "modelTypeCode"}
 
 
 def show_many(resources: Sequence[BaseModel | Mapping[str, Any]], columns: Columns, output: Output) -> None:
@@ -48,7 +48,8 @@ def show_one(resource: BaseModel | Mapping[str, Any], output: Output) -> None:
         is_repeated = (
             name not in {"id", "name"} and name.endswith(("Id", "Name")) and value in {row.get("id"), row.get("name")}
         )
-        if not is_repeated and name not in _SHOWN_ELSEWHERE and value not in (None, [], ""):
+        is_elsewhere = name in _SHOWN_ELSEWHERE or (name == "frameworkCode" and row.get("modelFormatCode"))
+        if not is_repeated and not is_elsewhere and value not in (None, [], ""):
             table.add_row(_label(name), _shown(value))
     _print(table)
 
@@ -76,11 +77,17 @@ def _plain(resource: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return dict(resource)
 
 
-def _at(row: Mapping[str, Any], path: str) -> Any:
-    value: Any = row
-    for part in path.split("."):
-        value = cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
-    return value
+def _at(row: Mapping[str, Any], paths: str) -> Any:
+    found = (_follow(row, path.split(".")) for path in paths.split("|"))
+    return next((value for value in found if value is not None), None)
+
+
+def _follow(value: Any, parts: Sequence[str]) -> Any:
+    if not parts:
+        return value
+    if isinstance(value, list):
+        return [_follow(item, parts) for item in cast(list[Any], value)]
+    return _follow(cast(dict[str, Any], value).get(parts[0]), parts[1:]) if isinstance(value, dict) else None
 
 
 def _shown(value: Any) -> str:
@@ -89,7 +96,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return "\n".join(_shown(item) for item in cast(list[Any], value)) or "-"
+        items = cast(list[Any], value)
+        return (
+            "\n".join(_shown(item).replace("\n", ", ") if isinstance(item, list) else _shown(item) for item in items)
+            or "-"
+        )
     if isinstance(value, dict):
         return _shown_object(cast(dict[str, Any], value))
     return str(value)

@@ -205,11 +205,14 @@ def events(context: typer.Context, stage: options.Stage) -> None:
 def logs(
     context: typer.Context,
     stage: options.Stage,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Which of the stage's models: name or id; the first one if absent.")
+    ] = None,
     follow: options.Follow = False,
     instance: options.Instance = 0,
 ) -> None:
-    """Print a model server's output."""
-    for text in session_of(context).client.stages.logs(stage, instance=instance, follow=follow):
+    """Print a model server's output; of one that could not be started its last lines."""
+    for text in session_of(context).client.stages.logs(stage, model=model, instance=instance, follow=follow):
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -232,15 +232,19 @@ def _add_stages(
     @router.get("/endpoint-stages/{stage_id}/logs", tags=[*tags])
     async def read_stage_logs(
         stage_id: str,
+        model: str | None = Query(default=None, max_length=100),
         instance: int = Query(default=0, ge=0, le=99),
         offset: int = Query(default=0, ge=0),
         limit_bytes: int = Query(default=65536, ge=1, le=1048576, alias="limitBytes"),
         wait_seconds: float = Query(default=0.0, ge=0.0, le=20.0, alias="waitSeconds"),
         caller: Caller = Depends(access),
     ) -> OutputOne:
-        """What a model server of the stage has printed, from `offset` on."""
+        """What a server of one of the stage's models (`model`: its name or id; the first one if absent) has printed, from `offset` on.
+
+        Of servers that could not be started there are the last lines.
+        """
         chunk = await follow(
-            lambda: endpoints.read_output(caller, stage_id, instance, offset, limit_bytes), wait_seconds
+            lambda: endpoints.read_output(caller, stage_id, model, instance, offset, limit_bytes), wait_seconds
         )
         return OutputOne(output=output_out(chunk))
 

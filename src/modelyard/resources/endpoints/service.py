@@ -36,6 +36,7 @@ from modelyard.resources.endpoints.lifecycle import (
     STAGE,
     EndpointModelState,
     EndpointState,
+    StageState,
 )
 from modelyard.resources.endpoints.model import (
     DEFAULT_STAGE_NAME,
@@ -282,12 +283,26 @@ class Endpoints:
             move(session, ENDPOINT_MODEL, row, EndpointModelState.DELETE_IN_PROGRESS, actor=caller.actor)
             await enqueue(session, STAGE_KIND, stage.id)
 
-    async def read_output(self, caller: Caller, stage_id: str, index: int, offset: int, limit_bytes: int) -> LogChunk:
-        """A piece of what a replica of the stage's first model has printed."""
+    async def read_output(
+        self, caller: Caller, stage_id: str, model: str | None, index: int, offset: int, limit_bytes: int
+    ) -> LogChunk:
+        """A piece of what a server of one of the stage's models (its name or id; None is the first one) has printed.
+
+        Of servers that could not be started there are the last lines.
+        """
         async with self._database.read() as session:
             row = await repository.stage_or_404(session, caller.project.id, stage_id)
             models = await repository.models_of_stages(session, [row.id])
-        return await self._workloads.read_output(models[0].id, index, offset, limit_bytes)
+        wanted = next((item for item in models if model in (None, item.id, item.name)), None)
+        if wanted is None:
+            raise NotFound("endpoint model", str(model))
+        chunk = await self._workloads.read_output(wanted.id, index, offset, limit_bytes)
+        kept = StageStatus.model_validate(row.status).last_lines
+        if row.state == StageState.CREATE_FAILED and kept and chunk.is_end and chunk.next_offset == offset:
+            data = "".join(f"{line}\n" for line in kept).encode()
+            piece = data[offset : offset + limit_bytes]
+            return LogChunk(offset, piece, offset + len(piece), is_end=offset + len(piece) >= len(data))
+        return chunk
 
     async def events(self, caller: Caller, endpoint_id: str) -> Sequence[Event]:
         """What has happened to an endpoint, oldest first."""

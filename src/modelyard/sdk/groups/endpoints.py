@@ -189,9 +189,11 @@ class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOu
             seen = await self.settings(id)
         return seen
 
-    def logs(self, key: str, *, instance: int = 0, offset: int = 0, follow: bool = False) -> AsyncIterator[str]:
-        """The output of a model server from byte `offset` on; with `follow`, until it is gone."""
-        return self._output(key, instance, offset, follow)
+    def logs(
+        self, key: str, *, model: str | None = None, instance: int = 0, offset: int = 0, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """The output of a server of `model` (the stage's first one if absent) from byte `offset` on; with `follow`, until it is gone."""
+        return self._output(key, instance, offset, follow, model=model)
 
     async def models(self, *, stage: str | None = None, endpoint: str | None = None) -> Sequence[EndpointModelOut]:
         """The models on a stage, or on all stages of an endpoint."""

@@ -233,7 +233,13 @@ class LongLived(Resources[One, Many, Out]):
         return (await self._api.ask(EventList, "GET", self._at(await self.id_of(key), "/events"))).event_list
 
     async def _output(
-        self, key: str, instance: int, offset: int, follow: bool, attempt: int | None = None
+        self,
+        key: str,
+        instance: int,
+        offset: int,
+        follow: bool,
+        attempt: int | None = None,
+        model: str | None = None,
     ) -> AsyncIterator[str]:
         id = await self.id_of(key)
         current: int | None = None
@@ -241,6 +247,7 @@ class LongLived(Resources[One, Many, Out]):
             params: Params = {
                 "instance": instance,
                 "attempt": attempt,
+                "model": model,
                 "offset": offset,
                 "limitBytes": OUTPUT_BYTES,
                 "waitSeconds": LONG_POLL_SECONDS if follow else 0,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from modelyard.objectstore.paths import BadStoragePath, ObsPath
 from modelyard.sdk.door import CHUNK_BYTES
@@ -91,27 +91,56 @@ class Outgoing:
     is_alone: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object to download: how it was listed (`md5` is None where that is none), and the file that it becomes."""
+
+    name: str
+    size: int
+    md5: str | None
+    file: Path
+
+    def is_there(self) -> bool:
+        """Whether the file has this content already. Not told of what is listed as empty, which may be a large object."""
+        has_md5 = self.md5 is not None and self.size > 0
+        return (
+            has_md5
+            and self.file.is_file()
+            and self.file.stat().st_size == self.size
+            and md5_of(self.file, Segment(0, self.size)) == self.md5
+        )
+
+
+class Sized(Protocol):
+    """What knows its size in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+
+S = TypeVar("S", bound=Sized)
+
 SMALL_BYTES = 256 * 1024
-"""Files up to this size go together where the store takes several at once."""
+"""Files up to this size go together where the store takes or gives several at once."""
 _BATCH_FILES = 100
 _BATCH_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class BulkLimits:
-    """How much a store takes in one request of several objects; nothing where it knows none."""
+    """How much a store takes or gives in one request of several objects; nothing where it knows none."""
 
     objects: int = 0
-    size_bytes: int = 0
+    size_bytes: int = 2 * _BATCH_BYTES
 
 
-def batches_of(
-    files: Sequence[Outgoing], limits: BulkLimits
-) -> tuple[Sequence[Sequence[Outgoing]], Sequence[Outgoing]]:
+def batches_of(files: Sequence[S], limits: BulkLimits) -> tuple[Sequence[Sequence[S]], Sequence[S]]:
     """Small files that go together, and those that go alone."""
     most, room_bytes = min(_BATCH_FILES, limits.objects), min(_BATCH_BYTES, limits.size_bytes // 2)
-    batches: list[list[Outgoing]] = []
-    alone: list[Outgoing] = []
+    batches: list[list[S]] = []
+    alone: list[S] = []
     size = 0
     for item in files:
         if most < 2 or item.size > min(SMALL_BYTES, room_bytes):
@@ -205,7 +234,7 @@ class Incoming:
         self._length = 0
         self._file: BinaryIO | None = None
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Take the next piece."""
         if self._file is None:
             self._file = self._open()
@@ -237,6 +266,43 @@ class Incoming:
     def _open(self) -> BinaryIO:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         return self._part.open("wb")
+
+
+def missing_of(batch: Sequence[Wanted]) -> Sequence[Wanted]:
+    """Those whose content is not there yet."""
+    return [item for item in batch if not item.is_there()]
+
+
+def take_frames(body: bytes, wanted: Sequence[Wanted]) -> Sequence[Wanted]:
+    """Make files of the objects in an answer of several; those that are left. What did not come, or not as it was listed, is to be asked for
+    by itself: that answer says why."""
+    left = {item.name: item for item in wanted}
+    begin = 0
+    try:
+        while begin < len(body):
+            end = body.index(b"\n", begin)
+            head: dict[str, Any] = json.loads(body[begin:end])
+            begin = end + 1 + int(head["size"])
+            item = left.get(str(head["name"]))
+            if item is not None and _is_taken(item, memoryview(body)[end + 1 : begin], str(head["etag"])):
+                del left[item.name]
+    except (ValueError, TypeError, KeyError):
+        return [*left.values()]
+    return [*left.values()]
+
+
+def _is_taken(item: Wanted, content: memoryview, etag: str) -> bool:
+    incoming = Incoming(item.file, lambda _: None)
+    try:
+        incoming.write(content)
+        incoming.finish(etag, item.size)
+    except TransferFailed:
+        incoming.discard()
+        return False
+    except BaseException:
+        incoming.discard()
+        raise
+    return True
 
 
 def _has_content(file: Path) -> bool:

@@ -1,13 +1,15 @@
 """Files in the object store.
 
-Places are written `obs://…` or, in the project's own account, `container/path`. Transfers run in parallel, check every file by its md5 and
-begin a file again when the connection broke. How names become local paths, and how files are cut, is in `modelyard.sdk.transfers`.
+Places are written `obs://…` or, in the project's own account, `container/path`. Transfers run in parallel, small files a hundred to a
+request; every file is checked by its md5, and begun again when the connection broke. How names become local paths, and how files are cut,
+is in `modelyard.sdk.transfers`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from modelyard.objectstore.paths import ObsPath
 from modelyard.resources.storages.schemas import StorageAccountOut
 from modelyard.sdk.api import Api, error_of
 from modelyard.sdk.door import Answer, Call, FileSlice
-from modelyard.sdk.errors import ConnectionFailed, NotFound, TransferFailed
+from modelyard.sdk.errors import ApiError, ConnectionFailed, NotFound, TransferFailed
 from modelyard.sdk.places import Places
 from modelyard.sdk.transfers import (
     SEGMENT_BYTES,
@@ -28,12 +30,15 @@ from modelyard.sdk.transfers import (
     Outgoing,
     Segment,
     Tally,
+    Wanted,
     batches_of,
     frames_of,
     incoming_path,
     md5_of,
+    missing_of,
     outgoing,
     segments_of,
+    take_frames,
 )
 
 AT_ONCE = 8
@@ -181,17 +186,27 @@ class AsyncStorage:
         """Download an object or all objects below a place; returns the files.
 
         One object becomes the file `local` (or a file in it, where it is a directory); a directory's content goes below `local`. A file is
-        complete and checked before it takes its name. Raises `NotFound`, `TransferFailed`, OSError.
+        complete and checked before it takes its name; what is there with the same content is not fetched again. Raises `NotFound`,
+        `TransferFailed`, OSError.
         """
         path = await self._places.locate(place)
-        items = [item async for item in self._objects(path) if not item.name.endswith("/")]
-        if not items:
+        base, is_directory = Path(local), str(local).endswith("/")
+        wanted: list[Wanted] = []
+        limits = BulkLimits()
+        async for page, answer in self._pages(path):
+            limits = BulkLimits(int(answer.headers.get("x-bulk-read", "0")))
+            for item in page:
+                if not item.name.endswith("/"):
+                    md5 = None if item.slo_etag else item.hash
+                    file = incoming_path(base, path, item.name, is_directory)
+                    wanted.append(Wanted(item.name, item.bytes, md5, file))
+        if not wanted:
             raise NotFound(404, 404001, f"{path} has no objects")
-        base = Path(local)
-        pairs = [(item, incoming_path(base, path, item.name, str(local).endswith("/"))) for item in items]
-        tally = Tally({item.name: item.bytes for item in items}, progress)
-        await self._api.door.together([partial(self._get, path, item, file, tally) for item, file in pairs], at_once)
-        return [file for _, file in pairs]
+        tally = Tally({item.name: item.size for item in wanted}, progress)
+        batches, alone = batches_of(wanted, limits)
+        jobs = [partial(self._get_batch, path, batch, tally) for batch in batches]
+        await self._api.door.together([*jobs, *(partial(self._get, path, item, tally) for item in alone)], at_once)
+        return [item.file for item in wanted]
 
     async def read(self, place: str) -> bytes:
         """The whole content of one (small) object. Raises `NotFound`."""
@@ -214,7 +229,15 @@ class AsyncStorage:
         return len(items)
 
     async def _objects(self, path: ObsPath, *, recursive: bool = True) -> AsyncIterator[StoredObject]:
-        """Objects named `path` or `path/…`: a plain prefix would also match neighbours such as `path2`."""
+        """Objects named `path` or `path/…`, page by page."""
+        async for page, _ in self._pages(path, recursive=recursive):
+            for item in page:
+                yield item
+
+    async def _pages(
+        self, path: ObsPath, *, recursive: bool = True
+    ) -> AsyncIterator[tuple[Sequence[StoredObject], Answer]]:
+        """Pages of such objects, with the answers that they came in. A plain prefix would also match neighbours such as `path2`."""
         url = await self._places.url(replace(path, path=""))
         params = {"format": ["json"], "limit": [str(LISTING_LIMIT)], "prefix": [path.path]}
         if not recursive:
@@ -223,13 +246,18 @@ class AsyncStorage:
         while True:
             answer = await self._store("GET", url, params={**params, "marker": [marker]})
             page = _OBJECTS.validate_json(answer.body or b"[]")
-            for item in page:
-                name = item.name or item.subdir or ""
-                marker = name
-                if not path.path or name == path.path or name.startswith(path.directory_prefix):
-                    yield item
+            names = [item.name or item.subdir or "" for item in page]
+            yield (
+                [
+                    item
+                    for item, name in zip(page, names, strict=True)
+                    if not path.path or name == path.path or name.startswith(path.directory_prefix)
+                ],
+                answer,
+            )
             if len(page) < LISTING_LIMIT:
                 return
+            marker = names[-1]
 
     async def _ensure_container(self, path: ObsPath) -> BulkLimits:
         """Make a container that is missing; how many objects its store takes at once."""
@@ -283,16 +311,35 @@ class AsyncStorage:
             raise TransferFailed(f"{file} arrived damaged: its md5 is {etag}, the store has {stored}")
         return etag
 
-    async def _get(self, path: ObsPath, item: StoredObject, file: Path, tally: Tally) -> None:
+    async def _get_batch(self, path: ObsPath, batch: Sequence[Wanted], tally: Tally) -> None:
+        """Several small objects by one request; what does not come so is fetched by itself."""
+        left = await self._api.door.work(partial(missing_of, batch))
+        if len(left) > 1:
+            url = await self._places.url(replace(path, path=""))
+            names = json.dumps([item.name for item in left]).encode()
+            with suppress(ApiError, ConnectionFailed):  # whoever asks for the single object hears why
+                answer = await self._store("POST", url, params={"bulk-read": [""]}, body=names)
+                left = await self._api.door.work(partial(take_frames, answer.body, left))
+        remaining = {item.name for item in left}
+        for item in batch:
+            if item.name not in remaining:
+                tally.done(item.name)
+        for item in left:
+            await self._get(path, item, tally)
+
+    async def _get(self, path: ObsPath, item: Wanted, tally: Tally) -> None:
+        if await self._api.door.work(item.is_there):
+            tally.done(item.name)
+            return
         url = await self._places.url(replace(path, path=item.name))
         for attempt in range(1, _TRIES + 1):
-            incoming = Incoming(file, partial(tally.at, item.name))
+            incoming = Incoming(item.file, partial(tally.at, item.name))
             try:
                 call = Call("GET", url, {}, self._headers({"Accept-Encoding": "identity"}), timeout_seconds=60.0)
                 answer = await self._api.send(call, incoming.write)
                 if answer.status != 200:
                     raise error_of(answer, call)
-                incoming.finish(None if _is_composed(answer) else answer.headers.get("etag", "").strip('"'), item.bytes)
+                incoming.finish(None if _is_composed(answer) else answer.headers.get("etag", "").strip('"'), item.size)
             except ConnectionFailed as error:
                 incoming.discard()
                 if attempt == _TRIES:

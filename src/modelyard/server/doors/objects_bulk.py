@@ -2,7 +2,8 @@
 
 `POST /v1/{account}/{container}?bulk-read` with a JSON list of names answers frames: a line of JSON (`name`, `size`, `etag`, `modified_at` in
 seconds) and the content after it. What is no plain small object, is not there or finds no more room is left out; the caller asks for that by
-itself, and hears why. Listings tell by `X-Bulk-Read` how many names a request takes. `modelyard.runner` reads these answers.
+itself, and hears why. Listings tell by `X-Bulk-Read` how many names a request takes. `modelyard.runner` and
+`modelyard.sdk` read these answers.
 
 `POST /v1/{account}/{container}?bulk-write` takes such frames (`name`, `size`, and `etag`, the hex MD5, which the content is compared with) and
 writes all of these objects or none, in one durable transaction. `X-Bulk-Write` tells how many, `X-Bulk-Write-Bytes` how large the request may

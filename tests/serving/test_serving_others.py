@@ -125,6 +125,49 @@ def test_a_graph_predicts(start_server: Any, framework_python: Frameworks, made:
     assert texts.predict({"instances": ["a", "한"]}).json() == {"predictions": ["a", "한"]}
 
 
+ONE_BESIDE_ANOTHER = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from modelyard.serving.runtimes.onnx import OnnxModel
+
+class Held:
+    "A session whose first run waits until it is let go."
+    def __init__(self, session):
+        self.session, self.begun, self.go_on, self.runs = session, threading.Event(), threading.Event(), 0
+    def run(self, *given):
+        self.runs += 1
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return self.session.run(*given)
+
+def ask():
+    return model.predict(model.signatures["main"], {"x": np.array([[6.7, 3.0, 5.2, 2.3]], np.float32)})["label"].tolist()
+
+for processors, runs in ((2, 1), (1, 2)):
+    model = OnnxModel(Path(sys.argv[1]) / "model.onnx", processors)
+    assert ask() == [2] and model._crowd is None
+    held = model._session = Held(model._session)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(ask()))
+    first.start()
+    assert held.begun.wait(60)
+    if runs == 2:
+        held.go_on.set()
+    assert ask() == [2]
+    held.go_on.set()
+    first.join()
+    assert answers == [[2]] and held.runs == runs and (model._crowd is None) == (processors == 1), (held.runs, runs)
+    assert ask() == [2] and held.runs == runs + 1
+"""
+
+
+def test_predictions_beside_each_other_use_a_processor_each(
+    framework_python: Frameworks, run_script: Callable[..., None], made: Path
+) -> None:
+    run_script(framework_python("ONNX", ""), ONE_BESIDE_ANOTHER, made / "onnx")
+
+
 def test_damaged_files_and_missing_frameworks_are_told(
     start_server: Any, framework_python: Frameworks, made: Path, tmp_path: Path
 ) -> None:

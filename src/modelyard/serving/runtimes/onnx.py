@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +19,11 @@ from modelyard.serving.errors import BadRequest, LoadFailed
 ort: Any = import_module("onnxruntime")
 
 SIGNATURE = "main"
+# A second session takes about as much as the file. More weights are not worth it: their predictions take so long that the rest counts little.
+_MOST_SPARE_BYTES = 64 * 1024 * 1024
+_SPARE_SHARE = 1 / 16
+# A second session takes about twice the weights as they lie on disk; beyond this the memory is worth more than the time.
+_CROWD_BYTES = 64 * 1024 * 1024
 _ELEMENTS = {
     "float": "float32",
     "double": "float64",
@@ -27,11 +36,15 @@ _ELEMENTS = {
 
 def open_model(path: Path, config: ServingConfig) -> OnnxModel:
     """The graph in a file. Raises `LoadFailed`."""
-    return OnnxModel(path, config.processor_count)
+    return OnnxModel(path, config.processor_count, spare_bytes=_spare_bytes(config))
 
 
 class OnnxModel:
     """A loaded graph; see `TensorRuntime`.
+
+    One prediction alone uses all processors. When several are under way each uses one: threads that share a prediction wait for each other,
+    and who waits for one that another prediction keeps off the processor burns time that the other could use. How many threads a session
+    has is fixed, so the first prediction that meets another makes a session of one thread (of graphs that are not too large).
 
     Args:
         path: the `.onnx` file.
@@ -42,13 +55,13 @@ class OnnxModel:
     default_signature = SIGNATURE
 
     def __init__(self, path: Path, processor_count: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = processor_count
-        options.inter_op_num_threads = 1
-        # Threads that spin while they wait take processor time from the HTTP side of this small server.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._path = path
+        self._lock = threading.Lock()
+        self._running = 0
+        self._crowd: Any = None
+        self._may_split = processor_count > 1 and _weight_bytes(path) <= _CROWD_BYTES
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
+            self._session: Any = _session(path, processor_count)
             specs = tuple(_spec(value) for value in self._session.get_inputs())
             outputs = tuple(_output(value) for value in self._session.get_outputs())
         except LoadFailed:
@@ -60,17 +73,50 @@ class OnnxModel:
     def predict(self, signature: Signature, inputs: Tensors) -> Tensors:
         """Run the graph; see `TensorRuntime`."""
         feeds = {spec.name: _fed(inputs[spec.name]) for spec in signature.inputs}
+        with self._lock:
+            is_alone = not self._running
+            self._running += 1
         try:
-            results = self._session.run(None, feeds)
+            results = (self._session if is_alone else self._crowded()).run(None, feeds)
         except Exception as error:
             if type(error).__name__ in ("InvalidArgument", "Fail", "RuntimeException"):
                 raise BadRequest(f"the model refuses the input: {_one_line(error)}") from error
             raise
+        finally:
+            with self._lock:
+                self._running -= 1
         return {spec.name: _array(value) for spec, value in zip(signature.outputs, results, strict=True)}
 
     def close(self) -> None:
-        """Let the session go."""
-        self._session = None
+        """Let the sessions go."""
+        self._session = self._crowd = None
+
+    def _crowded(self) -> Any:
+        """The session for predictions that are not alone."""
+        if self._crowd is not None:
+            return self._crowd
+        with self._lock:
+            is_maker, self._may_split = self._may_split, False
+        if is_maker:  # once; whoever comes meanwhile takes the other session
+            try:
+                self._crowd = _session(self._path, 1)
+            except Exception as error:  # the file was read before; without it, predictions go on as they were
+                print(f"model server: no second session for {self._path.name}: {_one_line(error)}", file=sys.stderr)
+        return self._crowd or self._session
+
+
+def _session(path: Path, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait take processor time from the HTTP side of this small server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
+
+
+def _weight_bytes(path: Path) -> int:
+    """What the graph takes on disk, with the files of weights beside it."""
+    return sum(each.stat().st_size for each in path.parent.iterdir() if each.is_file())
 
 
 def _spec(value: Any) -> TensorSpec:

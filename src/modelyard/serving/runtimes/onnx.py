@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import sys
-import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +17,9 @@ from modelyard.serving.errors import BadRequest, LoadFailed
 ort: Any = import_module("onnxruntime")
 
 SIGNATURE = "main"
-# A second session takes about as much as the file. More weights are not worth it: their predictions take so long that the rest counts little.
-_MOST_SPARE_BYTES = 64 * 1024 * 1024
-_SPARE_SHARE = 1 / 16
 # A second session takes about twice the weights as they lie on disk; beyond this the memory is worth more than the time.
 _CROWD_BYTES = 64 * 1024 * 1024
+_CROWD_SHARE = 1 / 32  # of the instance's memory: a model that just fits must go on fitting
 _ELEMENTS = {
     "float": "float32",
     "double": "float64",
@@ -36,7 +32,7 @@ _ELEMENTS = {
 
 def open_model(path: Path, config: ServingConfig) -> OnnxModel:
     """The graph in a file. Raises `LoadFailed`."""
-    return OnnxModel(path, config.processor_count, spare_bytes=_spare_bytes(config))
+    return OnnxModel(path, config.processor_count, _crowd_bytes(config))
 
 
 class OnnxModel:
@@ -49,17 +45,18 @@ class OnnxModel:
     Args:
         path: the `.onnx` file.
         processor_count: how many threads one prediction may use.
+        crowd_bytes: graphs with more bytes of weights make no second session.
     """
 
     platform = "onnxruntime_onnx"
     default_signature = SIGNATURE
 
-    def __init__(self, path: Path, processor_count: int) -> None:
+    def __init__(self, path: Path, processor_count: int, crowd_bytes: int = _CROWD_BYTES) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._running = 0
         self._crowd: Any = None
-        self._may_split = processor_count > 1 and _weight_bytes(path) <= _CROWD_BYTES
+        self._may_split = processor_count > 1 and _weight_bytes(path) <= crowd_bytes
         try:
             self._session: Any = _session(path, processor_count)
             specs = tuple(_spec(value) for value in self._session.get_inputs())
@@ -112,6 +109,12 @@ def _session(path: Path, threads: int) -> Any:
     # Threads that spin while they wait take processor time from the HTTP side of this small server.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
+
+
+def _crowd_bytes(config: ServingConfig) -> int:
+    if not config.memory_bytes:
+        return _CROWD_BYTES
+    return min(_CROWD_BYTES, int(config.memory_bytes * _CROWD_SHARE / max(1, len(config.peers))))
 
 
 def _weight_bytes(path: Path) -> int:

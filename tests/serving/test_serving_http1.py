@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,6 +229,49 @@ async def test_a_slow_reader_holds_back_the_next_piece(served) -> None:
     server_side = next(iter(served[1]._connections))  # how much it holds for the client is told nowhere else
     assert server_side._transport.get_write_buffer_size() <= 2**20
     assert len((await line.answer())[2]) == 4 * 2**20
+
+
+async def _until_full(server: Server) -> Any:
+    """The only connection, once its client takes no more; how much is held for the client is told nowhere else."""
+    async with asyncio.timeout(SECONDS):
+        while not (connections := list(server._connections)) or not connections[0]._is_full:
+            await asyncio.sleep(0.001)
+    return connections[0]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["all at once", "one by one"])
+async def test_a_client_that_reads_no_answers_gets_no_more_of_them_until_it_does(served, at_once: bool) -> None:
+    echo, server, dial = served
+    count, body = 3000, "x" * LIMIT
+    line, asked = await dial(), f"POST / HTTP/1.1\r\ncontent-length: {LIMIT}\r\n\r\n{body}"
+    if at_once:
+        line.send(asked * count)
+    else:
+        for number in range(count):
+            line.send(asked)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+    server_side = await _until_full(server)
+    before = -1
+    while before != len(echo.asked):  # until nothing goes on
+        before = len(echo.asked)
+        await asyncio.sleep(0.1)
+    assert len(echo.asked) < count / 2
+    assert server_side._transport.get_write_buffer_size() < 2**17
+    for _ in range(count):
+        assert (await line.answer())[2] == body.encode()
+    assert len(echo.asked) == count
+
+
+async def test_a_client_that_reads_no_answers_and_then_sends_nonsense_is_told_in_order(served) -> None:
+    echo, server, dial = served
+    line, count = await dial(), 600
+    line.send(f"POST / HTTP/1.1\r\ncontent-length: {LIMIT}\r\n\r\n{'x' * LIMIT}" * count + "nonsense\r\n\r\n")
+    await _until_full(server)
+    assert [(await line.answer())[0] for _ in range(count)] == [200] * count
+    assert (await line.answer())[0] == 400
+    assert await line.rest() == b""
+    assert len(echo.asked) == count
 
 
 async def test_a_client_that_leaves_is_not_waited_for(served) -> None:

@@ -3,7 +3,7 @@
 A library that keeps its sockets in threads of its own costs each request half a dozen changes between threads, which on a machine at rest take
 ten times as long as a small model's answer. Here one thread reads, predicts what is quick, and writes. What is a request, and where it ends, says
 httptools (the parser of Node.js). The only client is the gateway, or somebody who tries the server by hand; so there is no TLS, no HTTP/2, and
-no pipelining beyond answering in order.
+no pipelining beyond answering in order. Who reads no answers gets no more of them: neither are they made, nor is what asks for them read.
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """
 
@@ -244,10 +244,16 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_full = True
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._is_full = False
         self._make_room()
+        if self._answering is None and self._next:
+            self._start_next()
+        else:
+            self._read_on()
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -295,7 +301,7 @@ class _Connection(asyncio.Protocol):
         method, is_kept = self._parser.get_method().decode("ascii"), self._parser.should_keep_alive()
         request = Request(self, method, unquote(path) if "%" in path else path, self._headers, is_kept=is_kept)
         self._incoming = request
-        if self._answering is None:
+        if self._answering is None and not self._next and not self._is_full:
             self._start(request)
         else:
             self._next.append(request)
@@ -315,7 +321,7 @@ class _Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close, now or after the answer that is due."""
-        if self._answering is None and self._transport is not None and not self._is_deaf:
+        if self._answering is None and not self._next and self._transport is not None and not self._is_deaf:
             self._transport.close()
 
     def write(self, data: bytes) -> None:
@@ -336,13 +342,21 @@ class _Connection(asyncio.Protocol):
         if not request.is_kept:
             self._linger(is_read=request.is_whole)
         elif self._next:
-            self._start(self._next.popleft())
-            if not self._next and self._transport is not None:
-                self._transport.resume_reading()
+            if not self._is_full:
+                self._start_next()
         elif self._refusal is not None:
             self._refuse(*self._refusal)
         elif self.is_stopping:  # since the head of the answer was written
             self.finish()
+
+    def _start_next(self) -> None:
+        self._start(self._next.popleft())
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read what comes, unless there is enough to do, or the client is to read first."""
+        if not self._next and not self._is_full and self._transport is not None:
+            self._transport.resume_reading()
 
     def _start(self, request: Request) -> None:
         self._answering = request
@@ -371,7 +385,7 @@ class _Connection(asyncio.Protocol):
             self._incoming.abandon()
             if self._transport is not None:
                 self._transport.abort()
-        elif self._answering is None:
+        elif self._answering is None and not self._next:
             self._refuse(status, sentence)
         else:
             self._refusal = (status, sentence)
@@ -390,8 +404,8 @@ class _Connection(asyncio.Protocol):
         if is_read and not self._next:
             transport.close()
             return
-        if self._next:
-            transport.resume_reading()
+        self._next.clear()
+        transport.resume_reading()
         asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
         if transport.can_write_eof():
             transport.write_eof()

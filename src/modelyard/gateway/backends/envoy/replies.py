@@ -63,7 +63,13 @@ REPLIES = (
     Reply(502, 900, "The service behind this address gave an answer that is not valid HTTP."),
     Reply(503, 901, "No instance of the service behind this address is ready.", ("UH", "NC")),
     Reply(503, 902, "The service behind this address can't be reached.", ("UF",)),
-    Reply(503, 903, "The service behind this address ended the connection before it answered.", ("UC", "UR", "LR")),
+    Reply(
+        503,
+        903,
+        "The service behind this address ended the connection before it answered. It may have begun with the request, so the gateway sends"
+        " nothing but GET and HEAD again by itself; send it again where doing it twice does no harm, as with a prediction.",
+        ("UC", "UR", "LR"),
+    ),
     Reply(503, 904, "The service behind this address has too many requests at the moment.", ("UO", "URX")),
     Reply(503, 905, "The platform can't be asked who may pass at the moment; it is probably starting.", ("UAEX",)),
     Reply(503, 900, "The service behind this address is not available at the moment."),

@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from platform_home import running_platform
+
+from modelyard.sdk.client import Client
+
+SCRIPT = """
+import os
+for number in range({count}):
+    folder = os.path.join(os.environ["EM_MODEL_DIR"], f"part-{{number % 100}}")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, f"{{number}}.bin"), "wb") as file:
+        file.write(os.urandom({size}))
+"""
 
 _GOAL_MS = 5.0
 _DOWN_GOAL_MS = 1.5
@@ -51,9 +63,33 @@ def main() -> None:
         back = Path(directory) / "back"
         for name in ("the first time", "over what is there"):
             measure(f"downloaded {name}", _DOWN_GOAL_MS, lambda: client.storage.download("bench/data", back))
+        for what, seconds in _moved_by_a_training(client, options.files, options.bytes):
+            _print(f"{what} by a training", seconds, options.files)
         _print("copied, each synced", copied, options.files)
         _print("cp -r", floor, options.files)
     print(f"{options.files} files of {options.bytes} bytes; load {os.getloadavg()[0]:.1f}")
+
+
+def _moved_by_a_training(client: Client, count: int, size: int) -> Sequence[tuple[str, float]]:
+    """Seconds that a training's fetching of the files and uploading of as many others took, by its own words."""
+    with tempfile.TemporaryDirectory() as source:
+        (Path(source) / "train.py").write_text(SCRIPT.format(count=count, size=size))
+        client.storage.upload(source, "bench/source")
+    training = client.trainings.create(
+        "many-files",
+        new_experiment="bench",
+        image="Ubuntu 22.04 CPU Python Training",
+        flavor="c2.c1m1",
+        source="bench/source",
+        entry_point="train.py",
+        datasets={"train": "bench/data"},
+        model_upload="bench/output",
+    )
+    client.trainings.wait(training.id)
+    text = "".join(client.trainings.logs(training.id))
+    found = re.findall(r"(fetched|uploaded) [\d,]{4,} files, .* in ([\d.]+) s", text)
+    assert len(found) == 2, text
+    return [(what, float(seconds)) for what, seconds in found]
 
 
 def _copy(source: Path, target: Path) -> float:

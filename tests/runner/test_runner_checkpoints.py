@@ -122,17 +122,17 @@ def test_content_of_a_new_checkpoint_waits_for_its_manifest(store, token, model,
     for name in ("a", "b"):
         (model / name).write_bytes(b"old " + name.encode())
     sync_of(upload, token).finish(Stop())
-    for name in ("a", "b"):
-        (model / name).write_bytes(b"new " + name.encode())
     for point in (MANIFEST, "out/a", "out/b"):
+        for name in ("a", "b"):
+            (model / name).write_bytes(b"new at " + point.encode() + b" " + name.encode())
         store.faults = [fault("PUT", name=point, count=99, status=403)]
         with pytest.raises(Exception, match="permission"):
             sync_of(upload, token).finish(Stop())
-        state = b"old" if point == MANIFEST else b"new"
+        state = b"old" if point == MANIFEST else b"new at " + point.encode()
         assert resume(upload, token, tmp_path / "in") == {"a": state + b" a", "b": state + b" b"}
     store.faults = []
     sync_of(upload, token).finish(Stop())
-    assert store.content("c", "out/a") == b"new a"
+    assert store.content("c", "out/a") == state + b" a"
     assert not [name for name in store.names("c") if STAGED in name]
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,7 @@ from modelyard.runner.outputs import upload_output
 from modelyard.runner.plan import Fetch, Main, Plan, Upload
 from modelyard.runner.stop import Stop
 from modelyard.runner.swift import Container, Small
+from modelyard.runner.tree import scan
 from modelyard.runner.upload import Destination, Sizes
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 
@@ -159,6 +160,113 @@ def test_what_does_not_arrive_whole_is_fetched_again(door, heard, tmp_path, monk
     bring(door, tmp_path / "in", "data")
     assert tree(tmp_path / "in") == tree(source)
     assert len([request for request in heard if request.startswith("GET /v1/AUTH_tenant/box/data/")]) == 2
+
+
+def test_small_outputs_go_together(door, heard, tmp_path) -> None:
+    source = tmp_path / "out"
+    (source / "한글").mkdir(parents=True)
+    for number in range(250):
+        (source / f"한글/{number}").write_bytes(os.urandom(number))
+    (source / "large").write_bytes(os.urandom(300_000))
+    send(door, source, "model")
+    assert [request for request in heard if request.startswith("PUT")][1:] == ["PUT /v1/AUTH_tenant/box/model/large"]
+    assert heard.count("POST /v1/AUTH_tenant/box") == 3
+
+    heard.clear()
+    for name in ("한글/7", "한글/200"):
+        (source / name).write_bytes(b"changed")
+    send(door, source, "model")
+    assert not [request for request in heard if request.startswith("PUT")]
+    assert heard.count("POST /v1/AUTH_tenant/box") == 2
+    bring(door, tmp_path / "in", "model")
+    assert tree(tmp_path / "in") == tree(source)
+
+
+def test_small_outputs_that_arrive_damaged_go_alone(door, heard, tmp_path, monkeypatch) -> None:
+    source = tmp_path / "out"
+    source.mkdir()
+    for number in range(150):
+        (source / f"{number:03}").write_text(str(number))
+    write = Container.write_small
+
+    def damaged(self: Container, objects: Mapping[str, tuple[str, bytes]], stop: Stop) -> None:
+        spoiled = {name: (etag, b"?") for name, (etag, _) in objects.items() if name == "m/007"}
+        write(self, {**objects, **spoiled}, stop)
+
+    monkeypatch.setattr(Container, "write_small", damaged)
+    send(door, source, "m")
+    assert len([request for request in heard if request.startswith("PUT")]) == 1 + 100
+    bring(door, tmp_path / "in", "m")
+    assert tree(tmp_path / "in") == tree(source)
+
+
+def test_a_file_in_motion_is_left_out_of_what_goes_together(door, tmp_path) -> None:
+    source = tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / name).write_text(name)
+    destination = Destination(
+        Upload(str(source), "obs://box/m", container_url=door, prefix="m"), "system", Journal(), 10
+    )
+    destination.known_checksums(Stop())
+    (batch,) = destination.batches(scan(str(source)).files)
+    (source / "b").write_text("!")
+    os.utime(source / "b", (1, 1))
+    (source / "c").unlink()
+    assert destination.store_together(batch, {}, Stop()) == {"a": hashlib.md5(b"a").hexdigest()}
+    bring(door, tmp_path / "in", "m")
+    assert tree(tmp_path / "in") == {"a": b"a"}
+
+
+def test_a_checkpoint_of_many_small_files_is_whole_at_every_point(door, heard, tmp_path, monkeypatch) -> None:
+    source = tmp_path / "ck"
+    source.mkdir()
+    upload = Upload(source=str(source), label="obs://box/ck", container_url=door, prefix="ck", sync_seconds=60)
+
+    def write(version: int) -> None:
+        for number in range(120):
+            (source / f"{number:03}").write_text(f"{version} of {number}")
+        (source / "same-1").write_text(f"{version}")
+        (source / "same-2").write_text(f"{version}")
+
+    def keep() -> None:
+        CheckpointSync(Destination(upload, "system", Journal(), 10), 60, Journal()).finish(Stop())
+
+    def resumed(name: str) -> dict[str, bytes]:
+        bring(door, tmp_path / name, "ck", is_checkpoint=True)
+        return tree(tmp_path / name)
+
+    write(1)
+    keep()
+    first = tree(source)
+    assert resumed("first") == first
+    write(2)
+    second = tree(source)
+    put, is_published = Container.write_small, False
+
+    def ends(self: Container, objects: Mapping[str, tuple[str, bytes]], stop: Stop) -> None:
+        is_staged = any("/.modelyard-checkpoint/" in name for name in objects)
+        if "ck/110" in objects or (not is_published and len(objects) > 1 and not is_staged):
+            raise StepFailed("the end", NO_PERMISSION)
+        put(self, objects, stop)
+
+    monkeypatch.setattr(Container, "write_small", ends)
+    with pytest.raises(StepFailed, match="the end"):
+        keep()
+    # The manifest speaks of the second, of which nothing or a part has its names.
+    assert resumed("staged") == second
+    is_published = True
+    with pytest.raises(StepFailed, match="the end"):
+        keep()
+    assert resumed("half") == second
+    monkeypatch.setattr(Container, "write_small", put)
+    heard.clear()
+    keep()
+    assert resumed("second") == second
+    copies = [request for request in heard if request.startswith("PUT")]
+    assert len(copies) <= 2  # the manifest, and the newest file, which goes alone
+    listing = httpx.get(door, params={"prefix": "ck/"}, headers={"X-Auth-Token": "system"}).text
+    assert "/.modelyard-checkpoint/" not in listing
 
 
 def test_segments_come_back_as_one_file(door, tmp_path) -> None:

@@ -167,15 +167,22 @@ class CheckpointSync:
         tally = Tally(len(ordered), sum(file.size for file in ordered))
         taken: dict[str, tuple[LocalFile, Member]] = {}
 
-        def send(file: LocalFile, cancel: Stop) -> None:
-            kept = self._send(file, there, cancel, tally)
-            if kept is not None:
-                taken[file.name] = kept
-                tally.add_file()
+        def send(batch: Sequence[LocalFile], cancel: Stop) -> None:
+            together = self._destination.store_together(batch, there, cancel, waits_below=STAGED)
+            for file in batch:
+                token = together.get(file.name)
+                if token is not None:
+                    tally.add_bytes(file.size)
+                    kept = file, Member(file.size, token, is_large=False)
+                else:
+                    kept = self._send(file, there, cancel, tally)
+                if kept is not None:
+                    taken[file.name] = kept
+                    tally.add_file()
 
         # The newest alone at the end: frameworks write the file that points at a checkpoint after the checkpoint.
-        work_through(ordered[:-1], send, stop)
-        work_through(ordered[-1:], send, stop)
+        work_through(self._destination.batches(ordered[:-1]), send, stop)
+        work_through(self._destination.batches(ordered[-1:]), send, stop)
         self._settle(units, taken, found, stop)
         return tally.files_count, tally.bytes_count
 
@@ -219,19 +226,38 @@ class CheckpointSync:
         self._members = {**before, **whole}
         written_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._destination.write(MANIFEST, to_text(self._members, written_at).encode(), stop)
-        for name, (file, member) in taken.items():
-            if name not in whole:
-                continue
-            if name in there and there[name] != member.token and not member.is_large:
-                staged = staged_name(member)
-                self._destination.publish(staged, name, file, stop)
-                there[staged] = member.token
-            there[name] = member.token
-            self._kept[name] = file.mark
+        self._publish([kept for name, kept in taken.items() if name in whole], there, stop)
         needed = {staged_name(member) for name, member in self._members.items() if there.get(name) != member.token}
-        for name in [name for name in there if name.startswith(STAGED) and name not in needed]:
-            self._destination.remove(name, stop)
+        left = [name for name in there if name.startswith(STAGED) and name not in needed]
+        work_through(left, self._destination.remove, stop)
+        for name in left:
             del there[name]
+
+    def _publish(self, taken: Sequence[tuple[LocalFile, Member]], there: dict[str, str], stop: Stop) -> None:
+        """Let files that the manifest speaks of take their names: small ones by what they still are, else by what waits in the store."""
+        waiting = {
+            file.name: (file, member)
+            for file, member in taken
+            if file.name in there and there[file.name] != member.token and not member.is_large
+        }
+
+        def settled(file: LocalFile, member: Member) -> None:
+            there[file.name] = member.token
+            self._kept[file.name] = file.mark
+
+        def publish(batch: Sequence[LocalFile], cancel: Stop) -> None:
+            together = self._destination.store_together(batch, {}, cancel)
+            for file in batch:
+                _, member = waiting[file.name]
+                if file.name not in together:
+                    self._destination.publish(staged_name(member), file.name, file, cancel)
+                there[staged_name(member)] = member.token
+                settled(file, member)
+
+        for file, member in taken:
+            if file.name not in waiting:
+                settled(file, member)
+        work_through(self._destination.batches(file for file, _ in waiting.values()), publish, stop)
 
     def _known(self, stop: Stop) -> dict[str, str]:
         """What lies at the destination, by name, from the first time that it is needed; with it the checkpoint before this run's."""

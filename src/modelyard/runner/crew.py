@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from modelyard.runner.stop import Stop
@@ -24,7 +24,7 @@ SIZE = 8
 def work_through(
     items: Iterable[_Work], do: Callable[[_Work, Stop], None], stop: Stop, tick: Callable[[], None] | None = None
 ) -> None:
-    """Call `do` for every item, eight at a time, in order of their beginnings; returns when all are done.
+    """Call `do` for every item, eight at a time, in order of their beginnings; returns when all are done. Less work has fewer threads.
 
     The first failure makes the others end early (the `Stop` that `do` gets is set) and is raised here; a requested stop raises
     `Stopped`. `tick` is called by this thread five times a second, and once at the end of the work.
@@ -46,17 +46,21 @@ def work_through(
 
 class _Crew:
     def __init__(self, items: Iterable[_Work], do: Callable[[_Work, Stop], None], stop: Stop) -> None:
-        self._items = iter(items)
+        items = iter(items)
+        first = list(islice(items, SIZE))
+        self._items = chain(first, items)
         self._do = do
         self._stop = stop
         self._lock = threading.Lock()
-        self._at_work = SIZE
+        self._size = self._at_work = len(first)
         self.failure: BaseException | None = None
         self.finished = threading.Event()
 
     def start(self) -> None:
+        if not self._size:
+            self.finished.set()
         # Daemons: one that is stuck in a read must not keep a stopped runner alive.
-        for _ in range(SIZE):
+        for _ in range(self._size):
             threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:

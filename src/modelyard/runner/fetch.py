@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from modelyard.runner.batches import COUNT, batches
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
 from modelyard.runner.datacache import DataCache
@@ -31,10 +32,6 @@ from modelyard.runner.tree import LocalFile, scan
 from modelyard.runner.upload import path_token
 
 _Place = TypeVar("_Place")
-
-_SMALL_BYTES = 1 << 18
-_BATCH_BYTES = 4 << 20
-_BATCH_COUNT = 100
 
 
 def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None = None) -> str:
@@ -66,7 +63,8 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None 
             tally.add_file()
 
     try:
-        work_through(_batches(arrivals), bring, stop, tick if arrivals else None)
+        together = batches(arrivals, lambda arrival: arrival.source_of_several, lambda arrival: arrival.size)
+        work_through(together, bring, stop, tick if arrivals else None)
     except OSError as error:
         raise StepFailed(_disk_sentence(error), NO_SPACE) from error
     seconds = time.monotonic() - begun
@@ -93,9 +91,10 @@ class _Arrival(NamedTuple):
         return os.path.relpath(self.target, root), self.size, mark
 
     @property
-    def is_small(self) -> bool:
-        """Whether it can come together with others. What looks empty may be a large object."""
-        return self.container is not None and self.container.bulk_count > 1 and 0 < self.size <= _SMALL_BYTES
+    def source_of_several(self) -> Container | None:
+        """Where it can come from together with others. What looks empty may be a large object."""
+        can_join = self.container is not None and self.container.bulk.read_count >= COUNT and self.size > 0
+        return self.container if can_join else None
 
     def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
@@ -122,34 +121,15 @@ class _Arrival(NamedTuple):
         return cache.bring(stored.etag, stored.size, written_at, self.target, stop, tally.add_bytes)
 
 
-def _batches(arrivals: Iterable[_Arrival]) -> Iterator[Sequence[_Arrival]]:
-    """Arrivals as they are fetched: small objects of a container together, all others by themselves."""
-    batch: list[_Arrival] = []
-    size = 0
-    for arrival in arrivals:
-        if not arrival.is_small:
-            yield (arrival,)
-            continue
-        container = arrival.container
-        is_full = container is not None and len(batch) >= min(container.bulk_count, _BATCH_COUNT)
-        if batch and (is_full or size + arrival.size > _BATCH_BYTES or batch[0].container is not container):
-            yield batch
-            batch, size = [], 0
-        batch.append(arrival)
-        size += arrival.size
-    if batch:
-        yield batch
-
-
 def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, stop: Stop) -> Iterator[_Arrival]:
     """Bring small objects by one request; those that did not come so, each to be fetched with all patience."""
-    wanted: dict[str, _Arrival] = {}
+    wanted: dict[str, list[_Arrival]] = {}  # files of a checkpoint with the same content may wait as one object
     for arrival in batch:
         os.makedirs(os.path.dirname(arrival.target), exist_ok=True)
         if arrival.is_cached(cache, tally, stop):
             tally.add_file()
         elif arrival.stored is not None:
-            wanted[arrival.stored.name] = arrival
+            wanted.setdefault(arrival.stored.name, []).append(arrival)
     container = batch[0].container
     found: Sequence[Small] = ()
     if len(wanted) > 1 and container is not None:
@@ -157,13 +137,15 @@ def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, s
             found = container.read_small([*wanted])
     for small in found:
         stop.check()
-        arrival = wanted.get(small.name)
-        if arrival is not None and keep(small.content, small.etag, small.modified_at, arrival.target):
-            del wanted[small.name]
+        for arrival in wanted.pop(small.name, ()):
+            if not keep(small.content, small.etag, small.modified_at, arrival.target):
+                yield arrival
+                continue
             tally.add_bytes(len(small.content))
             tally.add_file()
             cache.offer(arrival.target, small.etag, len(small.content))
-    yield from wanted.values()
+    for arrivals in wanted.values():
+        yield from arrivals
 
 
 def _vanished(name: str, place: str) -> NotInStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from modelyard.runner.crew import work_through
 from modelyard.runner.figures import format_bytes, format_count, format_rate
@@ -37,11 +38,16 @@ def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str
 
     there = destination.known_checksums(stop)
 
-    def send(file: LocalFile, cancel: Stop) -> None:
-        store_file(destination, file, cancel, tally, there.get(file.name, ""))
-        tally.add_file()
+    def send(batch: Sequence[LocalFile], cancel: Stop) -> None:
+        together = destination.store_together(batch, there, cancel)
+        for file in batch:
+            if file.name in together:
+                tally.add_bytes(file.size)
+            else:
+                store_file(destination, file, cancel, tally, there.get(file.name, ""))
+            tally.add_file()
 
-    work_through(found.files, send, stop, tick)
+    work_through(destination.batches(found.files), send, stop, tick)
     work_through(found.empty_directories, destination.mark_directory, stop)
     seconds = time.monotonic() - begun
     figures = f"{format_count(len(found.files), 'file')}, {format_bytes(total)} in {seconds:.1f} s{format_rate(total, seconds)}"

@@ -26,6 +26,7 @@ from modelyard.runner.stop import Stop
 
 PAGE_SIZE = 1000
 _SOCKET_SECONDS = 60.0
+_BULK_HEADERS = ("x-bulk-read", "x-bulk-write", "x-bulk-write-bytes")
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _Answer = TypeVar("_Answer")
 
@@ -49,6 +50,14 @@ class Small(NamedTuple):
     content: memoryview
 
 
+class Bulk(NamedTuple):
+    """How many objects a store gives and takes at once, and how large a request with several may be; 0 where it doesn't offer that."""
+
+    read_count: int = 0
+    write_count: int = 0
+    write_bytes: int = 0
+
+
 class Body(Protocol):
     """What a PUT sends: it can be read from its beginning for every try."""
 
@@ -69,7 +78,7 @@ class Container:
         label: the path as the user wrote it, for sentences.
 
     Attributes:
-        bulk_count: how many objects `read_small` takes at once, known once something was listed; 0 where the store doesn't offer that.
+        bulk: what `read_small` and `write_small` take at once, known once something was listed.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class Container:
         self._journal = journal
         self._retry_seconds = retry_seconds
         self._local = threading.local()
-        self.bulk_count = 0
+        self.bulk = Bulk()
 
     def list(self, prefix: str, stop: Stop) -> Iterator[Stored]:
         """All objects whose names begin with `prefix`, in the order of their names. Raises `NotInStore` without the container."""
@@ -140,6 +149,20 @@ class Container:
             raise Transient(f"its answer can't be read ({error})") from None
         return found
 
+    def write_small(self, objects: Mapping[str, tuple[str, bytes]], stop: Stop) -> None:
+        """Store several small objects by one request, all or none: md5 and content by name. Raises `StepFailed`."""
+        frames: list[bytes] = []
+        for name, (etag, content) in objects.items():
+            head = json.dumps({"name": name, "size": len(content), "etag": etag}).encode()
+            frames += [head, b"\n", content]
+        body = _Text(b"".join(frames))
+        headers = {"Content-Type": "application/octet-stream"}
+
+        def attempt(_: None) -> None:
+            self._once("POST", "", headers, body, {"bulk-write": ""})
+
+        self._patiently(f"store {len(objects)} objects", stop, attempt)
+
     def put(
         self,
         name: str,
@@ -184,8 +207,8 @@ class Container:
 
         def attempt(_: None) -> list[dict[str, Any]]:
             headers, content = self._once("GET", "", {"Accept": "application/json"}, None, query)
-            offered = headers.get("x-bulk-read", "")
-            self.bulk_count = int(offered) if offered.isdigit() else 0
+            offered = (headers.get(name, "") for name in _BULK_HEADERS)
+            self.bulk = Bulk(*(int(text) if text.isdigit() else 0 for text in offered))
             try:
                 return [cast("dict[str, Any]", entry) for entry in json.loads(content or b"[]") if "name" in entry]
             except (ValueError, TypeError) as error:

@@ -14,18 +14,19 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from modelyard.runner.batches import COUNT, TOGETHER_BYTES, batches
 from modelyard.runner.copying import copy_file, part_path
 from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
 from modelyard.runner.names import SEGMENTS_PREFIX
-from modelyard.runner.outcomes import NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
+from modelyard.runner.outcomes import BAD_SOURCE, NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
 from modelyard.runner.stop import Stop
-from modelyard.runner.swift import Container
+from modelyard.runner.swift import Bulk, Container
 from modelyard.runner.tree import LocalFile, look, scan
 
 _BLOCK_BYTES = 1 << 20
@@ -105,6 +106,46 @@ class Destination:
         if self.is_large(file):
             return self._store_in_segments(self._container, file, stop, on_bytes)
         return self._store_whole(self._container, file, stop, on_bytes, known_checksum, waits_below)
+
+    def batches(self, files: Iterable[LocalFile]) -> Iterator[Sequence[LocalFile]]:
+        """Files as `store_together` takes them, where it is known by now (`known_checksums`) that the store does; otherwise each by itself."""
+        bulk = self._container.bulk if self._container is not None else Bulk()
+        key = self if bulk.write_count >= COUNT and bulk.write_bytes >= 2 * TOGETHER_BYTES else None
+        return batches(files, lambda _: key, lambda file: file.size)
+
+    def store_together(
+        self, files: Sequence[LocalFile], there: Mapping[str, str], stop: Stop, waits_below: str = ""
+    ) -> dict[str, str]:
+        """Keep small files by one request; the checksums of those that were kept, by name. The others, which are in motion or which the store
+        refuses, are to be stored by themselves. Raises `StepFailed`.
+
+        Args:
+            there: what is known to be there: the checksum of each name. The same content is not sent again.
+            waits_below: where a name is taken by another content, the file does not take it yet, but `{waits_below}{checksum}`.
+        """
+        if self._container is None or len(files) < 2:
+            return {}
+        kept: dict[str, str] = {}
+        objects: dict[str, tuple[str, bytes]] = {}
+        for file in files:
+            stop.check()
+            try:
+                content = _content(file)
+            except (OSError, Damaged):
+                continue  # told, or tried again, by whoever stores it alone
+            checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            kept[file.name] = checksum
+            if there.get(file.name) != checksum:
+                waits = waits_below and file.name in there
+                objects[self._prefix + (waits_below + checksum if waits else file.name)] = (checksum, content)
+        try:
+            if objects:
+                self._container.write_small(objects, stop)
+        except StepFailed as failure:
+            if failure.exit_code != BAD_SOURCE:
+                raise
+            return {}
+        return kept
 
     def publish(self, staged: str, name: str, file: LocalFile, stop: Stop) -> None:
         """Let content that waits take its name, by a copy inside of the store where it can do that. Raises `StepFailed`."""
@@ -250,6 +291,16 @@ def _check_rest(file: LocalFile) -> None:
     now = look(file.name, file.path)
     if now is None or now.mark != file.mark:
         raise Damaged(f"'{file.name}' was changed while it was read.")
+
+
+def _content(file: LocalFile) -> bytes:
+    """All of a small file, which was at rest. Raises OSError, `Damaged`."""
+    with open(file.path, "rb", buffering=0) as opened:
+        content = opened.read(file.size + 1)
+    _check_rest(file)
+    if len(content) != file.size:
+        raise Damaged(f"'{file.name}' was changed while it was read.")
+    return content
 
 
 class FilePart:

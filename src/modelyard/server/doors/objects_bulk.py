@@ -7,7 +7,7 @@ itself, and hears why. Listings tell by `X-Bulk-Read` how many names a request t
 
 `POST /v1/{account}/{container}?bulk-write` takes such frames (`name`, `size`, and `etag`, the hex MD5, which the content is compared with) and
 writes all of these objects or none, in one durable transaction. `X-Bulk-Write` tells how many, `X-Bulk-Write-Bytes` how large the request may
-be. `modelyard.sdk` writes them.
+be. `modelyard.sdk` and `modelyard.runner` write them.
 """
 
 from __future__ import annotations

@@ -104,6 +104,17 @@ async def test_rates_hold_for_a_name_and_for_each_key_whatever_the_path_and_are_
     assert (await decided(gateway, "own")).rate_count == 1
 
 
+async def test_who_has_no_rate_is_told_none(gateway: EnvoyGateway, client, start_origin, make_route: MakeRoute) -> None:
+    origin = await start_origin()
+    conditions = Conditions("s", keys=(api_key("mk1", "one"), api_key("mk2", "two", Rate(2, 600))))
+    await gateway.put_route(make_route("r", "/r", origin.target, conditions=conditions))
+    told = [await client.get("/r", headers=shown(*key)) for key in (("mk1", "one"), ("mk2", "two"), ("mk1", "one"))]
+    assert [answer.status_code for answer in told] == [200] * 3
+    assert [answer.headers.get("x-ratelimit-limit") for answer in told] == [None, "2", None]
+    assert [answer.headers.get("x-ratelimit-remaining") for answer in told] == [None, "1", None]
+    assert "x-ratelimit-reset" not in told[0].headers
+
+
 async def test_a_rate_of_all_requests_needs_no_keys(
     gateway: EnvoyGateway, client, start_origin, make_route: MakeRoute
 ) -> None:

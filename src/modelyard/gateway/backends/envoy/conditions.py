@@ -30,12 +30,10 @@ KEY_ID_HEADER = "x-modelyard-api-key"
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _CREDENTIAL = "x-modelyard-credential"
-_RATE_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 _CORS = "modelyard.cors"
 _ADDRESSES = "modelyard.addresses"
 _TELL_KEY = "modelyard.key.tell"
 _KEY = "modelyard.key"
-_QUIET = "modelyard.rate.quiet"
 _RATE = "modelyard.rate"
 _SIZE = "modelyard.size"
 _UNLIMITED = 4_000_000_000
@@ -64,7 +62,6 @@ def condition_filters() -> list[Json]:
                 "forward_username_header": KEY_ID_HEADER,
             },
         ),
-        _off(_QUIET, {"@type": f"{_HTTP}.header_mutation.v3.HeaderMutation"}),
         _off(_RATE, {"@type": f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "rate"}),
         _off(_SIZE, {"@type": f"{_HTTP}.filter_chain.v3.FilterChainConfig"}),
     ]
@@ -86,7 +83,6 @@ def apply_conditions(route: Route, entry: Json) -> Json:
         if conditions.keys is not None:
             changed["request_headers_to_remove"] = [KEY_HEADER, _CREDENTIAL]
         if _has_rates(conditions):
-            filters[_QUIET] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
             changed["metadata"] = {"filter_metadata": {METADATA: {"rate": conditions.name}}}
     return {**changed, "typed_per_filter_config": filters} if filters else changed
 
@@ -124,19 +120,16 @@ def _rate_filters(routes: Iterable[Route]) -> Json:
         "stat_prefix": "rate",
         "filter_enabled": always,
         "filter_enforced": always,
-        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
         "enable_retry_after_header": True,
         "always_consume_default_token_bucket": False,
         "token_bucket": _bucket(Rate(_UNLIMITED)),  # Envoy wants one for requests that have no name
-        "rate_limits": [{"actions": [name]}, {"actions": [name, key]}],
+        # Only what has a rate is told it; the rest would hear that it may send four thousand million requests.
+        "rate_limits": [
+            {"actions": actions, "x_ratelimit_option": "DRAFT_VERSION_03"} for actions in ([name], [name, key])
+        ],
         "descriptors": [item for each in limited.values() for item in _descriptors(each)],
     }
-    # What has no rate would be told that it may send four thousand million requests.
-    quiet: Json = {
-        "@type": f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute",
-        "mutations": {"response_mutations": [{"remove": header} for header in _RATE_HEADERS]},
-    }
-    return {_RATE: rate, _QUIET: quiet}
+    return {_RATE: rate}
 
 
 def check_conditions(conditions: Conditions) -> None:

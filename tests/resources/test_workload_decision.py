@@ -155,6 +155,40 @@ def test_the_time_that_is_left_until_an_instance_must_be_ready() -> None:
     assert decide(made, seen, {item.id: True}, NOW).again_after_seconds is None
 
 
+def test_a_server_that_has_fallen_silent_is_started_again() -> None:
+    made = workload(restart="always", socket="http", ready_path="/ready", silent_seconds=60, ready_seconds=600)
+    (item,) = made.status.instances
+
+    def after(seconds: float, phase: Phase = Phase.RUNNING, how: Exit | None = None, *, is_ready: bool = False) -> Any:
+        nonlocal made, item
+        now = NOW + timedelta(seconds=seconds)
+        decision = decide(made, {item.id: observation(item, phase, how)}, {item.id: is_ready}, now)
+        made = made.model_copy(update={"status": decision.status})
+        (item,) = decision.status.instances
+        return decision
+
+    after(0)
+    after(1, is_ready=True)
+    for seconds in range(2, 7):  # several silent looks
+        after(seconds)
+    assert (item.is_ready, item.silent_since) == (False, NOW + timedelta(seconds=6))
+    after(20, is_ready=True)
+    assert item.silent_since is None
+    for seconds in range(21, 26):
+        assert after(seconds).stop == ()
+    assert after(80).again_after_seconds == 5.0
+    assert after(86).stop == (item.id,)
+    assert after(87).stop == (item.id,)
+
+    ended = after(88, Phase.EXITED, Exit(Cause.STOPPED, "asked to end"))
+    assert (ended.state, ended.launch, item.id) == (WorkloadState.STARTING, (0,), "w.0.1")
+    assert after(89).stop == ()  # it is loading: it has the time of a first start
+    assert after(700).stop == (item.id,)
+    ended = after(701, Phase.EXITED, Exit(Cause.STOPPED, "asked to end"))
+    assert (ended.launch, ended.stop) == ((), ())  # with back-off
+    assert ended.state is not WorkloadState.FAILED
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

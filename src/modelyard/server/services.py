@@ -277,6 +277,7 @@ def _serving(settings: Settings) -> ServingSettings:
         max_body_bytes=settings.serving.max_body_mib * 2**20,
         deadline_seconds=settings.serving.deadline_seconds,
         start_seconds=60 * settings.serving.start_minutes,
+        silent_seconds=settings.serving.silent_seconds,
     )
 
 

@@ -54,6 +54,9 @@ class ServingGroup(_Group):
     start_minutes: float = Field(
         default=60.0, gt=0, description="A model server that is not ready by then is given up."
     )
+    silent_seconds: float = Field(
+        default=60.0, gt=0, description="One that was ready and has not answered for so long is started again."
+    )
 
 
 class ModelGroup(_Group):

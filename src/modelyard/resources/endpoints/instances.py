@@ -45,11 +45,13 @@ class ServingSettings:
         max_body_bytes: a larger request is answered 413.
         deadline_seconds: a slower prediction is answered 504.
         start_seconds: a server that has never been ready after so long is given up.
+        silent_seconds: one that was ready and has not been for so long is started again.
     """
 
     max_body_bytes: int = 64 * 2**20
     deadline_seconds: float = 60.0
     start_seconds: float = 3600.0
+    silent_seconds: float = 60.0
 
 
 def serving_workload(
@@ -112,6 +114,7 @@ def serving_workload(
         more_sockets=tuple(f"{_SOCKET}{index}" for index in range(1, workers)),
         ready_path=_READY_PATH,
         ready_seconds=settings.start_seconds,
+        silent_seconds=settings.silent_seconds,
         grace_seconds=_DRAIN_SECONDS + 10.0,
         restart="always",
         ends_as_one=not spec.serving.converts_to_onnx,  # a conversion that takes too much memory goes alone

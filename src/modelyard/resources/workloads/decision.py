@@ -27,13 +27,17 @@ from modelyard.resources.workloads.sight import (
 
 _CRASH_BACKOFF = Backoff(base_seconds=1.0, limit_seconds=60.0)
 _STABLE_SECONDS = 120.0
+_SILENT_GRACE_SECONDS = 5.0  # one that does not answer has hardly anything to finish
 
 
 def decide(
     workload: Workload, observations: Mapping[str, Observation], ready: Mapping[str, bool], now: datetime
 ) -> Decision:
     """What should happen to an admitted workload that is not in a final state."""
-    seen = tuple(look(item, observations.get(item.id), ready.get(item.id, False)) for item in workload.status.instances)
+    seen = tuple(
+        _silence(workload, item, look(item, observations.get(item.id), ready.get(item.id, False)), now)
+        for item in workload.status.instances
+    )
     status = workload.status.model_copy(update={"instances": seen})
     if workload.desired is not Desired.RUN:
         return _wind_down(workload, status)
@@ -118,10 +122,14 @@ def _keep_up_wanted(workload: Workload, status: WorkloadStatus, now: datetime) -
     instances: list[InstanceSeen] = []
     retired: list[InstanceSeen] = []
     waits: list[float] = []
+    stuck: list[str] = []
     for item in status.instances:
         if item.phase != Phase.EXITED:
             instances.append(item)
-            waits.extend(_seconds_to_be_ready(workload, item, now))
+            patience = (*_seconds_to_be_ready(workload, item, now), *_seconds_to_answer(workload, item, now))
+            waits.extend(seconds for seconds in patience if seconds > 0)
+            if any(seconds <= 0 for seconds in patience):
+                stuck.append(item.id)
             continue
         restarted, wait_seconds = _restart(workload, item, now)
         instances.append(restarted)
@@ -140,6 +148,8 @@ def _keep_up_wanted(workload: Workload, status: WorkloadStatus, now: datetime) -
         None if message is None else "NOT_READY",
         message,
         launch=tuple(item.index for item in instances if not item.is_launched),
+        stop=tuple(stuck),
+        insist_after_seconds=_SILENT_GRACE_SECONDS if stuck else None,
         again_after_seconds=min(waits, default=None),
     )
 
@@ -200,6 +210,30 @@ def _seconds_to_be_ready(workload: Workload, item: InstanceSeen, now: datetime) 
     return (limit_seconds - (now - item.started_at).total_seconds(),)
 
 
+def _silence(workload: Workload, before: InstanceSeen, item: InstanceSeen, now: datetime) -> InstanceSeen:
+    """The instance with the moment from which on it has been ready no more, and, once it was ended for that, with this reason."""
+    if item.is_ready or item.phase not in (Phase.RUNNING, Phase.EXITED):
+        return item if item.silent_since is None else item.model_copy(update={"silent_since": None})
+    if item.phase == Phase.RUNNING:
+        return item.model_copy(update={"silent_since": now}) if before.is_ready else item
+    if item.silent_since is None or item.exit is None or item.exit.cause != Cause.STOPPED:
+        return item
+    message = f"it did not answer for {_span(workload.spec.silent_seconds)}"
+    return item.model_copy(update={"exit": item.exit.model_copy(update={"message": message})})
+
+
+def _seconds_to_answer(workload: Workload, item: InstanceSeen, now: datetime) -> tuple[float, ...]:
+    """How long one of a kind that has worked may still be silent until it is started again; nothing where that does not count."""
+    spec = workload.spec
+    if spec.silent_seconds is None or item.is_ready or not item.was_ready or not is_running(item):
+        return ()
+    if item.silent_since is not None:
+        return (spec.silent_seconds - (now - item.silent_since).total_seconds(),)
+    if spec.ready_seconds is None or item.started_at is None:
+        return ()
+    return (spec.ready_seconds - (now - item.started_at).total_seconds(),)  # it was started again, and is not ready yet
+
+
 def _was_overdue(workload: Workload, item: InstanceSeen) -> bool:
     """Whether it was stopped because it had not become ready in time."""
     if item.ended_at is None or item.exit is None or item.exit.cause != Cause.STOPPED:
@@ -208,6 +242,9 @@ def _was_overdue(workload: Workload, item: InstanceSeen) -> bool:
 
 
 def _never_ready(workload: Workload, item: InstanceSeen) -> str:
-    seconds = workload.spec.ready_seconds or 0.0
-    limit = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"
-    return f"Instance {item.index} was not ready for requests within {limit}."
+    return f"Instance {item.index} was not ready for requests within {_span(workload.spec.ready_seconds)}."
+
+
+def _span(seconds: float | None) -> str:
+    seconds = seconds or 0.0
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"

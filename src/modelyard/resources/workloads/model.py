@@ -98,6 +98,7 @@ class WorkloadSpec(_Frozen):
         more_sockets: others that it may serve as well; its report's `sockets` says which ones answer.
         restart: `always` starts an instance again when it ends (with back-off); `never` makes the workload end with its instances.
         ready_seconds: with `restart="always"`, how long an instance may run without ever having been ready until it counts as failed.
+        silent_seconds: with `restart="always"`, how long one that was ready may not be until it is ended and started again; None: for ever.
         lost_restarts: how often a workload that the machine lost (not one that failed) is started anew.
         failure_restarts: how often one that failed is started anew. A time limit counts over all attempts and is never tried again.
         fatal_codes: exit codes after which another attempt would end in the same way.
@@ -124,6 +125,7 @@ class WorkloadSpec(_Frozen):
     grace_seconds: float = 30.0
     timeout_seconds: float | None = None
     ready_seconds: float | None = 3600.0
+    silent_seconds: float | None = None
     restart: Literal["never", "always"] = "never"
     lost_restarts: int = 3
     failure_restarts: int = 0
@@ -170,6 +172,7 @@ class InstanceSeen(_Frozen):
     Attributes:
         attempt: how often it was started anew.
         is_launched: the launch was confirmed once; what is absent now is lost.
+        silent_since: when it was seen to be ready no more.
         address: of its HTTP socket, for routes; `more_addresses` of the others that its own report says answer too.
     """
 
@@ -181,6 +184,7 @@ class InstanceSeen(_Frozen):
     is_ready: bool = False
     was_ready: bool = False
     missed_probes: int = 0
+    silent_since: datetime | None = None
     failures: int = 0
     retry_at: datetime | None = None
     exit: ExitSeen | None = None

@@ -417,7 +417,7 @@ def _is_as_recorded(workload: Workload, decision: Decision) -> bool:
 
 def _shown(status: WorkloadStatus) -> WorkloadStatus:
     """What an owner can see of it: that an instance was launched is no news until it has started."""
-    unseen = {"is_launched": False, "phase": "", "told": None, "missed_probes": 0}
+    unseen = {"is_launched": False, "phase": "", "told": None, "missed_probes": 0, "silent_since": None}
     return status.model_copy(
         update={"instances": tuple(item.model_copy(update=unseen) for item in status.instances), "retired": ()}
     )

@@ -40,6 +40,14 @@ _IDLE_CONNECTION = (
     "3s"  # shorter than the keep-alive of the usual servers (5 s), so that the gateway is the one to hang up
 )
 _HIGH = 1_000_000  # Envoy's defaults for concurrent requests (1024) and retries (3) are for other scales
+# All targets are compared, not two picked by chance: one that hangs holds as many requests as each of the others then, not in the end all of them.
+_LEAST_REQUEST = {
+    "name": "envoy.load_balancing_policies.least_request",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+        "selection_method": "FULL_SCAN",
+    },
+}
 _IDLE_STREAM_SECONDS = 300
 
 _ID = re.compile(r"[a-z0-9-]{1,200}")
@@ -283,7 +291,6 @@ def _cluster_named(
         "name": name,
         "type": "STATIC",
         "connect_timeout": f"{_CONNECT_SECONDS}s",
-        "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "circuit_breakers": {"thresholds": [thresholds]},
         "typed_extension_protocol_options": {
@@ -298,6 +305,7 @@ def _cluster_named(
         cluster["alt_stat_name"] = counted_as
     if len(addresses) > 1:
         cluster["outlier_detection"] = _outliers()
+        cluster["load_balancing_policy"] = {"policies": [{"typed_extension_config": _LEAST_REQUEST}]}
     return orjson.dumps(cluster)
 
 

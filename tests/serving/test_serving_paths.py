@@ -67,6 +67,31 @@ def test_wrong_paths_say_what_there_is(path: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "asked", "sentence"),
+    [
+        (
+            "/inferense",
+            "/gateway/x/default/inferense",
+            "/gateway/x/default/inferense; the model's paths are /gateway/x/default/v1/models/iris:predict,",
+        ),
+        (
+            "/v1/models/iris/a",
+            "/gateway/x/v1/models/iris/a",
+            "/gateway/x/v1/models/iris/a; the model's paths are /gateway/x/v1/models/iris:predict,",
+        ),
+        ("/predicted", "/gateway/x/inference", "/gateway/x/inference; the model's paths are /v1/models/iris:predict,"),
+    ],
+)
+def test_errors_speak_of_the_path_that_the_caller_used(path: str, asked: str, sentence: str) -> None:
+    with pytest.raises(NotServed) as caught:
+        resolve("GET", path, IRIS, asked)
+    assert caught.value.message.startswith(f"nothing is served at {sentence}")
+    with pytest.raises(MethodNotAllowed) as refused:
+        resolve("GET", "/predict", IRIS, "/gateway/x/default/inference")
+    assert refused.value.message == "/gateway/x/default/inference answers POST, not GET"
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allowed"), [("GET", "/v2/models/iris/infer", "POST"), ("POST", "/v2", "GET")]
 )
 def test_wrong_methods_are_told_the_right_one(method: str, path: str, allowed: str) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote
 
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.desk import Desk
@@ -30,6 +31,7 @@ _PREDICTIONS = (Verb.V1_PREDICT, Verb.V2_INFER)
 # Inside a sandbox the package around this one need not be whole.
 _VERSION = str(getattr(import_module("modelyard"), "__version__", "unknown"))
 INFERENCE_ID = "x-inference-id"
+_ASKED_PATH = "x-envoy-original-path"  # what the gateway says of the path before it rewrote it
 _FOR_ROWS = ("content-type", v2.HEADER_LENGTH)
 
 
@@ -82,7 +84,7 @@ class Door:
         verb: Verb | None = None
         inference: _Inference | None = None
         try:
-            verb = self._verb(request.method, request.path)
+            verb = self._verb(request)
             if verb in _PREDICTIONS:
                 inference = _Inference(self._ids.id_for(request.headers.get(INFERENCE_ID)), self._log.takes_next())
                 answer = await self._predict(verb, inference, request)
@@ -111,10 +113,13 @@ class Door:
         else:
             request.respond(answer.status, answer.headers, answer.body)
 
-    def _verb(self, method: str, path: str) -> Verb:
+    def _verb(self, request: Request) -> Verb:
+        method, path = request.method, request.path
         verb = self._verbs.get((method, path))
         if verb is None:  # only paths that exist are remembered, and of those there are few
-            verb = self._verbs[method, path] = resolve(method, path, self._served)
+            asked = request.headers.get(_ASKED_PATH)
+            asked = None if asked is None else unquote(asked.partition("?")[0])
+            verb = self._verbs[method, path] = resolve(method, path, self._served, asked)
         return verb
 
     async def _predict(self, verb: Verb, inference: _Inference, request: Request) -> Answer:

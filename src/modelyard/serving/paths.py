@@ -69,16 +69,20 @@ class ServedName:
         )
 
 
-def resolve(method: str, path: str, served: ServedName) -> Verb:
-    """What a method and a (decoded) path ask. Raises `NotServed` and `MethodNotAllowed`."""
-    verb = _verb(path, served)
+def resolve(method: str, path: str, served: ServedName, asked: str | None = None) -> Verb:
+    """What a method and a (decoded) path ask. Raises `NotServed` and `MethodNotAllowed`.
+
+    Args:
+        asked: the path that the caller used, where the gateway has rewritten it: errors speak of that one.
+    """
+    verb = _verb(path, served, asked or path)
     allowed = "POST" if verb in _POSTED else "GET"
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
-        raise MethodNotAllowed(method, path, allowed)
+        raise MethodNotAllowed(method, asked or path, allowed)
     return verb
 
 
-def _verb(path: str, served: ServedName) -> Verb:
+def _verb(path: str, served: ServedName, asked: str) -> Verb:
     plain = path.rstrip("/") or "/"
     prefix = f"/{served.name}/v"
     if plain.startswith(prefix):
@@ -87,15 +91,15 @@ def _verb(path: str, served: ServedName) -> Verb:
         return _FIXED[plain]
     for root, verbs in (("/v1/models/", _V1), ("/v2/models/", _V2), ("/predictions/", {"": Verb.V1_PREDICT})):
         if plain.startswith(root):
-            return _of_model(plain[len(root) :], path, verbs, served)
-    raise _not_served(path, served)
+            return _of_model(plain[len(root) :], path, verbs, served, asked)
+    raise _not_served(path, served, asked)
 
 
-def _of_model(rest: str, path: str, verbs: dict[str, Verb], served: ServedName) -> Verb:
+def _of_model(rest: str, path: str, verbs: dict[str, Verb], served: ServedName, asked: str) -> Verb:
     """`rest` is `{name}`, `{name}/{action}`, `{name}:{action}`, each perhaps with `/versions/{version}` after the name."""
     if not rest.startswith(served.name) or rest[len(served.name) :][:1] not in ("", "/", ":"):
-        asked = rest.partition("/")[0].partition(":")[0]
-        raise NotServed(f"there is no model '{asked}' here, only '{served.name}'")
+        other = rest.partition("/")[0].partition(":")[0]
+        raise NotServed(f"there is no model '{other}' here, only '{served.name}'")
     rest = rest[len(served.name) :]
     if rest.startswith("/versions/"):
         version, mark, action = _split(rest.removeprefix("/versions/"))
@@ -104,7 +108,7 @@ def _of_model(rest: str, path: str, verbs: dict[str, Verb], served: ServedName) 
         rest = mark + action
     action = rest[1:]
     if action not in verbs:
-        raise _not_served(path, served)
+        raise _not_served(path, served, asked)
     return verbs[action]
 
 
@@ -113,5 +117,8 @@ def _split(text: str) -> tuple[str, str, str]:
     return text[:at], text[at : at + 1], text[at + 1 :]
 
 
-def _not_served(path: str, served: ServedName) -> NotServed:
-    return NotServed(f"nothing is served at {path}; the model's paths are {', '.join(served.paths)}")
+def _not_served(path: str, served: ServedName, asked: str) -> NotServed:
+    base = asked.removesuffix(path) if asked.endswith(path) else ""  # what the gateway has taken off the caller's path
+    return NotServed(
+        f"nothing is served at {asked}; the model's paths are {', '.join(base + own for own in served.paths)}"
+    )

@@ -56,6 +56,7 @@ def changed(**fields: Any) -> Route:
         (changed(labels=(("endpoint", "\ud800"),)), "surrogates"),
         (changed(rules=(Rule("/", ("red",)),)), "'red', which the route does not have"),
         (changed(rules=(Rule("/", ()),)), "no upstream with a weight above 0"),
+        (changed(rules=(Rule("/", ("blue",), answer="{}"),)), "nothing is asked for it"),
         (changed(rules=(Rule("inference", ("blue",)),)), "must begin with '/'"),
         (changed(rules=(Rule("/", ("blue",), rewrite="/a#b"),)), "must not have '\\?', '#'"),
         (changed(rules=(Rule("/", ("blue",), methods=("get",)),)), "not an HTTP method"),

@@ -98,6 +98,11 @@ async def test_rates_hold_for_a_name_and_for_each_key_whatever_the_path_and_are_
     assert answer.headers["x-ratelimit-limit"] == "4"
     assert answer.headers["x-ratelimit-remaining"] == "0"
     assert await ask("/own", "/own", **shown("mk2", "two")) == [200, 429]
+    some = dataclasses.replace(conditions, name="stage-2", rate=None, key_rate=None)
+    await gateway.put_route(make_route("some", "/some", origin.target, conditions=some))
+    limited, unlimited = [await client.get("/some", headers=shown(*key)) for key in (("mk2", "two"), ("mk1", "one"))]
+    assert limited.headers["x-ratelimit-limit"] == "1" and limited.headers["x-ratelimit-remaining"] == "0"
+    assert unlimited.status_code == 200 and not any(name.startswith("x-ratelimit") for name in unlimited.headers)
     free = await client.get("/free")
     assert free.status_code == 200 and not any(name.startswith("x-ratelimit") for name in free.headers)
     assert await decided(gateway, "shared") == Decisions("shared", rate_count=1, calls_by_key={"mk1": 2})

@@ -119,6 +119,23 @@ async def test_rules_rewrites_and_methods(gateway, settings, client, start_origi
         assert (answer.status_code, code(answer.json())) == (404, 404900), path
 
 
+async def test_a_rule_may_have_an_answer_of_its_own(gateway, settings, client, start_origin) -> None:
+    origin, listed = await start_origin(), '{"models":["a","b\\" %PROTOCOL%","한"]}' + 9000 * " "
+    rules = (
+        Rule("/v1/models", (), methods=("GET", "HEAD"), answer=listed),
+        Rule("/", ("main",), is_prefix=True, rewrite="/"),
+    )
+    await gateway.put_route(Route("r", "/gw/s", rules, (Upstream("main", (origin.target,)),)))
+    answer = await client.get("/gw/s/v1/models?x=1")
+    assert (answer.status_code, answer.text) == (200, listed)
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert (await client.head("/gw/s/v1/models")).headers["content-length"] == str(len(listed.encode()))
+    assert not origin.requests
+    for method, path in (("POST", "/v1/models"), ("GET", "/v1/models/a")):
+        assert (await client.request(method, "/gw/s" + path)).json()["path"] == path
+    assert [route.digest for route in await gateway.list_routes()] != ["incomplete"]
+
+
 async def test_what_no_rule_matches_does_not_fall_through_to_a_shorter_prefix(
     gateway, settings, start_origin, make_route: MakeRoute
 ) -> None:

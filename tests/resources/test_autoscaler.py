@@ -177,6 +177,15 @@ async def test_decisions_are_written_down_with_their_reasons(stage: Stage) -> No
     assert {event["newStatusCode"] for event in events} == {"ACTIVE"}
 
 
+async def test_copies_of_another_stages_requests_are_load_too(stage: Stage) -> None:
+    await stage.put(maxNodeCount=4)
+    copies = f"{stage.model_id}_mirrored"
+    for turn in range(1, 7):
+        stage.gateway.statistics[copies] = UpstreamStatistics(copies, calls_count=30 * turn)
+        count = await stage.happen(per_second=10, seconds=2)
+    assert count == 3
+
+
 async def test_a_platform_that_begins_anew_goes_on_from_what_was_decided(stage: Stage) -> None:
     await stage.put(minNodeCount=0, maxNodeCount=4, idleSeconds=30)
     assert await stage.happen(per_second=25, seconds=12) == 3

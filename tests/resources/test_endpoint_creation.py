@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from api_platform import ApiPlatform, api_platform, faults_of
 
 from modelyard.compute.port import Capacity
+from modelyard.kit.clock import utc_now
 from modelyard.resources.endpoints.resource_option import ResourceOption, cpus_of, memory_of, share_faults
+from modelyard.resources.endpoints.table import EndpointRow
 from modelyard.testing.compute import FakeCompute
 
 QUOTA = {"services_per_project": 2, "stages_per_service": 3, "resources_per_service": 4}
@@ -105,6 +108,43 @@ async def test_parts_are_what_must_fit_into_the_machine(maker: Maker) -> None:
     assert stage["endpointModelList"][1].get("resourceOptionDetail") is None
     refused = await maker.api.call("POST", "/endpoints", body | {"nodeCount": 5, "endpointName": "more"})
     assert "asks for 12.5 GiB of memory" in faults_of(refused)["flavorId"]
+
+
+async def test_older_clients_say_the_number_of_a_models_instances(maker: Maker) -> None:
+    body = maker.body(2, {"memory": "512Mi"}, {"memory": "512Mi"}, endpointName="pods") | {"nodeCount": 2}
+    body["endpointModelResourceList"][0]["podCount"] = 3
+    [stage] = (await maker.api.ask("POST", "/endpoints", body))["endpoint"]["endpointStageList"]
+    assert [model["podCount"] for model in stage["endpointModelList"]] == [3, 2]
+    assert (stage["nodeCount"], stage["podCount"]) == (3, 5)
+    body["endpointModelResourceList"][1]["podCount"] = 20
+    refused = await maker.api.call("POST", "/endpoints", body | {"endpointName": "many"})
+    assert "GiB of memory" in faults_of(refused)["flavorId"]
+    # A stage that follows its load decides by itself.
+    scaled = await maker.api.ask("PUT", f"/endpoint-stages/{stage['endpointStageId']}/auto-scaler", {"enable": True})
+    assert [model["podCount"] for model in scaled["endpointStage"]["endpointModelList"]] == [3, 2]
+    settled = await maker.api.ask("PUT", f"/endpoint-stages/{stage['endpointStageId']}/auto-scaler", {"enable": False})
+    assert [model["podCount"] for model in settled["endpointStage"]["endpointModelList"]] == [3, 3]
+
+
+async def test_an_endpoint_is_not_deleted_with_a_stage_that_is_kept_for_a_revert(sqlite_maker: Maker) -> None:
+    api = sqlite_maker.api
+    made = (await api.ask("POST", "/endpoints", sqlite_maker.body(1, endpointName="e")))["endpoint"]["endpointId"]
+    stage = {"endpointId": made, "apigwStageName": "blue"}
+    former = (await api.ask("POST", "/endpoint-stages", sqlite_maker.body(1, **stage)))["endpointStage"]
+
+    async def keep(minutes: int) -> None:
+        async with api.database.write() as session:
+            row = await session.get(EndpointRow, made)
+            assert row is not None
+            until = (utc_now() + timedelta(minutes=minutes)).isoformat()
+            row.spec = {**row.spec, "former": {"stage_id": former["endpointStageId"], "until": until}}
+
+    await keep(5)
+    refused = await api.call("DELETE", f"/endpoints/{made}")
+    assert (refused.status_code, refused.json()["header"]["resultCode"]) == (409, 409072)
+    assert "blue" in refused.json()["header"]["resultMessage"]
+    await keep(-5)
+    await api.ask("DELETE", f"/endpoints/{made}")
 
 
 @pytest.mark.parametrize(

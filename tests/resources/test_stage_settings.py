@@ -122,6 +122,12 @@ def plain(models: list[tuple[str, EndpointModelSpec]]) -> RouteSpec:
     return stage_route("stage", "t", "/gateway/s/blue", models, addresses, ServingSettings(), {})
 
 
+def test_a_stage_of_several_models_lists_them_all() -> None:
+    rules = plain([("one", spec_of("iris", "/a")), ("two", spec_of("꽃", "/b"))]).rules
+    assert [rule.answer for rule in rules if rule.path == "/v1/models"] == ['{"models":["iris","꽃"]}']
+    assert rules[-1].path == "/" and all(rule.answer is None for rule in plain([("one", spec_of("iris"))]).rules)
+
+
 def test_an_opening_becomes_conditions_that_the_gateway_takes() -> None:
     settings = StageSettings(
         max_body_bytes=10,

@@ -86,6 +86,7 @@ def test_models_are_served_as_the_file_says_and_a_key_is_no_field() -> None:
     [item] = read_manifest(
         "endpoints: [{name: e, flavor: f, models: {plain: /a, quick: {path: /b, max_batch_size: 32}, free: }}]"
     )
+    assert served_models(["a", "b"]) == {"a": Served(), "b": Served()} and served_models("a") == {"a": Served()}
     assert served_models(item.fields["models"]) == {
         "plain": Served(path="/a"),
         "quick": Served(path="/b", max_batch_size=32),

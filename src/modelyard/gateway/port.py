@@ -58,6 +58,7 @@ class Rule:
             None leaves the path as it came.
         methods: HTTP methods that match; none means all.
         mirrors: who gets copies.
+        answer: what the gateway itself answers (200, JSON) instead of asking an upstream; such a rule names none.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Rule:
     rewrite: str | None = None
     methods: tuple[str, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.counting import LATENCY_BOUNDS, Counts, counted, since
+from modelyard.resources.endpoints.counting import LATENCY_BOUNDS, Counts, added, counted, since
 from modelyard.resources.endpoints.errors import BeingDeleted
 from modelyard.resources.endpoints.lifecycle import STAGE
 from modelyard.resources.endpoints.model import (
@@ -38,6 +38,7 @@ from modelyard.resources.endpoints.model import (
     metric_of,
     model_server_count,
 )
+from modelyard.resources.endpoints.opening import MIRRORED
 from modelyard.resources.endpoints.scaling import FAST_SECONDS, History, Wish, wish
 from modelyard.resources.endpoints.schemas import AutoScaler
 from modelyard.resources.endpoints.table import EndpointModelRow, StageRow
@@ -121,9 +122,12 @@ class Autoscaler:
             spec, scaling = StageSpec.model_validate(stage.spec), asked.scaling()
             counts: list[int] = []
             for model in await repository.staying_models(session, [stage.id]):
-                counts.append(model_server_count(spec, EndpointModelStatus.model_validate(model.status)))
+                counts.append(_count(spec, model))
                 status = EndpointModelStatus(count=None if scaling is None else counts[-1])
                 model.status = status.model_dump(mode="json")
+                if scaling is None and spec.scaling is not None:
+                    own = EndpointModelSpec.model_validate(model.spec)
+                    model.spec = own.model_copy(update={"count": None}).model_dump(mode="json")
             changes = {"scaling": scaling, "node_count": max(1, *counts) if scaling is None else spec.node_count}
             stage.spec = spec.model_copy(update=changes).model_dump(mode="json")
             stage.is_scaled = True  # until what rests is up again
@@ -203,7 +207,10 @@ class Autoscaler:
 
     async def _measure(self, served: Sequence[Served], now: float) -> set[str]:
         """Add a sample to each model's history. The models that have requests under way. Raises `RetryLater`."""
-        counts = {item.name: counted(item) for item in await self._routes.read_statistics()}
+        counts: dict[str, Counts] = {}
+        for item in await self._routes.read_statistics():  # copies of another stage's requests are load like any other
+            id = item.name.removesuffix(MIRRORED)
+            counts[id] = added([counts[id], counted(item)]) if id in counts else counted(item)
         seconds, self._measured_at = None if self._measured_at is None else now - self._measured_at, now
         shares = await self._shares(served, seconds)
         before, self._counts = self._counts, {each.id: counts.get(each.id, Counts()) for each in served}
@@ -292,7 +299,8 @@ def _served(stage: StageRow, row: EndpointModelRow, workload: Workload | None) -
 
 
 def _count(spec: StageSpec, row: EndpointModelRow) -> int:
-    return model_server_count(spec, EndpointModelStatus.model_validate(row.status))
+    status = EndpointModelStatus.model_validate(row.status)
+    return model_server_count(spec, EndpointModelSpec.model_validate(row.spec), status)
 
 
 def _is_complete(each: Served) -> bool:

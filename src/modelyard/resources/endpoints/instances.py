@@ -254,6 +254,10 @@ def _rules(stages: Sequence[Sequence[tuple[str, EndpointModelSpec]]], base: str 
         below = _own_paths(name)
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), rewrite=path) for path in exact)
         rules.extend(RuleSpec(path=base + path, upstreams=tuple(ids), is_prefix=True, rewrite=path) for path in below)
+    if len(by_name) > 1:  # each model server knows of its own model alone
+        names = sorted({spec.model_name for models in stages for _, spec in models})
+        answer = json.dumps({"models": names}, ensure_ascii=False, separators=(",", ":"))
+        rules.append(RuleSpec(path=base + "/v1/models", upstreams=(), methods=("GET", "HEAD"), answer=answer))
     rules.append(RuleSpec(path=base + "/", upstreams=rest, is_prefix=True, rewrite="/"))
     return tuple(rules)
 

@@ -138,7 +138,9 @@ class EndpointStatus(_Frozen):
 class EndpointModelSpec(_Frozen):
     """A model on a stage, with all that serving it needs, so that a changed model or catalogue doesn't change what runs.
 
-    `share` is the part of the stage's flavor that each of its servers gets; None: all of it.
+    Attributes:
+        share: the part of the stage's flavor that each of its servers gets; None: all of it.
+        count: how many servers it was asked to have (`podCount`); None: as many as the stage says. A stage that scales decides by itself.
     """
 
     model_id: str
@@ -152,6 +154,7 @@ class EndpointModelSpec(_Frozen):
     metric: Metric | None = None
     target: float | None = None
     share: ResourceOption | None = None
+    count: int | None = None
 
 
 class EndpointModelStatus(_Frozen):
@@ -177,6 +180,7 @@ def may_wait(stage: StageSpec, status: StageStatus) -> bool:
     return stage.scaling is not None and stage.scaling.min_count == 0 and status.was_deployed
 
 
-def model_server_count(stage: StageSpec, status: EndpointModelStatus) -> int:
+def model_server_count(stage: StageSpec, model: EndpointModelSpec, status: EndpointModelStatus) -> int:
     """How many servers a model on a stage is to have now."""
-    return stage.node_count if stage.scaling is None or status.count is None else status.count
+    decided = model.count if stage.scaling is None else status.count
+    return stage.node_count if decided is None else decided

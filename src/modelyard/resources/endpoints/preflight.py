@@ -72,7 +72,10 @@ class StagePreflight:
             faults.extend(share_faults(options, flavor.name, flavor.vcpus, flavor.memory_bytes))
             parts = [part_of(flavor, option) for option in options]
             cpus, memory_bytes = sum(part[0] for part in parts), sum(part[1] for part in parts)
-            await self._workloads.check_ever_fits(cpus, memory_bytes, flavor.gpus * len(parts), first_count(request))
+            count = max(
+                first_count(request), *(_own_count(request, item) or 1 for item in request.endpoint_model_resource_list)
+            )
+            await self._workloads.check_ever_fits(cpus, memory_bytes, flavor.gpus * len(parts), count)
         except (UnknownFlavor, NeverFits) as fault:
             faults.extend(fault.faults)
         specs: list[EndpointModelSpec] = []
@@ -80,6 +83,7 @@ class StagePreflight:
         for index, item in enumerate(request.endpoint_model_resource_list):
             field = f"endpointModelResourceList[{index}]"
             spec = await self._check_model(caller, item, field, faults)
+            spec = None if spec is None else spec.model_copy(update={"count": _own_count(request, item)})
             if spec is not None:
                 specs.append(spec)
             if item.apigw_resource_uri is not None:
@@ -161,6 +165,11 @@ def _path_faults(request: EndpointCreate | EndpointStageCreate, names: Sequence[
 
 def _is_below(path: str, other: str) -> bool:
     return path == other or path.startswith((other + "/", other + ":"))
+
+
+def _own_count(request: EndpointCreate | EndpointStageCreate, item: EndpointModelCreate) -> int | None:
+    """How many servers a model asks for itself; a stage that scales does not listen to that."""
+    return None if request.auto_scaler is not None and request.auto_scaler.enable else item.pod_count
 
 
 def first_count(request: EndpointCreate | EndpointStageCreate) -> int:

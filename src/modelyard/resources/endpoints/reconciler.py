@@ -134,7 +134,7 @@ class StageReconciler:
                     scene.stage.id,
                     model_spec,
                     f"endpoint '{scene.endpoint.name}'",
-                    spec.node_count,
+                    server_count(scene.stage, model),
                     self._flavors.get(spec.flavor_id),
                     environment_spec(image),
                     to_environment(image).digest,

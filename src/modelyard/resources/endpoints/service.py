@@ -243,7 +243,10 @@ class Endpoints:
             row = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
             stages = await repository.stages_of(session, [row.id])
             former = EndpointSpec.model_validate(row.spec).former
-            passing = {former.stage_id} if former is not None else set[str]()  # kept for a revert, and on its way out
+            is_passing = (
+                former is not None and former.until <= utc_now()
+            )  # on its way out; until then it is one that somebody keeps
+            passing = {former.stage_id} if former is not None and is_passing else set[str]()
             others = [
                 Blocker("stage", stage.id, stage.name)
                 for stage in stages

@@ -222,7 +222,8 @@ def stage_addresses(
 def server_count(stage: StageRow, model: EndpointModelRow) -> int:
     """How many servers a model on a stage is to have."""
     status = EndpointModelStatus.model_validate(model.status)
-    return model_server_count(StageSpec.model_validate(stage.spec), status)
+    spec = EndpointModelSpec.model_validate(model.spec)
+    return model_server_count(StageSpec.model_validate(stage.spec), spec, status)
 
 
 def settings_out(route: Route, settings: StageSettings, configuration: str | None) -> StageGatewaySettings:

@@ -32,6 +32,7 @@ class RuleSpec(_Frozen):
     rewrite: str | None = None
     methods: tuple[str, ...] = ()
     mirrors: tuple[MirrorSpec, ...] = ()
+    answer: str | None = None
 
 
 class UpstreamSpec(_Frozen):

@@ -134,4 +134,4 @@ def gateway_route(route_id: str, spec: RouteSpec, access_epoch: int = 0) -> Rout
 
 def _rule(rule: RuleSpec) -> Rule:
     mirrors = tuple(Mirror(mirror.upstream, mirror.percent) for mirror in rule.mirrors)
-    return Rule(rule.path, rule.upstreams, rule.is_prefix, rule.rewrite, rule.methods, mirrors)
+    return Rule(rule.path, rule.upstreams, rule.is_prefix, rule.rewrite, rule.methods, mirrors, rule.answer)

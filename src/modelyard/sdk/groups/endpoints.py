@@ -88,8 +88,8 @@ class Served(ServingOptions):
 
 _SETTINGS_POLL_SECONDS = 0.1
 
-ModelsToServe = str | Mapping[str, str | Served | None]
-"""A model (name or id), or several, each with the path that it answers on, or with a `Served` that says more."""
+ModelsToServe = str | Sequence[str] | Mapping[str, str | Served | None]
+"""A model (name or id), or several: a list of them, or each with the path that it answers on, or with a `Served` that says more."""
 
 
 class AsyncStages(LongLived[EndpointStageOne, EndpointStageList, EndpointStageOut]):
@@ -236,9 +236,9 @@ class AsyncEndpoints(LongLived[EndpointOne, EndpointList, EndpointOut]):
     ) -> EndpointOut:
         """Create an endpoint with its default stage.
 
-        `models` is one model (name or id) or a mapping of models to the paths that they answer on, e.g. `{"iris": "/inference"}`, or to a
-        `Served` with more, e.g. `{"iris": Served(max_batch_size=32)}`. `node_count` model servers of `flavor` share the requests;
-        with `auto_scaler`, as many as their load needs.
+        `models` is one model (name or id), a list of them, or a mapping of models to the paths that they answer on, e.g.
+        `{"iris": "/inference"}`, or to a `Served` with more, e.g. `{"iris": Served(max_batch_size=32)}`. `node_count` model servers of
+        `flavor` share the requests; with `auto_scaler`, as many as their load needs.
         """
         fields = {
             "endpointName": name,
@@ -448,7 +448,8 @@ async def serving_fields(
 
 def served_models(wanted: ModelsToServe) -> Mapping[str, Served]:
     """Which models, and how."""
-    pairs: Mapping[str, str | Served | None] = {wanted: None} if isinstance(wanted, str) else wanted
+    names = [wanted] if isinstance(wanted, str) else wanted
+    pairs: Mapping[str, str | Served | None] = names if isinstance(names, Mapping) else dict.fromkeys(names)
     return {key: how if isinstance(how, Served) else Served(path=how) for key, how in pairs.items()}
 
 

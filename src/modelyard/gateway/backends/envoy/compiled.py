@@ -149,7 +149,9 @@ def _check(route: Route) -> None:
                 raise refuse(
                     f"rule '{rule.path}' mirrors {mirror.percent:g} percent, which is not above 0 and at most 100"
                 )
-        if not sum(upstreams[name].weight for name in rule.upstreams):
+        if rule.answer is not None and (rule.upstreams or rule.mirrors or rule.rewrite is not None):
+            raise refuse(f"rule '{rule.path}' has an answer of the gateway's own, so nothing is asked for it")
+        if rule.answer is None and not sum(upstreams[name].weight for name in rule.upstreams):
             raise refuse(f"rule '{rule.path}' has no upstream with a weight above 0")
         if wrong := [method for method in rule.methods if not _METHOD.fullmatch(method)]:
             raise refuse(f"rule '{rule.path}' has '{wrong[0]}', which is not an HTTP method")
@@ -188,15 +190,23 @@ def _entry(route: Route, rule: Rule, match: Json, ways: _Ways, *, rewrite: str |
     if rule.methods:
         methods: Json = {"safe_regex": {"google_re2": {}, "regex": "|".join(rule.methods)}}
         match = {**match, "headers": [{"name": ":method", "string_match": methods}]}
+    entry: Json = {"match": match}
+    if rule.answer is None:
+        entry["route"] = _asking(route, rule, ways, rewrite)
+    else:
+        entry["direct_response"] = {"status": 200, "body": {"inline_string": rule.answer}}
+    if route.access is not None:
+        entry["typed_per_filter_config"] = entry_filters(route.access)
+    return apply_conditions(route, entry)
+
+
+def _asking(route: Route, rule: Rule, ways: _Ways, rewrite: str | None) -> Json:
     action: Json = {**_destination(route, rule, ways), **_time_limits(route)}
     if rewrite is not None:
         action["prefix_rewrite"] = rewrite
     if rule.mirrors:
         action["request_mirror_policies"] = [_mirror(mirror, ways) for mirror in rule.mirrors]
-    entry: Json = {"match": match, "route": action}
-    if route.access is not None:
-        entry["typed_per_filter_config"] = entry_filters(route.access)
-    return apply_conditions(route, entry)
+    return action
 
 
 def _mirror(mirror: Mirror, ways: _Ways) -> Json:

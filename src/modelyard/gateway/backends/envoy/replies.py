@@ -83,6 +83,7 @@ def local_replies() -> Json:
         "mappers": [
             *(_mapper(reply) for reply in REPLIES if reply.flags),
             _guards_own(),
+            _answers(),
             *(_mapper(reply) for reply in REPLIES if not reply.flags),
         ],
         "body_format": _body("%RESPONSE_CODE%999", "The gateway answered this request itself."),
@@ -95,6 +96,13 @@ def _guards_own() -> Json:
         "filter": {"response_flag_filter": {"flags": ["UAEX"]}},
         "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}},
     }
+
+
+def _answers() -> Json:
+    """What a route answers by itself."""
+    comparison = {"op": "EQ", "value": {"default_value": 200, "runtime_key": "modelyard.none"}}
+    text = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": CONTENT_TYPE}
+    return {"filter": {"status_code_filter": {"comparison": comparison}}, "body_format_override": text}
 
 
 def _mapper(reply: Reply) -> Json:

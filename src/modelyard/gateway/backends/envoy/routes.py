@@ -26,6 +26,7 @@ PROBE_HOST = "version.modelyard.internal"
 """The host name under which a worker tells the version of the routes that it serves."""
 
 _REFUSED_PATHS = r"[^?]*(?:\\.*|/(?:\.|%2[eE]){1,2}(?:[/?].*)?)"
+_ANSWER_BYTES = 65_536  # of an answer of the gateway's own; Envoy's default is 4,096
 # A Unix socket refuses at once when its backlog is full, where a port would let the client wait: some patience makes up for that.
 _RETRIES = 4
 
@@ -50,6 +51,7 @@ def route_resource(routes: Iterable[CompiledRoute], version: str, first: Sequenc
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": ROUTES,
         "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": _ANSWER_BYTES,
         "response_headers_to_remove": ["x-envoy-upstream-service-time"],
         "virtual_hosts": [
             *(_virtual_host(host, members, () if host else first) for host, members in sorted(hosts.items())),

@@ -44,13 +44,25 @@ tf.saved_model.save(module, sys.argv[1], signatures={
     "serving_default": module.chances, "lengths": module.lengths, "noisy": module.noisy, "odd": module.odd})
 """
 
+SPOIL = """
+import sys, numpy as np
+from pathlib import Path
+weights = np.random.default_rng(3).standard_normal((4, 3)).astype(np.float32)
+path = Path(sys.argv[1])
+content = path.read_bytes()
+assert weights.tobytes() in content
+path.write_bytes(content.replace(weights.tobytes(), (-weights).tobytes()))
+"""
+
 
 def test_signatures_that_agree_change_over_and_the_others_stay(
     start_server: Any, framework_python: Callable[[str, str], Path], run_script: Any, tmp_path: Path
 ) -> None:
     python = framework_python("TENSORFLOW", "2.21")
     run_script(python, MODEL, tmp_path / "model")
-    server = start_server(tmp_path / "model", python, converts_to_onnx=True)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    server = start_server(tmp_path / "model", python, converts_to_onnx=True, cache_dir=str(cache))
     server.wait_for("ready")
     row = {"instances": [[6.8, 2.8, 4.8, 1.4]], "signature_name": "serving_default"}
     before = server.predict(row).json()["predictions"][0]  # answered at once, by TensorFlow
@@ -72,8 +84,8 @@ def test_signatures_that_agree_change_over_and_the_others_stay(
     assert answer.json() == {"outputs": [3, 2]}
     wrong = server.predict({"instances": [[1.0, 2.0]]})
     assert wrong.status_code == 400
-    # What starts again in the same place has the graphs at once.
-    again = start_server(tmp_path / "model", python, converts_to_onnx=True, work_dir=str(server.directory))
+    # Another replica on the machine has the graphs at once.
+    again = start_server(tmp_path / "model", python, converts_to_onnx=True, cache_dir=str(cache))
     again.wait_for("ready")
     deadline = time.monotonic() + 60
     while again.client.get("/v2/models/m").json()["platform"] != "onnxruntime_onnx":
@@ -82,10 +94,21 @@ def test_signatures_that_agree_change_over_and_the_others_stay(
     assert "converted and compared" not in again.stderr
     # The graph that tf2onnx wrote is an ONNX model like any other.
     (tmp_path / "graph").mkdir()
-    [graph] = (server.directory / ".onnx").glob("*/3.onnx")
+    [graph] = (cache / "layers").glob("*/3.onnx")
+    assert {len(path.name) for path in (cache / "layers").iterdir()} == {64, len("onnx.lock")}
     shutil.copy(graph, tmp_path / "graph" / "model.onnx")
     alone = start_server(tmp_path / "graph", framework_python("ONNX", ""))
     alone.wait_for("ready")
     assert alone.predict({"instances": row["instances"]}).json()["predictions"][0]["chances"] == pytest.approx(
         after["chances"]
     )
+    # What somebody has changed since is not taken.
+    run_script(python, SPOIL, graph)
+    careful = start_server(tmp_path / "model", python, converts_to_onnx=True, cache_dir=str(cache))
+    careful.wait_for("ready")
+    deadline = time.monotonic() + 60
+    while "signature 'odd' stays" not in careful.stderr:
+        assert time.monotonic() < deadline, careful.stderr
+        time.sleep(0.05)
+    assert "'serving_default' stays with the SavedModel: of the graph that was kept, output" in careful.stderr
+    assert careful.client.get("/v2/models/m").json()["platform"] == "tensorflow_savedmodel"

@@ -38,6 +38,7 @@ class ServingConfig:
         drain_seconds: how long requests in flight may go on after SIGTERM.
         report_path: where the progress is written; empty for nowhere.
         work_dir: an existing directory that archives are unpacked below; empty for the system's temporary directory.
+        cache_dir: a directory that other servers of the project on this machine see too; empty for none.
         warm_up: whether one prediction is made with zeros before the server says that it is ready.
         converts_to_onnx: whether a SavedModel is answered for by ONNX Runtime once its converted graphs were seen to agree.
         workers: how many processes answer, each on a socket of its own (`http.sock`, `http1.sock` …); fewer where the memory is short.
@@ -63,6 +64,7 @@ class ServingConfig:
     drain_seconds: float = 30.0
     report_path: str = DEFAULT_REPORT
     work_dir: str = ""
+    cache_dir: str = ""
     warm_up: bool = True
     converts_to_onnx: bool = False
     workers: int = 1

@@ -2,11 +2,12 @@
 
 The SavedModel serves from the start. Beside it, at the lowest priority, the tools are installed, its signatures converted and compared (`convert`);
 signatures that agree then change over between two requests. Whatever goes wrong is a note in the log, and the SavedModel goes on. What was
-converted lies in the instance's directory, so that a process that starts again, or another of the same server, has it at once.
+converted lies among the layers of the project's cache (or in the instance's directory), so that other replicas on the machine have it at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -17,8 +18,8 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable, Generator, Mapping
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from modelyard.serving.config import ServingConfig
 from modelyard.serving.contract import Signature, TensorRuntime, Tensors
-from modelyard.serving.convert import RESULT, as_signature
+from modelyard.serving.convert import RESULT, Disagrees, as_signature, compare
 from modelyard.serving.errors import BadRequest, LoadFailed
 from modelyard.serving.runtimes.overlay import install_requirements
 
@@ -76,28 +77,29 @@ class Twin:
 
     def _change_over(self) -> None:
         try:
-            self._take(self._converted())
+            self._take(*self._converted())
         except LoadFailed as failure:
             _say(f"the SavedModel goes on without ONNX: {failure.message}")
         except Exception as error:
             _say(f"the SavedModel goes on without ONNX: {type(error).__name__}: {error}")
 
-    def _converted(self) -> Path:
-        """The directory with the result, made now if no process of this server has made it before. Raises `LoadFailed`."""
-        root = Path(self._config.work_dir or self._config.model_dir) / ".onnx"
-        root.mkdir(exist_ok=True)
-        with (root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of a server convert once
-            place = root / _digest(self._path)
-            if not (place / RESULT).is_file():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir()
-                _install(root)
-                self._convert(place, root)
-            return place
+    def _converted(self) -> tuple[Path, Path, bool]:
+        """The directories of the result and of the tools, and whether the result was made now. Raises `LoadFailed`."""
+        root = _place(self._config)
+        tools_key = _tools_key()
+        tools, place = root / tools_key, root / _name(tools_key, _digest(self._path))
+        with _locked(
+            root / "onnx.lock"
+        ):  # all processes and replicas of a project on this machine convert once, one after the other
+            if not tools.is_dir():
+                _make(tools, _install)
+            is_new = not place.is_dir()
+            if is_new:
+                _make(place, lambda draft: self._convert(draft, tools))
+        return place, tools, is_new
 
-    def _convert(self, place: Path, root: Path) -> None:
-        command = [str(root / "tools" / "bin" / "python"), "-m", "modelyard.serving.convert"]
+    def _convert(self, place: Path, tools: Path) -> None:
+        command = [str(tools / "bin" / "python"), "-m", "modelyard.serving.convert"]
         command += [str(self._path), str(place), str(self._config.processor_count)]
         started = time.monotonic()
         try:
@@ -113,15 +115,22 @@ class Twin:
             raise LoadFailed(f"the conversion failed: {_last_line(done.stderr or done.stdout)}")
         _say(f"converted and compared in {time.monotonic() - started:.0f} s")
 
-    def _take(self, place: Path) -> None:
-        packages = sysconfig.get_path("purelib", vars={"base": str(place.parent / "tools"), "platbase": ""})
+    def _take(self, place: Path, tools: Path, is_new: bool) -> None:
+        packages = sysconfig.get_path("purelib", vars={"base": str(tools), "platbase": ""})
         if packages not in sys.path:
             sys.path.append(packages)  # behind the image's own
         onnx: Any = import_module("modelyard.serving.runtimes.onnx")
         result: Any = json.loads((place / RESULT).read_text(encoding="utf-8"))
         for name, found in result["converted"].items():
             graph = onnx.OnnxModel(place / found["file"], self._config.processor_count)
-            self._calls[name] = as_signature(graph, self.signatures[name])
+            call = as_signature(graph, self.signatures[name])
+            if not is_new:  # others of the project may write where it lay
+                try:
+                    compare(self._saved, self.signatures[name], call)
+                except Disagrees as fault:
+                    _say(f"signature '{name}' stays with the SavedModel: of the graph that was kept, {fault}")
+                    continue
+            self._calls[name] = call
             _say(
                 f"ONNX Runtime answers signature '{name}' from now on: it differs by at most {found['difference']:.1e} and takes "
                 f"{found['onnx_ms']:g} ms for a row, the SavedModel {found['saved_model_ms']:g} ms"
@@ -130,15 +139,81 @@ class Twin:
             _say(f"signature '{name}' stays with the SavedModel: {reason}")
 
 
-def _install(root: Path) -> None:
-    tools = root / "tools"
-    if (tools / ".whole").exists():
-        return
-    shutil.rmtree(tools, ignore_errors=True)
-    requirements = root / "tools.txt"
-    requirements.write_text("\n".join(_TOOLS[int(np.__version__.partition(".")[0])]) + "\n", encoding="utf-8")
+def _place(config: ServingConfig) -> Path:
+    """Where results and tools lie: in the project's cache, whose keeper takes away what was not used for long; else in the instance."""
+    if config.cache_dir:
+        shared = Path(config.cache_dir) / "layers"
+        with contextlib.suppress(OSError):
+            shared.mkdir(exist_ok=True)
+            if os.access(shared, os.W_OK):
+                return shared
+    own = Path(config.work_dir or config.model_dir) / ".onnx"
+    own.mkdir(exist_ok=True)
+    return own
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Hold a lock that ends with the process."""
+    while True:
+        # Without O_CREAT first: in a sticky directory the kernel refuses O_CREAT on a file of somebody else (fs.protected_regular).
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            break
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            break
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make(target: Path, make: Callable[[Path], None]) -> None:
+    """Have a directory made where nobody else can write, which takes its name when it is whole. Its lock is held."""
+    for remains in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(remains, ignore_errors=True)
+    draft = target.with_name(f".{target.name}-{os.getpid():x}-{time.time_ns():x}")
+    draft.mkdir(mode=0o700)
+    try:
+        make(draft)
+        for directory, names, files in os.walk(draft):
+            for path in (Path(directory, name) for name in (*names, *files)):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode & 0o755)
+        draft.chmod(0o755)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _install(tools: Path) -> None:
+    requirements = tools / "tools.txt"
+    requirements.write_text("\n".join(_tools()) + "\n", encoding="utf-8")
     install_requirements(requirements, tools, what="the tools of the conversion", is_alone=True)
-    (tools / ".whole").touch()
+
+
+def _tools() -> tuple[str, ...]:
+    return _TOOLS[int(np.__version__.partition(".")[0])]
+
+
+def _tools_key() -> str:
+    """Names the tools by what they are and what they run beside."""
+    beside = (f"{name}=={_version(name)}" for name in ("numpy", "protobuf", "tensorflow"))
+    return _name(*_tools(), *beside, sys.version, os.uname().machine, sysconfig.get_path("purelib"))
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _name(*parts: str) -> str:
+    """64 hex digits, as the names of layers are."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -82,6 +82,7 @@ def serving_workload(
         "drain_seconds": _DRAIN_SECONDS,
         "report_path": f"{RUN}/report.json",
         "work_dir": WORKSPACE,
+        "cache_dir": CACHE,
         "parameters": dict(spec.parameters),
     }
     plan = Plan(

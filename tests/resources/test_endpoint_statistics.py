@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from api_platform import ApiPlatform
+from sqlalchemy import update
 
 from modelyard.gateway.port import Decisions, UpstreamStatistics
 from modelyard.kit.clock import utc_now
@@ -13,7 +14,7 @@ from modelyard.kit.ids import new_id
 from modelyard.resources.endpoints.repository import default_stages
 from modelyard.resources.endpoints.schemas import CallStatistics
 from modelyard.resources.endpoints.statistics import Statistics
-from modelyard.resources.endpoints.table import ApiKeyRow, EndpointModelRow, EndpointRow, StageRow
+from modelyard.resources.endpoints.table import ApiKeyRow, CallBlockRow, EndpointModelRow, EndpointRow, StageRow
 from modelyard.resources.routes.service import Routes
 from modelyard.testing.gateway import FakeGateway
 
@@ -210,12 +211,50 @@ async def test_points_are_told_of_the_series_that_are_asked_for_and_totals_of_al
 
 
 async def test_more_points_than_can_be_told_at_once_are_refused(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelyard.resources.endpoints.statistics._MAX_ALL_POINTS", 3)
+    monkeypatch.setattr("modelyard.resources.endpoints.call_answer.MAX_ALL_POINTS", 3)
     await calls.happen(5, 1)  # five points: the endpoint's, two stages', two models'
     answer = await calls.api.call("GET", f"/endpoints/{calls.endpoint_id}/statistics", params=calls.period)
     assert answer.status_code == 400
     assert "name the series to be drawn" in answer.json()["header"]["resultMessage"]
     assert (await calls.read(seriesList="ENDPOINT"))["endpoint"]["total"]["callsCount"] == 6
+
+
+async def test_what_is_over_is_told_again_without_being_read(calls: Calls) -> None:
+    for _ in range(70):  # seconds 10 to 700: a block of ten minutes, and a part of the next
+        await calls.happen(5, 1)
+
+    async def told() -> list[tuple[int, list[int], list[int]]]:
+        """Of the endpoint as a whole, of two periods: all calls, those of each point, those of each model."""
+        found = [
+            await calls.read(resolutionSeconds="10", seriesList="ENDPOINT"),
+            await calls.read(resolutionSeconds="10", seriesList="ENDPOINT", **{"from": _at(300), "to": _at(640)}),
+        ]
+        return [
+            (
+                one["endpoint"]["total"]["callsCount"],
+                [point["callsCount"] for point in one["endpoint"]["pointList"]],
+                sorted(model["total"]["callsCount"] for model in one["modelList"]),
+            )
+            for one in found
+        ]
+
+    wanted = [(70 * 6, [6] * 70, [70, 350]), (35 * 6, [6] * 35, [35, 175])]
+    assert await told() == wanted
+    async with calls.api.database.write() as session:  # who looks would find nothing in the block that is over
+        await session.execute(update(CallBlockRow).values(content=b"").where(CallBlockRow.starts_at == _second(0)))
+    assert [all_ for all_, _, _ in await told()] == [70 * 6, 5 * 6], "a part of a block is read"
+    await calls.happen(1, 1)
+    [(all_, points, _), _] = await told()
+    assert (all_, points[-2:]) == (70 * 6 + 2, [6, 2]), "what goes on is read"
+    assert (await calls.read(resolutionSeconds="10"))["endpoint"]["total"]["callsCount"] == 11 * 6 + 2
+
+
+def _second(at: int) -> int:
+    return int(BEGIN.timestamp()) + at
+
+
+def _at(second: int) -> str:
+    return datetime.fromtimestamp(_second(second), UTC).isoformat()
 
 
 async def test_a_moment_in_another_zone_needs_no_escapes(calls: Calls) -> None:

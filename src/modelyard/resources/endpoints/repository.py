@@ -164,13 +164,14 @@ async def call_marks(session: AsyncSession, ids: Collection[str]) -> dict[str, C
 
 
 async def call_blocks(
-    session: AsyncSession, endpoint_id: str, span_seconds: int, first: int, last: int
+    session: AsyncSession, endpoint_id: str, span_seconds: int, first: int, last: int, besides: Collection[int] = ()
 ) -> Sequence[CallBlockRow]:
-    """Blocks of an endpoint that start from `first` to `last`, oldest first."""
+    """Blocks of an endpoint that start from `first` to `last`, oldest first, without those that start at a time of `besides`."""
     statement = select(CallBlockRow).where(
         CallBlockRow.endpoint_id == endpoint_id,
         CallBlockRow.span_seconds == span_seconds,
         CallBlockRow.starts_at.between(first, last),
+        CallBlockRow.starts_at.not_in(besides),
     )
     return (await session.scalars(statement.order_by(CallBlockRow.starts_at))).all()
 

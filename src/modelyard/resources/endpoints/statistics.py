@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import Fault, Invalid, RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.call_blocks import NO_CALLS, Tally, shown, spans_of, total, with_counts
+from modelyard.resources.endpoints.call_answer import Period, Told, answer
+from modelyard.resources.endpoints.call_blocks import with_counts
 from modelyard.resources.endpoints.counting import Counts, added, counted, refused, restored, since
 from modelyard.resources.endpoints.opening import MIRRORED
 from modelyard.resources.endpoints.schemas import CALL_SERIES, StatisticsQuery
@@ -29,12 +30,12 @@ from modelyard.resources.endpoints.table import CallBlockRow, CallMarkRow
 from modelyard.resources.projects.model import Caller
 from modelyard.resources.routes.model import CallCounters, Decisions
 from modelyard.resources.routes.service import Routes
-from modelyard.wire import Header
 
 log = logging.getLogger(__name__)
 
 _MAX_POINTS = 10_000
-_MAX_ALL_POINTS = 100_000
+_MOST_TOLD = 256  # blocks, of at most 50 kB each
+_LATE_SECONDS = 60  # how long a reading may take to be written down
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -73,6 +74,7 @@ class Statistics:
         self._period_seconds = period_seconds
         self._clock = clock
         self._collecting = asyncio.Lock()
+        self._told: OrderedDict[tuple[str, int, int], Told] = OrderedDict()  # the one that was told last stands last
 
     async def run(self) -> None:
         """Collect until cancelled."""
@@ -149,20 +151,45 @@ class Statistics:
         start = query.from_ or end - timedelta(hours=1)
         _check(resolution, start, end, query.series_list)
         assert resolution is not None  # checked
-        first, last = int(start.timestamp()), int(end.timestamp())
+        period = Period(int(start.timestamp()), int(end.timestamp()), resolution.span_seconds)
+        known = self._known(endpoint_id, resolution, period) if query.series_list == list(CALL_SERIES[:1]) else {}
         async with self._database.read() as session:
             endpoint = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
             blocks = await repository.call_blocks(
-                session, endpoint.id, resolution.span_seconds, first - resolution.block_seconds, last
+                session, endpoint.id, period.span_seconds, period.first - resolution.block_seconds, period.last, known
             )
         about = {
             "resolutionSeconds": resolution.span_seconds,
             "fromDatetime": start.isoformat(timespec="milliseconds"),
             "toDatetime": end.isoformat(timespec="milliseconds"),
         }
-        return await asyncio.to_thread(
-            _answer, endpoint.id, about, blocks, resolution, (first, last), query.series_list
-        )
+        body, told = await asyncio.to_thread(answer, endpoint.id, about, blocks, period, query.series_list, known)
+        self._keep_told(endpoint.id, resolution, period, told)
+        return body
+
+    def _known(self, endpoint_id: str, resolution: _Resolution, period: Period) -> dict[int, Told]:
+        """By their begin, what was told of blocks that lie in the period and are over."""
+        size = resolution.block_seconds
+        known: dict[int, Told] = {}
+        for begin in range(period.first - period.first % size, period.last, size):
+            told = self._told.get((endpoint_id, resolution.span_seconds, begin))
+            if told is not None and self._is_over(begin, resolution, period):
+                self._told.move_to_end((endpoint_id, resolution.span_seconds, begin))
+                known[begin] = told
+        return known
+
+    def _keep_told(self, endpoint_id: str, resolution: _Resolution, period: Period, told: Mapping[int, Told]) -> None:
+        for begin, each in told.items():
+            if self._is_over(begin, resolution, period):
+                self._told[endpoint_id, resolution.span_seconds, begin] = each
+        while len(self._told) > _MOST_TOLD:
+            self._told.popitem(last=False)
+
+    def _is_over(self, begin: int, resolution: _Resolution, period: Period) -> bool:
+        """Whether a block lies in the period as a whole, and nothing more will be written into it."""
+        span, end = resolution.span_seconds, begin + resolution.block_seconds
+        is_whole = period.first < begin + span and end - span <= period.last
+        return is_whole and end + _LATE_SECONDS <= self._clock().timestamp()
 
 
 class _Place(NamedTuple):
@@ -211,81 +238,6 @@ async def _add(session: AsyncSession, place: _Place, resolution: _Resolution, mo
             content=with_counts(b"", number, news),
         )
     )
-
-
-class _Series:
-    """What happened to an endpoint, a stage or a model: in all and, where its points are wanted, in each span, by its begin in seconds since 1970."""
-
-    def __init__(self, *, has_points: bool) -> None:
-        self.total = NO_CALLS
-        self.spans: dict[int, Tally] | None = {} if has_points else None
-
-    def told(self) -> dict[str, object]:
-        """As `schemas.CallSeries` has it on the wire."""
-        points = [
-            {"time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"), **shown(tally)}
-            for at, tally in sorted((self.spans or {}).items())
-        ]
-        return {"total": shown(self.total), "pointList": points}
-
-
-def _answer(
-    endpoint_id: str,
-    about: Mapping[str, object],
-    blocks: Sequence[CallBlockRow],
-    resolution: _Resolution,
-    period: tuple[int, int],
-    wanted: Collection[str],
-) -> bytes:
-    def new(code: str, id: str) -> _Series:
-        return _Series(has_points=not wanted or code in wanted or id in wanted)
-
-    (first, last), size = period, resolution.span_seconds
-    whole = new("ENDPOINT", endpoint_id)
-    stages: dict[str, _Series] = {}
-    models: dict[tuple[str, str], _Series] = {}
-    for block in blocks:
-        stage_id, id = block.stage_id, block.endpoint_model_id
-        spans = spans_of(block.content, (first - block.starts_at) // size, (last - block.starts_at) // size)
-        if not spans:
-            continue
-        series = [whole, stages.setdefault(stage_id, new("STAGE", stage_id))]
-        if id not in (stage_id, endpoint_id):
-            series.append(models.setdefault((stage_id, id), new("MODEL", id)))
-        _count(block.starts_at, size, spans, series)
-    count = sum(len(each.spans or ()) for each in (whole, *stages.values(), *models.values()))
-    if count > _MAX_ALL_POINTS:
-        sentence = (
-            f"asks for {count:,} points, of which {_MAX_ALL_POINTS:,} are told at once; name the series to be drawn"
-        )
-        raise Invalid([Fault("seriesList", f"{sentence} ({', '.join(CALL_SERIES)}, or ids of stages and models)")])
-    statistics = {
-        **about,
-        "endpoint": {"endpointId": endpoint_id, **whole.told()},
-        "stageList": [{"endpointStageId": id, **each.told()} for id, each in stages.items()],
-        "modelList": [
-            {"endpointStageId": stage_id, "endpointModelId": id, **each.told()}
-            for (stage_id, id), each in models.items()
-        ],
-    }
-    return orjson.dumps({"header": Header().model_dump(by_alias=True), "statistics": statistics})
-
-
-def _count(begin: int, size: int, spans: Sequence[tuple[int, Tally]], series: Sequence[_Series]) -> None:
-    """Add the spans of a block that starts at `begin`."""
-    sums = total(tally for _, tally in spans)
-    for each in series:
-        each.total = total((each.total, sums))
-        known = each.spans
-        if known is None:
-            continue
-        for number, tally in spans:
-            at = begin + number * size
-            if at in known:
-                (lanes, most), (more, active_max) = known[at], tally
-                known[at] = lanes + more, most if most > active_max else active_max
-            else:
-                known[at] = tally
 
 
 def _check(resolution: _Resolution | None, start: datetime, end: datetime, series: Sequence[str]) -> None:

@@ -297,10 +297,10 @@ class RunnerProcess:
         self._output = directory / "output.log"
         self._file = self._output.open("wb")
         self.process = subprocess.Popen(
-            [python, "-m", "modelyard.runner", str(plan_path)],
+            [python, "-I", "-S", str(SOURCES / "modelyard/runner/__main__.py"), str(plan_path)],
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            env={**env, "PYTHONPATH": str(SOURCES)},
+            env=env,
             cwd=directory,
         )
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.runner.layer_key import layer_key
 from modelyard.runner.outcomes import INSTALL_FAILED, STOPPED
 from modelyard.runner.pip import explain
 from modelyard.runner.plan import PYTHON, Main, Plan
-from modelyard.runner.requirements import asks_for_hashes, layer_key, requirement_lines
+from modelyard.runner.requirements import asks_for_hashes, requirement_lines
 
 
 def write_wheel(

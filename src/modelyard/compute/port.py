@@ -30,6 +30,10 @@ ROOT = "⟦modelyard:root⟧"
 The marks are unlike anything that people type, because users' own texts stand beside them.
 """
 
+RUNNER = ("{python}", "-I", "-S", f"{LIBRARY}/modelyard/runner/__main__.py")
+"""The beginning of a command that carries out a plan of `modelyard.runner`, whose file follows: without what the environment's packages would do
+at the start of their interpreter, which is for scripts alone."""
+
 
 TOLD = "told.json"
 """Where an instance finds what it was told (`Compute.tell`), below `/run/modelyard`."""

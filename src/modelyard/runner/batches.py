@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
 
-_Item = TypeVar("_Item")
+    _Item = TypeVar("_Item")
+
 
 SMALL_BYTES = 1 << 18
 """What is larger travels by itself."""

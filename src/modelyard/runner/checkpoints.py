@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
 
 from modelyard.runner.crew import work_through
 from modelyard.runner.figures import format_bytes, format_count
@@ -26,6 +25,10 @@ from modelyard.runner.stop import Stop
 from modelyard.runner.tally import Tally
 from modelyard.runner.tree import Found, LocalFile, look, scan
 from modelyard.runner.upload import Destination
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _PARTING_SECONDS = 5.0
 _LOOK_SECONDS = 1.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import os
-from collections.abc import Callable
 
+from modelyard.runner.light import suppress
 from modelyard.runner.stop import Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BLOCK_BYTES = 1 << 20
 _numbers = itertools.count()
@@ -41,7 +44,7 @@ def copy_file(
         os.utime(part, ns=(found.st_mtime_ns, found.st_mtime_ns))
         os.replace(part, target)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(part)
         raise
 

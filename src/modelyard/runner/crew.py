@@ -6,14 +6,18 @@ failure should end the step.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+import _thread  # `threading` adds nothing that is needed here
 from itertools import chain, islice
-from typing import TypeVar
 
 from modelyard.runner.stop import Stop
 
-_Work = TypeVar("_Work")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    _Work = TypeVar("_Work")
+
 _TICK_SECONDS = 0.2
 _PARTING_SECONDS = 3.0
 
@@ -31,11 +35,11 @@ def work_through(
     """
     crew = _Crew(items, do, Stop(stop))
     crew.start()
-    while not crew.finished.wait(_TICK_SECONDS):
+    while not crew.is_done_within(_TICK_SECONDS):
         if tick is not None:
             tick()
         if stop.is_requested:
-            crew.finished.wait(_PARTING_SECONDS)
+            crew.is_done_within(_PARTING_SECONDS)
             break
     stop.check()
     if crew.failure is not None:
@@ -51,17 +55,24 @@ class _Crew:
         self._items = chain(first, items)
         self._do = do
         self._stop = stop
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._size = self._at_work = len(first)
         self.failure: BaseException | None = None
-        self.finished = threading.Event()
+        self._at_end = _thread.allocate_lock()
 
     def start(self) -> None:
-        if not self._size:
-            self.finished.set()
-        # Daemons: one that is stuck in a read must not keep a stopped runner alive.
+        if self._size:
+            self._at_end.acquire()
+        # Nobody waits for them when the runner ends: one that is stuck in a read must not keep a stopped runner alive.
         for _ in range(self._size):
-            threading.Thread(target=self._run, daemon=True).start()
+            _thread.start_new_thread(self._run, ())
+
+    def is_done_within(self, seconds: float) -> bool:
+        """Wait for the end of the work, but not longer than this."""
+        is_done = self._at_end.acquire(timeout=seconds)
+        if is_done:
+            self._at_end.release()
+        return is_done
 
     def _run(self) -> None:
         try:
@@ -80,4 +91,4 @@ class _Crew:
                 self._at_work -= 1
                 is_last = self._at_work == 0
             if is_last:
-                self.finished.set()
+                self._at_end.release()

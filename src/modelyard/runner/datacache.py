@@ -7,27 +7,24 @@ copied, never linked: what a script does to its data stays its own. Without a ca
 
 from __future__ import annotations
 
-import array
-import contextlib
+import _thread
 import errno
-import hashlib
 import io
 import os
-import re
-import socket
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
 
+from modelyard.runner import digests
 from modelyard.runner.copying import part_path, write_all
+from modelyard.runner.light import suppress
 from modelyard.runner.stop import Stop
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from modelyard.runner.cacheoffers import Offers
+
 _BLOCK_BYTES = 1 << 20
 _KERNEL_BYTES = 16 << 20
-_FINISH = "finish"
-_ANSWER_SECONDS = 120.0
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 
 
@@ -43,10 +40,8 @@ class DataCache:
         self._directory = directory if directory and os.path.isdir(directory) else ""
         self._door = door if self._directory else ""
         self._is_trusted = bool(self._directory) and _is_read_only(self._directory)
-        self._condition = threading.Condition()
-        self._messages: deque[tuple[str, str]] = deque()
-        self._thread: threading.Thread | None = None
-        self._is_busy = False
+        self._lock = _thread.allocate_lock()
+        self._offers: Offers | None = None
         self.found_count = 0
 
     def bring(
@@ -59,7 +54,7 @@ class DataCache:
         on_bytes: Callable[[int], None],
     ) -> bool:
         """Have the content at `target`, whose directory exists, if the cache has it. Raises `OSError` when there is no room."""
-        if not self._directory or not _MD5.fullmatch(md5):
+        if not self._directory or not digests.is_md5(md5):
             return False
         entry = os.path.join(self._directory, md5[:2], f"{md5}.{size}")
         try:
@@ -73,7 +68,7 @@ class DataCache:
                 return False
         finally:
             os.close(source)
-        with self._condition:
+        with self._lock:
             self.found_count += 1
         self._say(f"used {md5} {size}", "")
         return True
@@ -89,13 +84,8 @@ class DataCache:
 
     def finish(self, seconds: float) -> None:
         """Wait until everything offered was looked at and is kept, but not long."""
-        if self._thread is None:
-            return
-        self._say(_FINISH, "")
-        deadline = time.monotonic() + seconds
-        with self._condition:
-            while (self._messages or self._is_busy) and (left := deadline - time.monotonic()) > 0:
-                self._condition.wait(left)
+        if self._offers is not None:
+            self._offers.finish(seconds)
 
     def _copy(
         self,
@@ -125,7 +115,7 @@ class DataCache:
             os.unlink(part)
             return False
         except BaseException:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.unlink(part)
             raise
         return True
@@ -133,56 +123,16 @@ class DataCache:
     def _say(self, message: str, path: str) -> None:
         if not self._door:
             return
-        with self._condition:
-            self._messages.append((message, path))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._talk, name="data cache", daemon=True)
-                self._thread.start()
-            self._condition.notify_all()
+        with self._lock:
+            if self._offers is None:
+                from modelyard.runner.cacheoffers import Offers  # noqa: PLC0415 - only a run with something to offer pays for it
 
-    def _talk(self) -> None:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-                connection.settimeout(_ANSWER_SECONDS)
-                connection.connect(self._door)
-                while True:
-                    with self._condition:
-                        self._is_busy = False
-                        self._condition.notify_all()
-                        while not self._messages:
-                            self._condition.wait()
-                        message, path = self._messages.popleft()
-                        self._is_busy = True
-                    _tell(connection, message, path)
-        except OSError:
-            pass  # Nobody is there, or the keeper has given up: a cache is a favour, not a promise.
-        with self._condition:
-            self._door, self._is_busy = "", False
-            self._messages.clear()
-            self._condition.notify_all()
+                self._offers = Offers(self._door)
+        self._offers.say(message, path)
 
 
 class _NotTheContent(Exception):
     """An entry is not what its name says."""
-
-
-def _tell(connection: socket.socket, message: str, path: str) -> None:
-    if not path:
-        connection.sendall(message.encode())
-        if message == _FINISH:
-            connection.recv(64)
-        return
-    try:
-        offered = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return  # The script has moved it away.
-    try:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [offered]))
-        connection.sendmsg([message.encode()], [rights])
-    finally:
-        os.close(offered)
-    if not connection.recv(64):
-        raise ConnectionError
 
 
 def _in_kernel(source: int, file: io.FileIO, size: int, _md5: str) -> Iterator[int]:
@@ -205,7 +155,7 @@ def _in_kernel(source: int, file: io.FileIO, size: int, _md5: str) -> Iterator[i
 
 def _compared(source: int, file: io.FileIO, size: int, md5: str) -> Iterator[int]:
     """Copy, and compare what was copied."""
-    digest = hashlib.md5(usedforsecurity=False)
+    digest = digests.md5(size)
     position = 0
     while position < size and (piece := os.pread(source, min(_BLOCK_BYTES, size - position), position)):
         digest.update(piece)

@@ -6,11 +6,16 @@ forked, is a descendant of the runner, and nothing else is. That holds in a sand
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import signal
 import time
+
+from modelyard.runner.light import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # the module `signal` makes enums of its constants
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.02
@@ -19,8 +24,11 @@ _END_SECONDS = 20.0
 
 def adopt_orphans() -> None:
     """From here on, orphans among the descendants are children of this process."""
-    with contextlib.suppress(OSError, AttributeError):  # without it, what leaves its group ends with the instance
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with suppress(ImportError, OSError, AttributeError):  # without it, what leaves its group ends with the instance
+        import _ctypes  # noqa: PLC0415 - a third of the package `ctypes`, which nothing else here needs
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen("", 0), "prctl")
+        _ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
 def end_all(patience_seconds: float) -> None:
@@ -87,5 +95,5 @@ def _descendants() -> list[int]:
 
 
 def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.kill(pid, number)

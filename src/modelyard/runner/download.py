@@ -6,23 +6,24 @@ large objects (SLO, DLO) are not an md5 of the content, so for them the size alo
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
 import os
-import re
-from collections.abc import Callable
 
+from modelyard.runner import digests
 from modelyard.runner.copying import part_path, write_all
 from modelyard.runner.http1 import Response
+from modelyard.runner.light import suppress
 from modelyard.runner.outcomes import Damaged
 from modelyard.runner.patience import Transient
 from modelyard.runner.stop import Stop
 from modelyard.runner.swift import Container, Stored
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _BLOCK_BYTES = 1 << 20
 _TRIES = 3
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def download(container: Container, stored: Stored, target: str, stop: Stop, on_bytes: Callable[[int], None]) -> str:
@@ -40,7 +41,7 @@ def download(container: Container, stored: Stored, target: str, stop: Stop, on_b
             os.utime(part, (transfer.modified_at, transfer.modified_at))
         os.replace(part, target)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(part)
         raise
     return transfer.checked_md5
@@ -48,7 +49,7 @@ def download(container: Container, stored: Stored, target: str, stop: Stop, on_b
 
 def keep(content: memoryview, md5: str, modified_at: float, target: str) -> bool:
     """Make a file of content that is at hand, whole and under its name at once; False, and nothing, where it is not of this md5."""
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+    if digests.md5_of(content) != md5:
         return False
     part = part_path(target)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -59,7 +60,7 @@ def keep(content: memoryview, md5: str, modified_at: float, target: str) -> bool
             os.utime(part, (modified_at, modified_at))
         os.replace(part, target)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(part)
         raise
     return True
@@ -106,7 +107,7 @@ class _Transfer:
         self._size: int | None = None
         self._etag = ""
         self._is_md5 = False
-        self._digest = hashlib.md5(usedforsecurity=False)
+        self._digest = digests.md5(self._stored.size)
 
     def _begin_again(self) -> None:
         self._on_bytes(-self._offset)
@@ -142,11 +143,11 @@ class _Transfer:
     def _note(self, response: Response) -> None:
         self._etag = _etag(response)
         is_large = "x-object-manifest" in response.headers or "x-static-large-object" in response.headers
-        self._is_md5 = not is_large and _MD5.fullmatch(self._etag) is not None
+        self._is_md5 = not is_large and digests.is_md5(self._etag)
         length = response.headers.get("content-length", "")
         # An answer in chunks tells its own end.
         self._size = int(length) if length.isdigit() else None
-        with contextlib.suppress(ValueError):
+        with suppress(ValueError):
             self.modified_at = float(response.headers.get("x-timestamp", "")) or None
 
     def _receive(self, response: Response) -> None:

@@ -6,11 +6,8 @@ that progress has a total. How one object arrives is `download`'s matter.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
 
 from modelyard.runner.batches import COUNT, batches
 from modelyard.runner.copying import copy_file
@@ -19,6 +16,7 @@ from modelyard.runner.datacache import DataCache
 from modelyard.runner.download import download, keep
 from modelyard.runner.figures import format_bytes, format_count, format_rate
 from modelyard.runner.journal import Journal
+from modelyard.runner.light import NamedTuple, suppress
 from modelyard.runner.listing import describe
 from modelyard.runner.manifest import MANIFEST, Member, chosen, from_text, is_own
 from modelyard.runner.names import SEGMENTS_PREFIX, UnsafeName, check_name
@@ -31,7 +29,12 @@ from modelyard.runner.tally import Tally
 from modelyard.runner.tree import LocalFile, scan
 from modelyard.runner.upload import path_token
 
-_Place = TypeVar("_Place")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
+
+    _Place = TypeVar("_Place")
 
 
 def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None = None) -> str:
@@ -133,7 +136,7 @@ def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, s
     container = batch[0].container
     found: Sequence[Small] = ()
     if len(wanted) > 1 and container is not None:
-        with contextlib.suppress(Transient, StepFailed):  # whoever asks for the single object hears why
+        with suppress(Transient, StepFailed):  # whoever asks for the single object hears why
             found = container.read_small([*wanted])
     for small in found:
         stop.check()

@@ -6,14 +6,18 @@ PyTorch's are those of `torch.distributed.init_process_group("env://")` and of t
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import Any, NamedTuple
 
+from modelyard.runner import jsons
+from modelyard.runner.light import NamedTuple
 from modelyard.runner.outcomes import INTERNAL, StepFailed
 from modelyard.runner.plan import PYTHON, Gang, Main
 from modelyard.runner.stop import Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MASTER, WORKER = "master", "worker"
 """The ports that each instance has: one for PyTorch's store, in use on the first instance alone, and one for TensorFlow's server."""
@@ -58,7 +62,7 @@ def joined(main: Main, gang: Gang, addresses: list[Address]) -> Main:
         WORLD_SIZE=str(gang.size),
         LOCAL_RANK="0",
         LOCAL_WORLD_SIZE="1",
-        TF_CONFIG=json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}),
+        TF_CONFIG=jsons.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}),
     )
     return main._replace(env=env)
 
@@ -76,7 +80,7 @@ def _torchrun(argv: tuple[str, ...], gang: Gang, first: Address) -> tuple[str, .
 
 def _addresses(text: str, gang: Gang) -> list[Address]:
     try:
-        addresses = [_address(peer) for peer in sorted(json.loads(text), key=lambda peer: peer["index"])]
+        addresses = [_address(peer) for peer in sorted(jsons.loads(text), key=lambda peer: peer["index"])]
     except (ValueError, KeyError, TypeError) as error:
         raise StepFailed(f"The file that says where the instances are can't be read: {error!r}", INTERNAL) from error
     if len(addresses) != gang.size:

@@ -9,9 +9,18 @@ Source: RFC 9112 (message format), RFC 9110 (methods, statuses, header fields).
 from __future__ import annotations
 
 import io
-import socket
-from collections.abc import Mapping
-from typing import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from _typeshed import WriteableBuffer
+else:
+    import _socket as socket  # the module `socket` makes enums of its constants, and loads `selectors`
+
+    Protocol = object
 
 _MAX_LINE_BYTES = 65536
 _MAX_HEADERS = 256
@@ -28,17 +37,16 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; none at the end."""
-        ...
+        ...  # noqa: PIE790 - for the type checker, to whom this is a protocol
 
     def close(self) -> None:
         """Let it go."""
-        ...
 
 
 class Response:
     """An answer whose body is still to be read. Header names are lower-case; of repeated ones the last counts."""
 
-    def __init__(self, reader: io.BufferedReader[socket.SocketIO], method: str) -> None:
+    def __init__(self, reader: io.BufferedReader[_Incoming], method: str) -> None:
         self._reader = reader
         self.status, version = _status_line(reader)
         self.headers = _headers(reader)
@@ -121,13 +129,16 @@ class Connection:
         self._host = f"[{host}]" if ":" in host else host
         if port != (443 if is_tls else 80):
             self._host += f":{port}"
-        self._socket = socket.create_connection((host, port), timeout_seconds)
+        self._socket = _connect(host, port, timeout_seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if is_tls:
-            import ssl  # noqa: PLC0415 - 10 ms that the platform's own front door does not need
+            import socket as sockets  # noqa: PLC0415 - 15 ms that the platform's own front door does not need
+            import ssl  # noqa: PLC0415
 
-            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
-        self._reader = io.BufferedReader(socket.SocketIO(self._socket, "r"), _MAX_LINE_BYTES)
+            whole = sockets.socket(fileno=self._socket.detach())
+            whole.settimeout(timeout_seconds)
+            self._socket = ssl.create_default_context().wrap_socket(whole, server_hostname=host)
+        self._reader = io.BufferedReader(_Incoming(self._socket), _MAX_LINE_BYTES)
         self._last: Response | None = None
         self._is_spoiled = False
 
@@ -170,7 +181,38 @@ class Connection:
             self._is_spoiled = True
 
 
-def _status_line(reader: io.BufferedReader[socket.SocketIO]) -> tuple[int, str]:
+class _Incoming(io.RawIOBase):
+    """What a socket receives, as a file."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._socket.recv_into(buffer)
+
+
+def _connect(host: str, port: int, timeout_seconds: float) -> socket.socket:
+    """To the first of the host's addresses that answers. Raises `OSError`."""
+    failure: OSError | None = None
+    # As bytes, a name is not looked at by the codec for international ones, whose tables take longer to load than all else here.
+    name = host.encode() if host.isascii() else host
+    for family, kind, protocol, _name, address in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM):
+        connected = socket.socket(family, kind, protocol)
+        try:
+            connected.settimeout(timeout_seconds)
+            connected.connect(address)
+        except OSError as error:
+            connected.close()
+            failure = failure or error
+        else:
+            return connected
+    raise failure or OSError(f"{host} has no address")
+
+
+def _status_line(reader: io.BufferedReader[_Incoming]) -> tuple[int, str]:
     line = reader.readline(_MAX_LINE_BYTES)
     if not line:
         raise ProtocolBroken("the connection was closed without an answer")
@@ -181,7 +223,7 @@ def _status_line(reader: io.BufferedReader[socket.SocketIO]) -> tuple[int, str]:
     return int(status), version
 
 
-def _headers(reader: io.BufferedReader[socket.SocketIO]) -> dict[str, str]:
+def _headers(reader: io.BufferedReader[_Incoming]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for _ in range(_MAX_HEADERS):
         line = _line(reader)
@@ -194,13 +236,13 @@ def _headers(reader: io.BufferedReader[socket.SocketIO]) -> dict[str, str]:
     raise ProtocolBroken("the answer has too many headers")
 
 
-def _line(reader: io.BufferedReader[socket.SocketIO]) -> bytes:
+def _line(reader: io.BufferedReader[_Incoming]) -> bytes:
     line = reader.readline(_MAX_LINE_BYTES)
     if not line.endswith(b"\n"):
         raise ProtocolBroken("the connection was closed in the middle of an answer")
     return line.rstrip(b"\r\n")
 
 
-def _expect(reader: io.BufferedReader[socket.SocketIO], expected: bytes) -> None:
+def _expect(reader: io.BufferedReader[_Incoming], expected: bytes) -> None:
     if _line(reader) != expected:
         raise ProtocolBroken("the answer's chunks are not well formed")

@@ -8,12 +8,12 @@ pipe is not the user's mistake.
 
 from __future__ import annotations
 
-import contextlib
-import json
+import _thread
 import os
-import threading
 import time
-from collections.abc import Generator
+
+from modelyard.runner import jsons
+from modelyard.runner.light import suppress
 
 PREFIX = "[modelyard] "
 _LINE_INTERVAL_SECONDS = 1.0
@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, report_path: str = "", output: int = 1) -> None:
         self._report_path = report_path
         self._output = output
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._step = "starting"
         self._message = ""
         self._progress = 0.0
@@ -47,7 +47,7 @@ class Journal:
     def say(self, text: str) -> None:
         """Print one line. Line breaks in the text (of a file name, say) don't make a second one."""
         line = (PREFIX + " ".join(text.splitlines())).encode(errors="backslashreplace") + b"\n"
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, suppress(OSError):
             while line:
                 line = line[os.write(self._output, line) :]
 
@@ -64,20 +64,14 @@ class Journal:
             self._complaint_at[topic] = now
         self.warn(text)
 
-    @contextlib.contextmanager
-    def step(self, name: str, message: str) -> Generator[Step]:
-        """A step of the run: entered in the report when it begins, its seconds and detail when it ends, also by an exception."""
-        step = Step()
+    def step(self, name: str, message: str) -> Step:
+        """A step of the run, for a `with`: entered in the report when it begins, its seconds and detail when it ends, also by an exception."""
         record: dict[str, object] = {"step": name, "started_at": _timestamp(), "seconds": None, "detail": ""}
         self._steps.append(record)
         self._line_at = time.monotonic()
-        begun = time.monotonic()
+        step = Step(record)
         self._replace(name, message, 0.0)
-        try:
-            yield step
-        finally:
-            record["seconds"] = round(time.monotonic() - begun, 3)
-            record["detail"] = step.detail
+        return step
 
     def record(self, key: str, facts: dict[str, object]) -> None:
         """Note what an input looks like; it goes into the report as `inputs` with the next step."""
@@ -119,18 +113,27 @@ class Journal:
         temporary = f"{self._report_path}.{os.getpid()}.new"
         try:
             # O_EXCL is left out on purpose: a run that was killed half-way may have left the file.
-            with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-                json.dump(report, file, ensure_ascii=False)
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(jsons.dumps(report))
             os.replace(temporary, self._report_path)
         except OSError as error:
             self.complain("report", f"The report can't be written: {error.strerror}.")
 
 
 class Step:
-    """What a step leaves to remember: one line of figures."""
+    """What a step leaves to remember in its record: its seconds, and one line of figures."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: dict[str, object]) -> None:
+        self._record = record
+        self._begun = time.monotonic()
         self.detail = ""
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, _kind: object, _error: object, _trace: object) -> None:
+        self._record["seconds"] = round(time.monotonic() - self._begun, 3)
+        self._record["detail"] = self.detail
 
 
 def _timestamp() -> str:

@@ -8,17 +8,14 @@ of the project: only what is made here is changed.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import site
 import sys
-from collections.abc import Generator
 
 from modelyard.runner.journal import Journal
+from modelyard.runner.light import suppress
 from modelyard.runner.outcomes import INSTALL_FAILED, StepFailed
 from modelyard.runner.plan import Plan
-from modelyard.runner.requirements import layer_key, requirement_lines
+from modelyard.runner.requirements import requirement_lines
 from modelyard.runner.stop import Stop
 
 _LOCK_POLL_SECONDS = 0.2
@@ -33,13 +30,16 @@ def prepare_layer(plan: Plan, journal: Journal, stop: Stop) -> tuple[str, str]:
     if not lines:
         journal.say(f"{os.path.basename(path)} asks for nothing")
         return sys.executable, "nothing required"
-    packages = [directory for directory in site.getsitepackages() if os.path.isdir(directory)]
+    # Only here, as a run that asks for nothing has no use for them.
+    from modelyard.runner.layer_key import layer_key  # noqa: PLC0415
+
+    packages = _site_packages()
     surroundings = [plan.image_digest, sys.version, os.uname().machine, *packages]
     key = layer_key(path, surroundings)
     layers = _layers_directory(plan.cache_dir)
     layer = os.path.join(layers, key)
     if not os.path.isdir(layer):
-        with _locked(f"{layer}.lock", journal, stop):
+        with _Lock(f"{layer}.lock", journal, stop):
             if not os.path.isdir(layer):
                 # Only here, as a run that finds its layer has no use for pip's and zip's modules.
                 from modelyard.runner.layer_build import build_layer  # noqa: PLC0415
@@ -61,33 +61,49 @@ def _layers_directory(cache_dir: str) -> str:
     return directory
 
 
-@contextlib.contextmanager
-def _locked(path: str, journal: Journal, stop: Stop) -> Generator[None]:
-    """Hold a lock that ends with the process. Waiting ends with a stop."""
-    descriptor = _open_lock(path)
-    try:
+def _site_packages() -> list[str]:
+    """Where the image's packages are."""
+    import site  # noqa: PLC0415 - the runner itself starts without it
+
+    site.main()  # it finds out what the environment's prefix is
+    return [directory for directory in site.getsitepackages() if os.path.isdir(directory)]
+
+
+class _Lock:
+    """A lock that ends with the process at the latest, for a `with`. Waiting ends with a stop."""
+
+    def __init__(self, path: str, journal: Journal, stop: Stop) -> None:
+        self._descriptor = _open_lock(path)
+        self._journal = journal
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        import fcntl  # noqa: PLC0415 - see above
+
         is_told = False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not is_told:
-                    journal.say("another run is installing the same requirements: waiting for it")
+                    self._journal.say("another run is installing the same requirements: waiting for it")
                     is_told = True
-                stop.sleep(_LOCK_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
+                self._stop.sleep(_LOCK_POLL_SECONDS)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def _open_lock(path: str) -> int:
     # Without O_CREAT first: in a sticky directory the kernel refuses O_CREAT on a file of somebody else (fs.protected_regular).
     try:
         while True:
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StepFailed(

@@ -6,10 +6,14 @@ of writing in nanoseconds for files of a mounted directory, which nobody reads f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+
+from modelyard.runner.digests import sha256
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Line = tuple[str, int, str]
 
@@ -18,7 +22,7 @@ _LOOK_SECONDS = 3.0
 
 def describe(lines: Iterable[Line]) -> dict[str, object]:
     """The record of these files (name, size, mark)."""
-    digest = hashlib.sha256()
+    digest = sha256()
     count = total = 0
     for name, size, mark in sorted(lines):
         digest.update(f"{name}\0{size}\0{mark}\n".encode(errors="surrogateescape"))
@@ -40,7 +44,7 @@ def describe_file(path: str) -> dict[str, object]:
     """The record of one small file, by its content."""
     with open(path, "rb") as file:
         content = file.read()
-    return {"digest": hashlib.sha256(content).hexdigest(), "files": 1, "bytes": len(content)}
+    return {"digest": sha256(content).hexdigest(), "files": 1, "bytes": len(content)}
 
 
 def _lines(path: str, deadline: float) -> Iterator[Line]:

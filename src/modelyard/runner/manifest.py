@@ -8,15 +8,20 @@ waiting. Whoever knows nothing of manifests reads the files under their names an
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from modelyard.runner import jsons
+from modelyard.runner.light import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeVar
+
+    _Place = TypeVar("_Place")
+
 
 MANIFEST = ".modelyard-checkpoint.json"
 STAGED = ".modelyard-checkpoint/"
 _FORMAT = 1
-
-_Place = TypeVar("_Place")
 
 
 class Member(NamedTuple):
@@ -43,13 +48,13 @@ def staged_name(member: Member) -> str:
 def to_text(members: Mapping[str, Member], written_at: str) -> str:
     """The manifest of a complete checkpoint; `written_at` is for people."""
     files = [{"name": name, **member._asdict()} for name, member in sorted(members.items())]
-    return json.dumps({"format": _FORMAT, "written_at": written_at, "files": files}, ensure_ascii=False)
+    return jsons.dumps({"format": _FORMAT, "written_at": written_at, "files": files})
 
 
 def from_text(text: str | bytes) -> dict[str, Member] | None:
     """The checkpoint that a manifest speaks of, or None for what is none."""
     try:
-        content = cast("dict[str, Any]", json.loads(text))
+        content: dict[str, Any] = jsons.loads(text)
         if content["format"] != _FORMAT:
             return None
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from modelyard.runner.crew import work_through
 from modelyard.runner.figures import format_bytes, format_count, format_rate
@@ -13,6 +12,10 @@ from modelyard.runner.stop import Stop
 from modelyard.runner.tally import Tally
 from modelyard.runner.tree import LocalFile, look, scan
 from modelyard.runner.upload import Destination
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def upload_output(destination: Destination, journal: Journal, stop: Stop) -> str:

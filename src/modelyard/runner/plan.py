@@ -2,14 +2,21 @@
 
 The server builds a `Plan` from a training or an endpoint and puts `to_json` into the instance's files; the runner reads it back with
 `from_json`. Nothing here touches a disk or a network, so both sides may import it. The values are named tuples, because the import of
-`dataclasses` (with inspect, ast and tokenize behind it) would be a quarter of the runner's start.
+`dataclasses` (with inspect, ast and tokenize behind it) would take longer than the runner's whole start.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from modelyard.runner import jsons
+from modelyard.runner.light import NamedTuple, cast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
+
 
 PYTHON = "{interpreter}"
 """As `Main.argv[0]`: the interpreter of the run, which is the requirements layer's where there is one, else the image's."""
@@ -165,19 +172,19 @@ class Plan(NamedTuple):
 
     def to_json(self) -> str:
         """The plan as a JSON object with the attributes' names as keys."""
+        import json  # noqa: PLC0415 - the server writes plans, the runner only reads them
+
+        # Marks in it, which the place of the run fills in, are searched for as they are.
         return json.dumps(_as_object(self), ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Plan:
         """Read what `to_json` wrote. Raises `BadPlan`."""
         try:
-            content = json.loads(text)
+            content = jsons.loads(text)
         except ValueError as error:
             raise BadPlan(f"the plan is not JSON: {error}") from None
         return _plan(_Fields(content, "plan"))
-
-
-_T = TypeVar("_T")
 
 
 def _as_object(plan: Plan) -> dict[str, Any]:

@@ -7,18 +7,23 @@ without a detour. When it has ended, so does all that came from it, also what ha
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
 
 from modelyard.runner.descendants import adopt_orphans, end_all
+from modelyard.runner.light import suppress
 from modelyard.runner.outcomes import CANNOT_EXECUTE, StepFailed
 from modelyard.runner.plan import PYTHON, Main
 from modelyard.runner.stop import Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+else:
+    import _signal as signal  # the module `signal` makes enums of its constants
 
 _INHERITED = ("HOME", "PATH", "LANG", "TMPDIR")
 _REMAINDER_SECONDS = 5.0
@@ -72,7 +77,7 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: str, output: int = 1
     if pid == 0:
         _child(argv, env, cwd, output, writer)
     os.close(writer)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.setpgid(pid, pid)  # the child does it too: whoever comes first
     reason = b""
     while piece := os.read(reader, 4096):
@@ -133,7 +138,9 @@ def run_quietly(argv: Sequence[str], stop: Stop) -> int:
 def signal_name(number: int) -> str:
     """`SIGKILL` for 9."""
     try:
-        return signal.Signals(number).name
+        import signal as names  # noqa: PLC0415 - for an end that is told, not for each start
+
+        return names.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
@@ -167,5 +174,5 @@ def _not_started(argv: Sequence[str], reason: str) -> StepFailed:
 
 
 def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any, cast
-
+from modelyard.runner import jsons
+from modelyard.runner.light import cast
 from modelyard.runner.outcomes import BAD_SOURCE, NO_PERMISSION, NO_SPACE, Damaged, NotInStore, StepFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LONGEST = 400
 
@@ -44,6 +46,8 @@ def server_message(content: bytes) -> str:
     if text.startswith("{"):
         text = _from_envelope(text)
     elif "<" in text:
+        import re  # noqa: PLC0415 - for pages of proxies alone
+
         text = re.sub(r"<[^>]*>", " ", text)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
@@ -51,7 +55,7 @@ def server_message(content: bytes) -> str:
 
 def _from_envelope(text: str) -> str:
     try:
-        content = cast("dict[str, Any]", json.loads(text))
+        content: dict[str, Any] = jsons.loads(text)
     except ValueError:
         return text
     header = content.get("header")

@@ -1,27 +1,12 @@
-"""A requirements.txt as the key of a layer: whether it asks for anything, and what its content depends on.
-
-The file's grammar is pip's business; only what decides about caching is read here: included files, and packages that lie beside it.
+"""A requirements.txt: whether it asks for anything. The rest of its grammar is pip's business.
 
 Source: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import shlex
-from collections.abc import Callable
-
 from modelyard.runner.outcomes import INSTALL_FAILED, StepFailed
-from modelyard.runner.tree import scan
 
-LAYER_FORMAT = "1"
-"""Changes when layers are built differently, so that old ones are not taken."""
-
-_INCLUDE = re.compile(r"^(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(.+)$")
-_LOCAL = re.compile(r"^(?:-e\b|--editable\b|\.{0,2}/|\.{1,2}$|file:)|@\s*file:|@\s*\.{0,2}/")
-_COMMENT = re.compile(r"(^|\s+)#.*$")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -34,8 +19,8 @@ def requirement_lines(path: str) -> list[str]:
         raise StepFailed(f"'{path}' can't be read: {error.strerror}.", INSTALL_FAILED) from error
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
     text = content.decode(encoding, errors="replace")
-    joined = re.sub(r"\\\r?\n", "", text)
-    lines = (_COMMENT.sub("", line).strip() for line in joined.splitlines())
+    joined = text.replace("\\\r\n", "").replace("\\\n", "")
+    lines = (_without_comment(line).strip() for line in joined.splitlines())
     return [line for line in lines if line]
 
 
@@ -44,51 +29,9 @@ def asks_for_hashes(lines: list[str]) -> bool:
     return any("--hash" in line or line == "--require-hashes" for line in lines)
 
 
-def layer_key(path: str, surroundings: list[str]) -> str:
-    """64 hex digits that name what an installation of the file gives.
-
-    Args:
-        surroundings: what else decides: the image, the Python, the place of the image's packages.
-    """
-    digest = hashlib.sha256()
-    for fact in (LAYER_FORMAT, *surroundings):
-        digest.update(fact.encode() + b"\0")
-    _digest_file(path, digest.update, set())
-    return digest.hexdigest()
-
-
-def _digest_file(path: str, add: Callable[[bytes], None], seen: set[str]) -> None:
-    real = os.path.realpath(path)
-    if real in seen or not os.path.isfile(real):
-        return
-    seen.add(real)
-    with open(real, "rb") as file:
-        add(file.read() + b"\0")
-    directory = os.path.dirname(path)
-    for line in requirement_lines(path):
-        included = _INCLUDE.match(line)
-        if included:
-            _digest_file(os.path.join(directory, _unquote(included.group(1))), add, seen)
-        elif _is_local(line, directory) and directory not in seen:
-            seen.add(directory)
-            _digest_tree(directory, add)
-
-
-def _is_local(line: str, directory: str) -> bool:
-    """Whether the line names something that lies on disk, so that the line alone does not tell what it installs."""
-    return bool(_LOCAL.search(line)) or os.path.exists(os.path.join(directory, line.partition(";")[0].strip()))
-
-
-def _digest_tree(directory: str, add: Callable[[bytes], None]) -> None:
-    for file in scan(directory).files:
-        add(file.name.encode() + b"\0")
-        with open(file.path, "rb") as content:
-            while piece := content.read(1 << 20):
-                add(piece)
-
-
-def _unquote(text: str) -> str:
-    try:
-        return shlex.split(text)[0]
-    except (ValueError, IndexError):
-        return text
+def _without_comment(line: str) -> str:
+    """A hash sign begins a comment at the beginning of a line and after white space."""
+    for place, character in enumerate(line):
+        if character == "#" and (place == 0 or line[place - 1].isspace()):
+            return line[:place]
+    return line

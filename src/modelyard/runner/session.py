@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from modelyard.runner.journal import Journal
 from modelyard.runner.outcomes import (
@@ -27,6 +26,7 @@ from modelyard.runner.plan import ALWAYS, BadPlan, Main, Plan, Upload
 from modelyard.runner.process import become, run_main, signal_name
 from modelyard.runner.stop import Stop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from modelyard.runner.checkpoints import CheckpointSync
     from modelyard.runner.datacache import DataCache

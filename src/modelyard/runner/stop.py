@@ -6,12 +6,17 @@ calls one hook, which kills children.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable
-from types import FrameType
 
 from modelyard.runner.outcomes import Stopped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from types import FrameType
+else:
+    import _signal as signal  # the module `signal` makes enums of its constants
 
 _SLICE_SECONDS = 0.1
 

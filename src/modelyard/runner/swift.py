@@ -9,26 +9,33 @@ Source of the dialect: https://docs.openstack.org/api-ref/object-store/ (contain
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
-from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from modelyard.runner import jsons, urls
 from modelyard.runner.http1 import Connection, Readable, Response
 from modelyard.runner.journal import Journal
+from modelyard.runner.light import NamedTuple, cast, suppress
 from modelyard.runner.outcomes import BAD_PLAN, UPLOAD_FAILED, NotInStore, StepFailed, Stopped
 from modelyard.runner.patience import Patience, Transient
 from modelyard.runner.refusals import refusal
 from modelyard.runner.stop import Stop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from threading import local
+    from typing import Any, NoReturn, Protocol, TypeVar
+
+    _Answer = TypeVar("_Answer")
+else:
+    from _thread import _local as local
+
+    Protocol = object
+
 PAGE_SIZE = 1000
 _SOCKET_SECONDS = 60.0
 _BULK_HEADERS = ("x-bulk-read", "x-bulk-write", "x-bulk-write-bytes")
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-_Answer = TypeVar("_Answer")
 
 
 class Stored(NamedTuple):
@@ -65,7 +72,7 @@ class Body(Protocol):
 
     def open(self) -> Readable:
         """A reader at the beginning of the body."""
-        ...
+        ...  # noqa: PIE790 - for the type checker, to whom this is a protocol
 
 
 class Container:
@@ -84,20 +91,17 @@ class Container:
     def __init__(
         self, url: str, token: str, *, purpose: str, label: str, journal: Journal, retry_seconds: float = 300.0
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise StepFailed(f"{label}: {url!r} is not the address of a container.", BAD_PLAN)
-        self.name = unquote(parts.path.rstrip("/").rpartition("/")[2])
+        try:
+            self._address = urls.parse(url)
+            self.name = urls.unquote(self._address.path.rpartition("/")[2])
+        except ValueError:
+            raise StepFailed(f"{label}: {url!r} is not the address of a container.", BAD_PLAN) from None
         self.label = label
         self.purpose = purpose
-        self._is_tls = parts.scheme == "https"
-        self._host = parts.hostname
-        self._port = parts.port or (443 if self._is_tls else 80)
-        self._path = parts.path.rstrip("/")
         self._token = token
         self._journal = journal
         self._retry_seconds = retry_seconds
-        self._local = threading.local()
+        self._local = local()
         self.bulk = Bulk()
 
     def list(self, prefix: str, stop: Stop) -> Iterator[Stored]:
@@ -134,14 +138,14 @@ class Container:
 
     def read_small(self, names: Sequence[str]) -> list[Small]:
         """Several small objects by one request, at one try; those that come. Raises `Transient`, `StepFailed`."""
-        body = _Text(json.dumps(names).encode())
+        body = _Text(jsons.dumps(names).encode())
         _headers, content = self._once("POST", "", {"Content-Type": "application/json"}, body, {"bulk-read": ""})
         found: list[Small] = []
         begin = 0
         try:
             while begin < len(content):
                 end = content.index(b"\n", begin)
-                head = json.loads(content[begin:end])
+                head = jsons.loads(content[begin:end])
                 begin = end + 1 + int(head["size"])
                 small = memoryview(content)[end + 1 : begin]
                 found.append(Small(str(head["name"]), str(head["etag"]), float(head["modified_at"]), small))
@@ -153,7 +157,7 @@ class Container:
         """Store several small objects by one request, all or none: md5 and content by name. Raises `StepFailed`."""
         frames: list[bytes] = []
         for name, (etag, content) in objects.items():
-            head = json.dumps({"name": name, "size": len(content), "etag": etag}).encode()
+            head = jsons.dumps({"name": name, "size": len(content), "etag": etag}).encode()
             frames += [head, b"\n", content]
         body = _Text(b"".join(frames))
         headers = {"Content-Type": "application/octet-stream"}
@@ -190,7 +194,7 @@ class Container:
         connection = self._connection()
         self._local.connection = None
         if connection is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 connection.close()
 
     def _patiently(self, what: str, stop: Stop, attempt: Callable[[None], _Answer]) -> _Answer:
@@ -210,7 +214,7 @@ class Container:
             offered = (headers.get(name, "") for name in _BULK_HEADERS)
             self.bulk = Bulk(*(int(text) if text.isdigit() else 0 for text in offered))
             try:
-                return [cast("dict[str, Any]", entry) for entry in json.loads(content or b"[]") if "name" in entry]
+                return [cast("dict[str, Any]", entry) for entry in jsons.loads(content or b"[]") if "name" in entry]
             except (ValueError, TypeError) as error:
                 raise Transient(f"its listing can't be read ({error})") from None
 
@@ -225,9 +229,9 @@ class Container:
         query: Mapping[str, str] | None = None,
     ) -> tuple[Mapping[str, str], bytes]:
         """One request with a small answer."""
-        path = self._object_path(name) if name else self._path
+        path = self._object_path(name) if name else self._address.path
         if query:
-            path += "?" + urlencode(query, quote_via=quote)
+            path += "?" + urls.query(query)
         response = self._send(method, path, headers or {}, body)
         if response.status >= 300:
             self._fail(response, name)
@@ -277,12 +281,13 @@ class Container:
         return cast("Connection | None", getattr(self._local, "connection", None))
 
     def _connect(self) -> Connection:
-        connection = Connection(self._host, self._port, is_tls=self._is_tls, timeout_seconds=_SOCKET_SECONDS)
+        at = self._address
+        connection = Connection(at.host, at.port, is_tls=at.is_tls, timeout_seconds=_SOCKET_SECONDS)
         self._local.connection = connection
         return connection
 
     def _object_path(self, name: str) -> str:
-        return f"{self._path}/{quote(name, safe='/')}"
+        return f"{self._address.path}/{urls.quote(name)}"
 
     def _fail(self, response: Response, name: str) -> NoReturn:
         """Turn an answer that is not a success into an exception."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import _thread
 import time
 
 from modelyard.runner.figures import format_bytes, format_rate
@@ -12,7 +12,7 @@ class Tally:
     """Files and bytes so far, of how many. Safe to use from several threads; bytes may be negative when a file starts again."""
 
     def __init__(self, files_total: int, bytes_total: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._begun = time.monotonic()
         self._files_total = files_total
         self._bytes_total = bytes_total

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
 
+from modelyard.runner.light import NamedTuple
 from modelyard.runner.names import UnsafeName, check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class LocalFile(NamedTuple):

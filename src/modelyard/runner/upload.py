@@ -9,25 +9,26 @@ Source: https://docs.openstack.org/swift/latest/overview_large_objects.html
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
-from urllib.parse import quote
 
+from modelyard.runner import digests, jsons
 from modelyard.runner.batches import COUNT, TOGETHER_BYTES, batches
 from modelyard.runner.copying import copy_file, part_path
 from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
+from modelyard.runner.light import NamedTuple, suppress
 from modelyard.runner.names import SEGMENTS_PREFIX
 from modelyard.runner.outcomes import BAD_SOURCE, NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
 from modelyard.runner.stop import Stop
 from modelyard.runner.swift import Bulk, Container
 from modelyard.runner.tree import LocalFile, look, scan
+from modelyard.runner.urls import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _BLOCK_BYTES = 1 << 20
 
@@ -133,7 +134,7 @@ class Destination:
                 content = _content(file)
             except (OSError, Damaged):
                 continue  # told, or tried again, by whoever stores it alone
-            checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            checksum = digests.md5_of(content)
             kept[file.name] = checksum
             if there.get(file.name) != checksum:
                 waits = waits_below and file.name in there
@@ -156,7 +157,7 @@ class Destination:
             except OSError as error:
                 raise StepFailed(f"{self.upload.label} can't be written: {error.strerror}.", NO_SPACE) from error
             return
-        source = quote(f"/{self._container.name}/{self._prefix}{staged}", safe="/")
+        source = quote(f"/{self._container.name}/{self._prefix}{staged}")
         try:
             self._container.put(self._prefix + name, None, {"X-Copy-From": source}, stop)
         except StepFailed as failure:
@@ -197,7 +198,7 @@ class Destination:
         if self._container is not None:
             self._container.delete(self._prefix + name, stop)
             return
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(os.path.join(self.upload.path, name))
 
     def mark_directory(self, relative: str, stop: Stop) -> None:
@@ -262,7 +263,7 @@ class Destination:
         pieces = [(begin, min(step, file.size - begin)) for begin in range(0, file.size, step)]
         checksums = [_md5(file.path, begin, size, stop) for begin, size in pieces]
         _check_rest(file)
-        whole = hashlib.md5("".join(checksums).encode(), usedforsecurity=False).hexdigest()
+        whole = digests.md5_of("".join(checksums).encode())
         if (container.head(name, stop) or {}).get("etag", "").strip('"') == whole:
             on_bytes(file.size)
             return whole
@@ -348,7 +349,7 @@ class _PartReader:
 
 
 def _put_manifest(container: Container, name: str, folder: str, manifest: list[dict[str, object]], stop: Stop) -> None:
-    content = json.dumps(manifest).encode()
+    content = jsons.dumps(manifest).encode()
     try:
         container.put(
             name, _Text(content), {"Content-Type": "application/octet-stream"}, stop, {"multipart-manifest": "put"}
@@ -356,7 +357,7 @@ def _put_manifest(container: Container, name: str, folder: str, manifest: list[d
     except StepFailed as failure:
         if failure.exit_code in (NO_PERMISSION, NO_SPACE):
             raise
-        container.put(name, None, {"X-Object-Manifest": quote(f"{container.name}/{folder}", safe="/")}, stop)
+        container.put(name, None, {"X-Object-Manifest": quote(f"{container.name}/{folder}")}, stop)
 
 
 class _Text:
@@ -371,7 +372,7 @@ class _Text:
 
 
 def _md5(path: str, begin: int, size: int, stop: Stop) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
+    digest = digests.md5(size)
     try:
         for piece in _pieces(path, begin, size):
             stop.check()

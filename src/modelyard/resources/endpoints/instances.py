@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, WORKSPACE
+from modelyard.compute.port import CACHE, LIBRARY, ROOT, RUN, RUNNER, WORKSPACE
 from modelyard.resources.endpoints.model import (
     DEFAULT_RESOURCE_PATH,
     DEFAULT_STAGE_NAME,
@@ -107,7 +107,7 @@ def serving_workload(
         limits=LimitsSpec(cpus=cpus, memory_bytes=memory_bytes, pids=flavor.pids, gpus=flavor.gpus),
         environment=environment,
         command=CommandSpec(
-            argv=("{python}", "-m", "modelyard.runner", f"{RUN}/plan.json"),
+            argv=(*RUNNER, f"{RUN}/plan.json"),
             files={"plan.json": plan.to_json(), "serving.json": json.dumps(config, ensure_ascii=False)},
         ),
         mounts=mounts,

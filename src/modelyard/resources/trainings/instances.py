@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from modelyard.compute.port import CACHE, DATA, ROOT, RUN, WORKSPACE
+from modelyard.compute.port import CACHE, DATA, ROOT, RUN, RUNNER, WORKSPACE
 from modelyard.kit.names import environment_suffix
 from modelyard.resources.flavors.model import Flavor
 from modelyard.resources.projects.model import Project
@@ -210,9 +210,7 @@ def training_workload(
             storage_bytes=None if spec.data_storage_gib is None else spec.data_storage_gib * 2**30,
         ),
         environment=environment,
-        command=CommandSpec(
-            argv=("{python}", "-m", "modelyard.runner", f"{RUN}/plan.json"), files={"plan.json": plan.to_json()}
-        ),
+        command=CommandSpec(argv=(*RUNNER, f"{RUN}/plan.json"), files={"plan.json": plan.to_json()}),
         mounts=tuple(layout.mounts.values()),
         # After the script's own grace the runner still saves checkpoints.
         grace_seconds=grace_seconds + _STORE_SECONDS,

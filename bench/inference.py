@@ -1,72 +1,170 @@
-"""Gateway and model server together on the Iris network (TensorFlow SavedModel), beside a bare ASGI application in the same run.
+"""Gateway and model server together on a small network, beside a bare ASGI application and, for ONNX, beside peers in the same run.
 
 A real platform serves the model on an endpoint; requests go through Envoy's HTTP door to the replica. The floor is a constant answer of a bare
-ASGI application on the model server's HTTP library, asked directly over its Unix socket. Both take turns; the best turn of each counts.
+ASGI application on the model server's HTTP library, asked directly over its Unix socket. Peers serve the same graph and are asked directly,
+over TCP on the loopback, each set up as its own documentation shows (one worker). All take turns; the best turn of each counts.
 
-    python bench/inference.py [--seconds 3] [--rounds 3]
+    python bench/inference.py [--format TENSORFLOW] [--seconds 3] [--rounds 3]
+    python bench/inference.py --format ONNX --tools PYTHON_WITH_ONNX [--litserve PYTHON] [--kserve PYTHON] [--mlserver DIRECTORY_OF_ITS_PROGRAMS]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from formats import KSERVE, LITSERVE, MAKE, over_tcp, request
 from platform_home import running_platform
 
 from modelyard.compute.backends.local.environments import EnvironmentStore
 from modelyard.resources.images.catalog import choose_image, load_catalog, to_environment
 from modelyard.sdk.client import Client as Modelyard
+from modelyard.testing.ports import free_port
 from serving import BODY, FLOOR, MAKE_MODEL, Client, wait_for
 
 Connect = Callable[[Callable[[], Client]], Awaitable[Client]]
+START_SECONDS = 120.0
+
+MLSERVER = """
+import numpy as np, onnxruntime as ort
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceResponse
+class Iris(MLModel):
+    async def load(self):
+        self.session = ort.InferenceSession(self.settings.parameters.uri, providers=["CPUExecutionProvider"])
+        return True
+    async def predict(self, payload):
+        rows = NumpyCodec.decode_input(payload.inputs[0]).astype(np.float32)
+        output = NumpyCodec.encode_output("y", self.session.run(None, {"x": rows})[0])
+        return InferenceResponse(model_name=self.name, outputs=[output])
+"""
+V2_BODY = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[6.8,2.8,4.8,1.4]}]}'
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--format", choices=["TENSORFLOW", "ONNX"], default="TENSORFLOW")
+    parser.add_argument("--tools", type=Path, help="interpreter with onnx and numpy, for the ONNX graph")
+    parser.add_argument("--litserve", type=Path, help="interpreter with litserve and onnxruntime")
+    parser.add_argument("--kserve", type=Path, help="interpreter with kserve and onnxruntime")
+    parser.add_argument("--mlserver", type=Path, help="directory of the program mlserver, with onnxruntime beside it")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    with running_platform() as (client, connection), tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        python = _python(client, Path(connection.ca_file or "").parent.parent / "environments")
-        subprocess.run([str(python), "-c", MAKE_MODEL, str(place / "model")], check=True, env=environment, stderr=-3)
-        url = _deploy(client, place / "model")
+    if options.format == "ONNX" and options.tools is None:
+        parser.error("an ONNX graph needs --tools")
+    with ExitStack() as stack:
+        client, connection = stack.enter_context(running_platform())
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        python = _python(client, Path(connection.ca_file or "").parent.parent / "environments", options.format)
+        if options.format == "ONNX":
+            _run([options.tools, "-c", MAKE, place])
+        else:
+            _run([python, "-c", MAKE_MODEL, place / "small"])
+        path = _deploy(client, place / "small", options.format)
         floor_socket = place / "floor.sock"
-        floor = subprocess.Popen([str(python), "-c", FLOOR, str(floor_socket)], env=environment)
+        wait_for(floor_socket, stack.enter_context(_running([python, "-c", FLOOR, floor_socket], place)))
+        subjects = {
+            "floor": (_to_socket(floor_socket), request(path, BODY)),
+            "platform": (_to_gateway(connection.api_url), request(path, BODY)),
+        }
+        if options.format == "ONNX":
+            graph = place / "small" / "model.onnx"
+            for name, source in (("litserve", LITSERVE), ("kserve", KSERVE)):
+                program: Path | None = getattr(options, name)
+                if program is not None:
+                    port = free_port()
+                    (place / f"peer_{name}.py").write_text(source)
+                    stack.enter_context(_running([program, place / f"peer_{name}.py", graph, port], place))
+                    subjects[name] = (over_tcp(port), request("/v1/models/m:predict", BODY))
+            if options.mlserver is not None:
+                port = _prepare_mlserver(place / "mlserver", graph)
+                stack.enter_context(_running([options.mlserver / "mlserver", "start", "."], place / "mlserver"))
+                subjects["mlserver"] = (over_tcp(port), request("/v2/models/m/infer", V2_BODY))
+        for name, (connect, asked) in subjects.items():
+            asyncio.run(_wait_for(name, connect, asked))
+        _compare(subjects, options)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _run(command: list[object]) -> None:
+    subprocess.run([str(word) for word in command], check=True, env=_environment(), stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def _running(command: list[object], place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    program = Path(str(command[0]))
+    environment = {**_environment(), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    with (place / f"{program.parent.parent.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(word) for word in command], env=environment, cwd=place, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
         try:
-            wait_for(floor_socket, floor)
-            _compare(_to_gateway(connection.api_url), _to_socket(floor_socket), url, options)
-        finally:
-            floor.send_signal(signal.SIGTERM)
-            floor.wait(timeout=30)
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
-def _python(client: Modelyard, root: Path) -> Path:
-    """The interpreter of the default TensorFlow image, built if it is not there."""
-    image = choose_image(load_catalog(), "TENSORFLOW")
+def _prepare_mlserver(place: Path, graph: Path) -> int:
+    """Write what MLServer reads; the port that it will answer on."""
+    place.mkdir()
+    port, grpc_port, metrics_port = free_port(), free_port(), free_port()
+    (place / "iris.py").write_text(MLSERVER)
+    settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    (place / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
+    model = {"name": "m", "implementation": "iris.Iris", "parameters": {"uri": str(graph)}}
+    (place / "model-settings.json").write_text(json.dumps(model))
+    return port
+
+
+async def _wait_for(name: str, connect: Connect, asked: bytes) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            await _turn(connect, asked, 1, 0.05)
+        except (OSError, RuntimeError, statistics.StatisticsError) as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{name} did not come up: {error}") from None
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+def _python(client: Modelyard, root: Path, framework: str) -> Path:
+    """The interpreter of the framework's default image, built if it is not there."""
+    image = choose_image(load_catalog(), framework)
     if image is None:
-        raise SystemExit("the catalogue has no TensorFlow image")
+        raise SystemExit(f"the catalogue has no {framework} image")
     client.images.build(image.name)
     client.images.wait(image.name)
     return EnvironmentStore(root).python(to_environment(image))
 
 
-def _deploy(client: Modelyard, model: Path) -> str:
+def _deploy(client: Modelyard, model: Path, format_code: str) -> str:
     """Put the model on an endpoint; the path that it answers on."""
     client.storage.create_container("bench")
     client.storage.upload(model, "bench/model")
-    created = client.models.create("iris", format="TENSORFLOW", artifact="bench/model")
+    created = client.models.create("iris", format=format_code, artifact="bench/model")
     endpoint = client.endpoints.create("iris", models=created.model_id, flavor="m2.c2m4")
     ready = client.endpoints.wait(endpoint.endpoint_id)
     return urlsplit(ready.endpoint_stage_list[0].endpoint_model_list[0].apigw_endpoint_uri).path
@@ -88,29 +186,27 @@ def _to_socket(path: Path) -> Connect:
     return _connect
 
 
-def _compare(gateway: Connect, floor: Connect, path: str, options: argparse.Namespace) -> None:
+def _compare(subjects: dict[str, tuple[Connect, bytes]], options: argparse.Namespace) -> None:
     print(f"{'connections':>11} {'':>8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}   load {os.getloadavg()[0]:.1f}")
     for connections in (1, 8, 64):
         best: dict[str, tuple[float, float, float]] = {}
         for _ in range(options.rounds):
-            for name, connect in (("floor", floor), ("platform", gateway)):
-                figure = asyncio.run(_turn(connect, path, connections, options.seconds))
+            for name, (connect, asked) in subjects.items():
+                figure = asyncio.run(_turn(connect, asked, connections, options.seconds))
                 best[name] = max(best.get(name, (0.0, 0.0, 0.0)), figure)
         for name, (rate, p50, p99) in best.items():
             print(f"{connections:>11} {name:>8} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}")
-        ratio = best["platform"][0] / best["floor"][0]
-        print(f"{'':>11} {'ratio':>8} {ratio:>8.2f}   p50 {best['platform'][1] - best['floor'][1]:+.3f} ms")
+        platform = best["platform"]
+        for name, other in best.items():
+            if name != "platform":
+                print(f"{'':>11} {platform[0] / other[0]:>8.2f} × {name}   p50 {platform[1] - other[1]:+.3f} ms")
 
 
-async def _turn(connect: Connect, path: str, connections: int, seconds: float) -> tuple[float, float, float]:
+async def _turn(connect: Connect, asked: bytes, connections: int, seconds: float) -> tuple[float, float, float]:
     """Requests per second, median and 99th percentile in milliseconds."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
-    )
-    request = head.encode() + BODY
     taken: list[float] = []
     started = time.perf_counter()
-    clients = [await connect(lambda: Client(request, started + seconds, taken)) for _ in range(connections)]
+    clients = [await connect(lambda: Client(asked, started + seconds, taken)) for _ in range(connections)]
     await asyncio.gather(*(client.closed for client in clients))
     rate = len(taken) / (time.perf_counter() - started)
     ordered = sorted(taken)

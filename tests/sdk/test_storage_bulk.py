@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import pytest
@@ -22,7 +24,7 @@ from modelyard.objectstore.backends.local.store import LocalStore
 from modelyard.objectstore.backends.local.tables import metadata
 from modelyard.sdk.client import AsyncClient
 from modelyard.sdk.connection import Connection
-from modelyard.sdk.errors import NotFound
+from modelyard.sdk.errors import NotFound, TransferFailed
 from modelyard.sdk.transfers import Progress
 from modelyard.server.doors.objects import ObjectDoor, object_routes
 
@@ -149,4 +151,18 @@ async def test_an_object_that_is_deleted_meanwhile_is_told(
     network.spoil = without
     with pytest.raises(NotFound, match="404"):
         await client.storage.download("demo/objects", tmp_path / "back")
-    assert not list((tmp_path / "back").rglob("*.part"))
+
+
+async def test_a_directory_in_the_place_of_a_file_is_told(
+    client: AsyncClient, tree: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("large", sorted(tree)[30]):
+        back = tmp_path / f"back-{len(name)}"
+        (back / name).mkdir(parents=True)
+        with pytest.raises(TransferFailed, match="is a directory here and a file in the store"):
+            await client.storage.download("demo/objects", back)
+        assert (back / name).is_dir()
+        deadline = monotonic() + 20
+        while list(back.rglob("*.part")):  # of files that a thread was just at
+            assert monotonic() < deadline
+            await asyncio.sleep(0.02)

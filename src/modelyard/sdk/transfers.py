@@ -255,7 +255,12 @@ class Incoming:
             raise TransferFailed(
                 f"{self._target} arrived damaged: its md5 is {self._digest.hexdigest()}, the store has {etag}"
             )
-        self._part.replace(self._target)
+        try:
+            self._part.replace(self._target)
+        except IsADirectoryError:
+            raise TransferFailed(
+                f"{self._target} is a directory here and a file in the store: move it away, or choose another place"
+            ) from None
 
     def discard(self) -> None:
         """Give up; nothing stays."""
@@ -273,13 +278,13 @@ def missing_of(batch: Sequence[Wanted]) -> Sequence[Wanted]:
     return [item for item in batch if not item.is_there()]
 
 
-def take_frames(body: bytes, wanted: Sequence[Wanted]) -> Sequence[Wanted]:
+def take_frames(body: bytes, wanted: Sequence[Wanted], is_given_up: Callable[[], bool]) -> Sequence[Wanted]:
     """Make files of the objects in an answer of several; those that are left. What did not come, or not as it was listed, is to be asked for
     by itself: that answer says why."""
     left = {item.name: item for item in wanted}
     begin = 0
     try:
-        while begin < len(body):
+        while begin < len(body) and not is_given_up():
             end = body.index(b"\n", begin)
             head: dict[str, Any] = json.loads(body[begin:end])
             begin = end + 1 + int(head["size"])

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -319,7 +320,11 @@ class AsyncStorage:
             names = json.dumps([item.name for item in left]).encode()
             with suppress(ApiError, ConnectionFailed):  # whoever asks for the single object hears why
                 answer = await self._store("POST", url, params={"bulk-read": [""]}, body=names)
-                left = await self._api.door.work(partial(take_frames, answer.body, left))
+                given_up = Event()
+                try:
+                    left = await self._api.door.work(partial(take_frames, answer.body, left, given_up.is_set))
+                finally:
+                    given_up.set()  # a thread goes on when nobody waits for it any more
         remaining = {item.name for item in left}
         for item in batch:
             if item.name not in remaining:

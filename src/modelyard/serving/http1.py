@@ -13,14 +13,15 @@ import asyncio
 import socket as sockets
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Protocol, cast
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from modelyard.serving.http1_head import WITHOUT_BODY, write_head
+from modelyard.serving.at_once import begun
+from modelyard.serving.http1_head import WITHOUT_BODY, key_of, write_head
 
 _MAX_HEAD_BYTES = 128 * 1024  # the gateway lets 96 KiB pass
 _LINGER_SECONDS = 2.0
@@ -31,7 +32,9 @@ _VERSIONS = ("1.0", "1.1")
 class Application(Protocol):
     """What answers requests."""
 
-    async def answer(self, request: Request) -> None: ...
+    def answer(self, request: Request) -> Coroutine[Any, Any, None]:
+        """Answer a request. For one that came whole it may begin outside any task, so it must not ask for its task before it has waited."""
+        ...
 
 
 class Server:
@@ -217,6 +220,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._incoming: Request | None = None  # whose body is still coming
         self._answering: Request | None = None
+        self._fresh: Request | None = None  # the one that is answered next, as soon as all is read that has come
         self._next: deque[Request] = deque()  # that came before the answer to the one before
         self._refusal: tuple[int, str] | None = None  # of what is no request; after the answers that are due
         self._is_deaf = False  # nothing that comes is read any more
@@ -258,6 +262,16 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        self._parse(data)
+        request, self._fresh = self._fresh, None
+        if request is None:
+            return
+        if request.is_whole and request.method == "POST":
+            self._answer_at_once(request)
+        else:
+            self._start(request)
+
+    def _parse(self, data: bytes) -> None:
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -281,7 +295,7 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._incoming is not None:  # after the body: too late to be one of the request's headers (RFC 9110, 6.5.1)
             return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+        key, text = key_of(name), value.decode("latin-1").strip(" \t")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
@@ -302,7 +316,7 @@ class _Connection(asyncio.Protocol):
         request = Request(self, method, unquote(path) if "%" in path else path, self._headers, is_kept=is_kept)
         self._incoming = request
         if self._answering is None and not self._next and not self._is_full:
-            self._start(request)
+            self._answering = self._fresh = request
         else:
             self._next.append(request)
             if self._transport is not None:
@@ -360,21 +374,36 @@ class _Connection(asyncio.Protocol):
 
     def _start(self, request: Request) -> None:
         self._answering = request
-        task = asyncio.ensure_future(self._server.application.answer(request))
+        self._watch(self._server.application.answer(request))
+
+    def _answer_at_once(self, request: Request) -> None:
+        """Answer without a task, which costs as much as a small prediction, unless the application has to wait for something."""
+        try:
+            rest = begun(self._server.application.answer(request))
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(error)
+        else:
+            if rest is not None:
+                self._watch(rest)
+
+    def _watch(self, answering: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(answering)
         self._server.tasks.add(task)
         task.add_done_callback(self._over)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._server.tasks.discard(task)
-        if task.cancelled():
-            if self._transport is not None:
-                self._transport.abort()
-            return
-        error = task.exception()
-        if error is not None:  # the application answers its own errors; this is a fault of ours
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(
+            error, asyncio.CancelledError
+        ):  # the application answers its own errors; this is a fault of ours
             traceback.print_exception(error)
-            if self._transport is not None:
-                self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _malformed(self, status: int, sentence: str) -> None:
         """Where the next request would begin is not known any more."""

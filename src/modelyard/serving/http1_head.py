@@ -1,4 +1,4 @@
-"""Heads of HTTP/1.1 answers. Pure, but for the date.
+"""Heads of HTTP/1.1 requests and answers. Pure, but for the date.
 
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """
@@ -20,6 +20,20 @@ _FRAMING = ("content-length", "transfer-encoding", "connection", "keep-alive", "
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus if status.value >= 200
 }
+
+
+_keys: dict[bytes, str] = {}
+_MOST_KEYS = 512
+
+
+def key_of(name: bytes) -> str:
+    """A header's name in lower case. Clients use few names, so these are remembered."""
+    key = _keys.get(name)
+    if key is None:
+        key = name.decode("latin-1").lower()
+        if len(_keys) < _MOST_KEYS:
+            _keys[name] = key
+    return key
 
 
 def write_head(status: int, headers: Iterable[tuple[str, str]], length: int | None, *, is_kept: bool) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -303,3 +305,29 @@ async def test_working_files_are_given_back_at_the_end(world: Any) -> None:
     assert not workspace.exists()
     assert (await world.compute.read_logs(instance.id, 0, 100)).data == b"said\n"
     assert (await world.compute.observe([instance.id]))[0].exit == seen.exit
+
+
+async def test_the_process_that_starts_supervisors_may_be_killed(world: Any) -> None:
+    _, printed = await world.run(world.python("print('one')"))
+    before = _starters()
+    assert before
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    _, again = await world.run(world.python("print('two')"))
+    assert (printed, again) == ("one\n", "two\n")
+    assert _starters()
+    assert not set(_starters()) & set(before)
+
+
+def _starters() -> list[int]:
+    """Those of this process that live."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = entry.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if (name, int(parent)) == ("my-starter", os.getpid()) and state != "Z":
+            found.append(int(entry.parent.name))
+    return found

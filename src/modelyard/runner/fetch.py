@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from modelyard.runner.batches import COUNT, batches
+from modelyard.runner.batches import COUNT, SMALL_BYTES, batches
 from modelyard.runner.copying import copy_file
 from modelyard.runner.crew import work_through
 from modelyard.runner.datacache import DataCache
@@ -61,7 +61,7 @@ def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None 
         journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
 
     def bring(batch: Sequence[_Arrival], cancel: Stop) -> None:
-        for arrival in _bring_together(batch, cache, tally, cancel) if len(batch) > 1 else batch:
+        for arrival in _bring_together(batch, tally, cancel) if len(batch) > 1 else batch:
             arrival.bring(cache, tally, cancel)
             tally.add_file()
 
@@ -99,6 +99,11 @@ class _Arrival(NamedTuple):
         can_join = self.container is not None and self.container.bulk.read_count >= COUNT and self.size > 0
         return self.container if can_join else None
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether it takes no longer to be fetched, with others like it, than to be found in the cache and copied."""
+        return self.source_of_several is not None and self.size <= SMALL_BYTES
+
     def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
         if self.container is not None and self.stored is not None:
@@ -108,7 +113,8 @@ class _Arrival(NamedTuple):
                 md5 = download(self.container, self.stored, self.target, stop, tally.add_bytes)
             except NotInStore:
                 raise _vanished(self.stored.name, self.container.label) from None
-            cache.offer(self.target, md5, self.stored.size)
+            if not self.is_cheap:
+                cache.offer(self.target, md5, self.stored.size)
         else:
             try:
                 copy_file(self.path, self.target, stop, tally.add_bytes)
@@ -118,20 +124,18 @@ class _Arrival(NamedTuple):
     def is_cached(self, cache: DataCache, tally: Tally, stop: Stop) -> bool:
         """Whether the cache had it, and it is here now."""
         stored = self.stored
-        if stored is None:
+        if stored is None or self.is_cheap:
             return False
         written_at = seconds_of(stored.written_at)
         return cache.bring(stored.etag, stored.size, written_at, self.target, stop, tally.add_bytes)
 
 
-def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, stop: Stop) -> Iterator[_Arrival]:
+def _bring_together(batch: Sequence[_Arrival], tally: Tally, stop: Stop) -> Iterator[_Arrival]:
     """Bring small objects by one request; those that did not come so, each to be fetched with all patience."""
     wanted: dict[str, list[_Arrival]] = {}  # files of a checkpoint with the same content may wait as one object
     for arrival in batch:
         os.makedirs(os.path.dirname(arrival.target), exist_ok=True)
-        if arrival.is_cached(cache, tally, stop):
-            tally.add_file()
-        elif arrival.stored is not None:
+        if arrival.stored is not None:
             wanted.setdefault(arrival.stored.name, []).append(arrival)
     container = batch[0].container
     found: Sequence[Small] = ()
@@ -146,7 +150,6 @@ def _bring_together(batch: Sequence[_Arrival], cache: DataCache, tally: Tally, s
                 continue
             tally.add_bytes(len(small.content))
             tally.add_file()
-            cache.offer(arrival.target, small.etag, len(small.content))
     for arrivals in wanted.values():
         yield from arrivals
 

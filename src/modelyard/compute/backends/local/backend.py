@@ -87,6 +87,7 @@ class LocalCompute:
         self._root = root.absolute()
         self._environments = environments
         self._settings = settings or LocalComputeSettings()
+        self._starter = launching.Starter()
         self._threads = ThreadPoolExecutor(self._settings.launch_threads, thread_name_prefix="compute")
         self._hints = HintListener(self._root)
         self._users = Identities(
@@ -188,6 +189,7 @@ class LocalCompute:
         """Let go of the threads. Instances go on."""
         self._gauges.close()
         self._threads.shutdown(wait=True)
+        self._starter.close()
 
     async def _run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         def guarded() -> R:
@@ -287,7 +289,7 @@ class LocalCompute:
             )
             if gpu_devices:
                 launching.write_facts(directory, facts)
-        launching.start(directory, facts, plan)
+        launching.start(directory, facts, plan, self._starter)
 
     def _open_storages(self, instance: Instance, directory: Path, uid: int | None, gid: int | None) -> Storages:
         size = instance.limits.storage_bytes if instance.boot_bytes is None else None

@@ -11,8 +11,10 @@ import fcntl
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -33,17 +35,82 @@ _RECORD_SECONDS = 5.0
 _ERRORS = "supervisor.log"
 
 
+class Starter:
+    """Has supervisors started, by a process that is started with the first of them and ends when this is closed, or when the server has
+    ended, however. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._door: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, directory: Path) -> bytes:
+        """Start a supervisor; its first word, or nothing when it ended without one. Raises `RetryLater`."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        errors = os.open(directory / _ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._ask(directory, [write_end, errors])
+            os.close(write_end)
+            write_end = -1
+            poll = select.poll()
+            poll.register(read_end, select.POLLIN)
+            return os.read(read_end, 64) if poll.poll(_READY_SECONDS * 1000) else b""
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RetryLater(f"A supervisor could not be started: {error}") from error
+        finally:
+            os.close(read_end)
+            os.close(errors)
+            if write_end != -1:
+                os.close(write_end)
+
+    def close(self) -> None:
+        """Let the process end. Supervisors go on."""
+        with self._lock:
+            self._leave()
+
+    def _ask(self, directory: Path, descriptors: list[int]) -> None:
+        packet = os.fsencode(directory)
+        with self._lock:
+            if self._door is not None:
+                try:
+                    socket.send_fds(self._door, [packet], descriptors)
+                    return
+                except OSError:
+                    self._leave()  # Somebody has killed it.
+            self._door = self._open()
+            socket.send_fds(self._door, [packet], descriptors)
+
+    def _open(self) -> socket.socket:
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own.settimeout(_READY_SECONDS)
+        with its:
+            command = [sys.executable, "-I", "-S", str(supervise.__file__)]
+            nothing = subprocess.DEVNULL
+            self._process = subprocess.Popen(
+                command, stdin=its.fileno(), stdout=nothing, stderr=nothing, env={}, start_new_session=True, cwd="/"
+            )
+        return own
+
+    def _leave(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+        if self._process is not None:
+            self._process.wait(_READY_SECONDS)
+            self._process = None
+
+
 def is_launched(directory: Path) -> bool:
     """Whether a supervisor has ever recorded itself for this instance."""
     return (directory / records.SUPERVISOR).exists()
 
 
-def start(directory: Path, facts: InstanceFacts, plan: Plan) -> None:
+def start(directory: Path, facts: InstanceFacts, plan: Plan, starter: Starter) -> None:
     """Write the records and start the supervisor; the caller holds the launch lock. Raises RetryLater when it does not come up."""
     (directory / records.LOGS).mkdir(mode=0o700, exist_ok=True)
     write_facts(directory, facts)
     records.save_plan(str(directory), plan)
-    answer = _spawn(directory)
+    answer = starter.start(directory)
     if answer == READY:
         return
     deadline = time.monotonic() + (_RECORD_SECONDS if answer == TAKEN else 0.0)
@@ -76,30 +143,6 @@ def launch_lock(directory: Path) -> Generator[None]:
             return
         finally:
             os.close(descriptor)
-
-
-def _spawn(directory: Path) -> bytes:
-    """Start a supervisor; its first word, or nothing when it ended without one."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    errors = os.open(directory / _ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        command = [sys.executable, "-I", "-S", str(supervise.__file__), str(directory)]
-        launcher = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=write_end, stderr=errors, env={}, start_new_session=True, cwd="/"
-        )
-        os.close(write_end)
-        write_end = -1
-        is_answered = bool(select.select([read_end], [], [], _READY_SECONDS)[0])
-        answer = os.read(read_end, 64) if is_answered else b""
-        launcher.wait(_READY_SECONDS)
-        return answer
-    except (OSError, subprocess.SubprocessError) as error:
-        raise RetryLater(f"A supervisor could not be started: {error}") from error
-    finally:
-        os.close(read_end)
-        os.close(errors)
-        if write_end != -1:
-            os.close(write_end)
 
 
 def _is_still_there(descriptor: int, path: Path) -> bool:

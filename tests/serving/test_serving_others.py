@@ -126,7 +126,7 @@ def test_a_graph_predicts(start_server: Any, framework_python: Frameworks, made:
 
 
 ONE_BESIDE_ANOTHER = """
-import sys, threading
+import sys, threading, time
 from pathlib import Path
 import numpy as np
 from modelyard.serving.runtimes.onnx import OnnxModel
@@ -158,6 +158,10 @@ for processors, runs in ((2, 1), (1, 2)):
     held.go_on.set()
     first.join()
     assert answers == [[2]] and held.runs == runs and (model._crowd is None) == (processors == 1), (held.runs, runs)
+    assert model._crowded_until > 0
+    model._crowded_until = time.monotonic() + 60  # the others may come back at once
+    assert ask() == [2] and held.runs == (runs if model._crowd else runs + 1)
+    model._crowded_until, runs = 0.0, held.runs
     assert ask() == [2] and held.runs == runs + 1
 """
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +20,8 @@ ort: Any = import_module("onnxruntime")
 SIGNATURE = "main"
 # A second session takes about twice the weights as they lie on disk; beyond this the memory is worth more than the time.
 _CROWD_BYTES = 64 * 1024 * 1024
+# Those of a crowd are now and then alone for a moment: while one is read, or its answer is written.
+_CROWD_SECONDS = 0.05
 _CROWD_SHARE = 1 / 32  # of the instance's memory: a model that just fits must go on fitting
 _ELEMENTS = {
     "float": "float32",
@@ -39,8 +42,8 @@ class OnnxModel:
     """A loaded graph; see `TensorRuntime`.
 
     One prediction alone uses all processors. When several are under way each uses one: threads that share a prediction wait for each other,
-    and who waits for one that another prediction keeps off the processor burns time that the other could use. How many threads a session
-    has is fixed, so the first prediction that meets another makes a session of one thread (of graphs that are not too large).
+    and who waits for one that another prediction keeps off the processor burns time that the other could use. That goes on
+    for a moment after they met. How many threads a session has is fixed, so the first prediction that meets another makes a session of one thread (of graphs that are not too large).
 
     Args:
         path: the `.onnx` file.
@@ -56,6 +59,7 @@ class OnnxModel:
         self._lock = threading.Lock()
         self._running = 0
         self._crowd: Any = None
+        self._crowded_until = 0.0
         self._may_split = processor_count > 1 and _weight_bytes(path) <= crowd_bytes
         try:
             self._session: Any = _session(path, processor_count)
@@ -71,7 +75,10 @@ class OnnxModel:
         """Run the graph; see `TensorRuntime`."""
         feeds = {spec.name: _fed(inputs[spec.name]) for spec in signature.inputs}
         with self._lock:
-            is_alone = not self._running
+            now = monotonic()
+            if self._running:
+                self._crowded_until = now + _CROWD_SECONDS
+            is_alone = now >= self._crowded_until
             self._running += 1
         try:
             results = (self._session if is_alone else self._crowded()).run(None, feeds)

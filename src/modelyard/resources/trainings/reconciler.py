@@ -7,16 +7,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.events import forget_events
 from modelyard.control.reconciler import Done, Outcome
-from modelyard.control.transitions import CONTROLLER, move
+from modelyard.control.transitions import CONTROLLER
 from modelyard.control.work import Lease, forget
 from modelyard.db.engine import Database
-from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater, UserError
 from modelyard.resources.flavors.service import Flavors
 from modelyard.resources.images.catalog import CatalogImage, to_environment
@@ -31,17 +29,18 @@ from modelyard.resources.snapshots.model import Snapshot
 from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings import repository
-from modelyard.resources.trainings.decision import Verdict, judge, passed
+from modelyard.resources.trainings.decision import Verdict, judge
+from modelyard.resources.trainings.following import FAILURES, is_shown, show, show_verdict
 from modelyard.resources.trainings.instances import Places, Site, training_workload
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
-from modelyard.resources.trainings.provenance import begun, with_inputs
+from modelyard.resources.trainings.provenance import begun
 from modelyard.resources.trainings.service import KIND
 from modelyard.resources.trainings.table import TrainingRow
 from modelyard.resources.trainings.views import metrics_owner
 from modelyard.resources.usage.service import Usage
 from modelyard.resources.workloads.lifecycle import LIFECYCLE as WORKLOAD_LIFECYCLE
-from modelyard.resources.workloads.model import Desired, InstanceSeen, Workload, WorkloadSpec
+from modelyard.resources.workloads.model import Desired, Workload, WorkloadSpec
 from modelyard.resources.workloads.service import Workloads
 
 
@@ -146,7 +145,7 @@ class TrainingReconciler:
                     verdict = Verdict(TrainingState.CREATE_FAILED, "IMAGE_BUILD_FAILED", environment.message)
                 case _:
                     verdict = Verdict(TrainingState.CREATE_IN_PROGRESS, "IMAGE_BUILD", environment.message)
-            _move(session, current, verdict)
+            show_verdict(session, current, verdict)
 
     async def _provenance(
         self, row: TrainingRow, spec: TrainingSpec, project: Project, image: CatalogImage
@@ -211,23 +210,22 @@ class TrainingReconciler:
         """Show what is seen of the workload; pass a wish to stop on to it."""
         verdict = judge(workload)
         last_lines: tuple[str, ...] = ()
-        if verdict.state in (TrainingState.FAIL_TRAIN, TrainingState.CREATE_FAILED):
+        if verdict.state in FAILURES:
             last_lines = await self._workloads.last_lines(workload)
-        if known.desired == "run" and _is_shown(known, verdict, workload, last_lines):
+        if known.desired == "run" and is_shown(known, verdict, workload, last_lines):
             return
         async with self._database.write() as session:
             await lease.guard(session)
-            row = await repository.by_key(session, known.id)
+            row = await repository.locked(session, known.id)
             if row is None:
                 return
+            is_newest = await self._workloads.get(session, row.id) == workload
             if row.desired == "stop" and not WORKLOAD_LIFECYCLE.is_final(workload.state):
                 await self._workloads.ask(session, row.id, Desired.STOP)
                 if verdict.state is not TrainingState.STOP_IN_PROGRESS:
                     return
-            row.status = _status(row, verdict, workload, last_lines)
-            for step in passed(TrainingState(row.state), row.reason, workload, verdict):
-                _retell(session, row, step)
-            _move(session, row, verdict)
+            if is_newest:  # else what is newer was shown with it, or we are asked again
+                show(session, row, workload, verdict, last_lines)
 
     async def _record(self, key: str, lease: Lease, verdict: Verdict) -> None:
         async with self._database.write() as session:
@@ -235,7 +233,7 @@ class TrainingReconciler:
             row = await repository.by_key(session, key)
             if row is None:
                 return
-            _move(session, row, verdict)
+            show_verdict(session, row, verdict)
             if LIFECYCLE.is_final(verdict.state):
                 spec = TrainingSpec.model_validate(row.spec)
                 await self._images.release(session, spec.image_id, KIND, key)
@@ -262,44 +260,3 @@ class TrainingReconciler:
 
     def _event_directory(self, row: TrainingRow) -> Path:
         return self._settings.event_files.of_training(row.experiment_id, row.id)
-
-
-def _move(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:
-    old = TrainingState(row.state)
-    if old == verdict.state and verdict.reason == row.reason:
-        row.message = verdict.message  # progress of a step is not history: no event for each line of it
-        return
-    move(session, LIFECYCLE, row, verdict.state, reason=verdict.reason, message=verdict.message)
-
-
-def _retell(session: AsyncSession, row: TrainingRow, step: Verdict) -> None:
-    """Write a step into the history that is over by now. When it was is the run's own word: never before what came before it, nor ahead."""
-    now = utc_now()
-    at = now if step.at is None else min(now, max(step.at, row.updated_at))
-    move(session, LIFECYCLE, row, step.state, reason=step.reason, message=step.message, at=at)
-
-
-def _is_shown(row: TrainingRow, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]) -> bool:
-    is_told = (row.state, row.reason, row.message) == (verdict.state.value, verdict.reason, verdict.message)
-    return is_told and row.status == _status(row, verdict, workload, last_lines)
-
-
-def _status(row: TrainingRow, verdict: Verdict, workload: Workload, last_lines: tuple[str, ...]) -> dict[str, Any]:
-    status = TrainingStatus.model_validate(row.status)
-    blamed = workload.failed or next((seen for seen in workload.status.instances if seen.exit is not None), None)
-    return status.model_copy(
-        update={
-            "started_at": status.started_at or workload.started_at,
-            "ended_at": workload.ended_at if LIFECYCLE.is_final(verdict.state) else None,
-            "exit_code": _exit_code(blamed),
-            "restart_count": workload.status.failure_count,
-            "last_lines": last_lines or status.last_lines,
-            "provenance": with_inputs(status.provenance, workload.report),
-        }
-    ).model_dump(mode="json")
-
-
-def _exit_code(seen: InstanceSeen | None) -> int | None:
-    if seen is None or seen.exit is None:
-        return None
-    return seen.exit.code if seen.exit.code is not None or seen.exit.signal is None else -seen.exit.signal

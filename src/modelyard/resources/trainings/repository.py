@@ -76,6 +76,16 @@ async def by_key(session: AsyncSession, training_id: str) -> TrainingRow | None:
     return await session.get(TrainingRow, training_id)
 
 
+async def locked(session: AsyncSession, training_id: str) -> TrainingRow | None:
+    """Like `by_key`; until the transaction ends nobody else changes it."""
+    return await session.get(TrainingRow, training_id, with_for_update=True)
+
+
+async def free(session: AsyncSession, training_id: str) -> TrainingRow | None:
+    """Like `locked`, but None also when somebody else has it: whoever holds other locks must not wait for this one."""
+    return await session.get(TrainingRow, training_id, with_for_update={"skip_locked": True})
+
+
 async def in_experiment(session: AsyncSession, experiment_id: str, limit: int) -> Sequence[Blocker]:
     """Some trainings of an experiment, oldest first."""
     statement = select(TrainingRow.id, TrainingRow.name).where(TrainingRow.experiment_id == experiment_id, _IS_THERE)

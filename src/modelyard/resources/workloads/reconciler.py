@@ -46,6 +46,9 @@ from modelyard.resources.workloads.table import WorkloadRow
 TokenSource = Callable[[Workload], Awaitable[str]]
 """Answers a fresh token of the project's system account for a workload."""
 
+Follow = Callable[[AsyncSession, Workload], Awaitable[bool]]
+"""Shows what is new of a workload at its owner, in the transaction that writes it; False where the owner has to look itself. Waits for no lock."""
+
 _FIRST_POLL_SECONDS = 15.0
 _QUEUED_POLL_SECONDS = 60.0
 _LINE = 50
@@ -68,8 +71,10 @@ class WorkloadReconciler:
         clock: Clock = utc_now,
         *,
         door: FrontDoor | None = None,
+        followers: Mapping[str, Follow] | None = None,
     ) -> None:
         self._database = database
+        self._followers = followers or {}
         self._door = door or FrontDoor()
         self._compute = compute
         self._token_source = token_source
@@ -113,10 +118,11 @@ class WorkloadReconciler:
         """Give it room if there is any; when to ask again while it has to wait."""
         if self._capacity is None:
             self._capacity = await read_capacity(self._compute)
-        async with self._database.read() as session:  # most of those who wait stand in line: no write to find that out
-            first = await repository.first_waiting(session)
-        if first is not None and _is_told(workload, first):
-            return Again(_QUEUED_POLL_SECONDS)
+        if workload.reason == NO_ROOM:  # most of those who wait stand in line: no write to find that out
+            async with self._database.read() as session:
+                first = await repository.first_waiting(session)
+            if first is not None and _is_told(workload, first):
+                return Again(_QUEUED_POLL_SECONDS)
         async with self._database.write() as session:
             await repository.lock_admission(session)
             await lease.guard(session)
@@ -128,7 +134,7 @@ class WorkloadReconciler:
                     session, LIFECYCLE, row, WorkloadState.STOPPED, reason="STOPPED", message="Stopped before it began."
                 )
                 await wake_waiting(session)
-                await _wake_owner(session, row)
+                await self._tell_owner(session, row)
                 return workload_of(row)
             if row.is_spare and row.state == WorkloadState.PENDING.value:
                 return await self._admit_spare(session, row, self._capacity)
@@ -160,7 +166,7 @@ class WorkloadReconciler:
         is_first = first is None or first.id == row.id
         message = obstacle if is_first or first is None else behind(first)
         if move(session, LIFECYCLE, row, WorkloadState.PENDING, reason=NO_ROOM, message=message):
-            await _wake_owner(session, row)
+            await self._tell_owner(session, row)
         return Again(_FIRST_POLL_SECONDS if is_first else _QUEUED_POLL_SECONDS)
 
     async def _walk_the_line(self, session: AsyncSession, own: WorkloadRow, capacity: Capacity) -> str | None:
@@ -191,7 +197,8 @@ class WorkloadReconciler:
             moved.append(row)
             taken = add(taken, wanted)
         for row in sorted(moved, key=lambda row: row.id):
-            await _wake_owner(session, row)
+            await repository.load_documents(session, row)
+            await self._tell_owner(session, row)
             if row is not own:
                 await enqueue(session, KIND, row.id)
         if moved:
@@ -337,7 +344,13 @@ class WorkloadReconciler:
             if decision.state is WorkloadState.PENDING:
                 await enqueue(session, KIND, row.id)
             if has_moved or has_news:
-                await _wake_owner(session, row)
+                await self._tell_owner(session, row)
+
+    async def _tell_owner(self, session: AsyncSession, row: WorkloadRow) -> None:
+        """Most owners have nothing to do but show it, so that they need no turn of their own."""
+        follow = self._followers.get(row.owner_kind)
+        if follow is None or not await follow(session, workload_of(row)):
+            await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
 
     async def _settle(self, workload: Workload) -> Outcome:
         """Nothing of a workload that is over may run: a launch may have come late, after its sender had lost the lease."""
@@ -367,7 +380,7 @@ class WorkloadReconciler:
                 await session.delete(current)
                 await session.flush()
                 await wake_waiting(session)
-                await _wake_owner(session, current)
+                await enqueue(session, current.owner_kind, current.owner_id, is_hint=True)
             await forget_events(session, LIFECYCLE.name, workload.id)
             await forget(session, KIND, workload.id)
         return Done()
@@ -423,10 +436,5 @@ def _shown(status: WorkloadStatus) -> WorkloadStatus:
     )
 
 
-async def _wake_owner(session: AsyncSession, row: WorkloadRow) -> None:
-    await enqueue(session, row.owner_kind, row.owner_id, is_hint=True)
-
-
 def _is_told(workload: Workload, first: WorkloadRow) -> bool:
-    is_waiting = workload.desired is Desired.RUN and workload.reason == NO_ROOM
-    return is_waiting and first.id != workload.id and workload.message == behind(first)
+    return workload.desired is Desired.RUN and first.id != workload.id and workload.message == behind(first)

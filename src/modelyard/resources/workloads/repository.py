@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, inspect, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -99,6 +99,12 @@ async def line(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
     """Those that have waited for room the longest, locked against changes until the transaction ends."""
     statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
     return (await session.scalars(statement.with_for_update())).all()
+
+
+async def load_documents(session: AsyncSession, row: WorkloadRow) -> None:
+    """Read spec and status of a row that was read without them (`line`)."""
+    if not {"spec", "status"}.isdisjoint(inspect(row).unloaded):
+        await session.refresh(row, ("spec", "status"))
 
 
 async def waiting_ids(session: AsyncSession, limit: int) -> Sequence[str]:

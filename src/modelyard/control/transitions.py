@@ -10,14 +10,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.control.tables import EventRow
-from modelyard.db.columns import ResourceColumns
+from modelyard.db.columns import ResourceColumns, Table
+from modelyard.db.engine import write_last
 from modelyard.kit.clock import utc_now
 from modelyard.kit.lifecycle import Lifecycle
 
 S = TypeVar("S", bound=StrEnum)
+
+_EVENT = insert(Table.metadata.tables[EventRow.__tablename__])
 
 CONTROLLER = "controller"
 """The actor of moves that the platform makes by itself."""
@@ -26,7 +30,7 @@ CONTROLLER = "controller"
 def born(session: AsyncSession, lifecycle: Lifecycle[S], row: ResourceColumns, *, actor: str) -> None:
     """Record that the row was created in its initial state."""
     row.state = lifecycle.initial.value
-    session.add(_event(lifecycle.name, row, None, actor))
+    _write_event(session, lifecycle.name, row, None, actor, reason=row.reason, message=row.message)
 
 
 def move(
@@ -52,7 +56,7 @@ def move(
     row.reason = reason
     row.message = message
     row.updated_at = at or utc_now()
-    session.add(_event(lifecycle.name, row, old.value, actor, at))
+    _write_event(session, lifecycle.name, row, old.value, actor, reason=reason, message=message, at=at)
     return True
 
 
@@ -66,20 +70,29 @@ def note(
     actor: str = CONTROLLER,
 ) -> None:
     """Write an event about something that does not change the state, nor what is shown with it."""
-    event = _event(lifecycle.name, row, row.state, actor)
-    event.reason, event.message = reason, message
-    session.add(event)
+    _write_event(session, lifecycle.name, row, row.state, actor, reason=reason, message=message)
 
 
-def _event(kind: str, row: ResourceColumns, old: str | None, actor: str, at: datetime | None = None) -> EventRow:
-    return EventRow(
-        at=at or utc_now(),
-        kind=kind,
-        key=row.id,
-        project_id=row.project_id,
-        actor=actor,
-        old_state=old,
-        new_state=row.state,
-        reason=row.reason,
-        message=row.message,
-    )
+def _write_event(
+    session: AsyncSession,
+    kind: str,
+    row: ResourceColumns,
+    old: str | None,
+    actor: str,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+    at: datetime | None = None,
+) -> None:
+    event: dict[str, object] = {
+        "at": at or utc_now(),
+        "kind": kind,
+        "key": row.id,
+        "project_id": row.project_id,
+        "actor": actor,
+        "old_state": old,
+        "new_state": row.state,
+        "reason": reason,
+        "message": message,
+    }
+    write_last(session, _EVENT, event)

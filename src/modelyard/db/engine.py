@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Insert, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -26,6 +26,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from modelyard.db.sqlite import OneTripModule
 
 _TOPICS = "topics"
+_LAST = "last"
 _SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout=10000",  # before all else: the others may meet another process's lock
     "PRAGMA journal_mode=WAL",
@@ -102,6 +103,9 @@ class Database:
             session = await stack.enter_async_context(self._write_sessions())
             async with session.begin():
                 yield session
+                for statement, rows in session.info.pop(_LAST, {}).items():
+                    await session.flush()  # rows that others refer to come first
+                    await session.execute(statement, rows)
             topics = frozenset[str](session.info.pop(_TOPICS, ()))
         if topics:
             for listener in self._listeners:
@@ -140,6 +144,11 @@ class Database:
 def announce(session: AsyncSession, topic: str) -> None:
     """Let the listeners of this process know about `topic` once the session's transaction is committed."""
     session.info.setdefault(_TOPICS, set()).add(topic)
+
+
+def write_last(session: AsyncSession, statement: Insert, row: dict[str, object]) -> None:
+    """Insert the row when the session's block ends, with all others of this very statement: a row that nobody reads before costs least so."""
+    session.info.setdefault(_LAST, {}).setdefault(statement, []).append(row)
 
 
 def sqlite_url(path: Path) -> str:

@@ -51,11 +51,9 @@ from modelyard.resources.storages.service import Storages
 from modelyard.resources.tensorboards.model import KIND as TENSORBOARD_KIND
 from modelyard.resources.tensorboards.reconciler import TensorBoardReconciler
 from modelyard.resources.tensorboards.service import TensorBoards
-from modelyard.resources.trainings.following import follow
 from modelyard.resources.trainings.instances import Site
 from modelyard.resources.trainings.preflight import Preflight
 from modelyard.resources.trainings.reconciler import TrainingReconciler, TrainingSettings
-from modelyard.resources.trainings.service import KIND as TRAINING_KIND
 from modelyard.resources.trainings.service import Trainings
 from modelyard.resources.usage.model import Retention as UsageRetention
 from modelyard.resources.usage.service import Usage
@@ -227,7 +225,7 @@ def make_reconcilers(
             _token_source(services.projects),
             _admission(settings),
             door=_front_door(settings, backends),
-            followers={TRAINING_KIND: follow},
+            followers={TrainingReconciler.kind: TrainingReconciler.follow},
         ),
         VolumeReconciler(backends.compute),
         RouteReconciler(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from modelyard.resources.routes.table import RouteRow
 from modelyard.resources.workloads.admission import AdmissionSettings
 from modelyard.resources.workloads.model import CommandSpec, Desired, LimitsSpec, Workload, WorkloadSpec
 from modelyard.resources.workloads.observer import WorkloadObserver
-from modelyard.resources.workloads.reconciler import WorkloadReconciler
+from modelyard.resources.workloads.reconciler import Follow, WorkloadReconciler
 from modelyard.resources.workloads.service import KIND, Workloads
 from modelyard.resources.workloads.table import WorkloadRow
 from modelyard.testing.clock import ShiftedClock
@@ -73,13 +73,14 @@ class WorkloadLoop:
         *,
         owner: str = "server-a",
         admission: AdmissionSettings | None = None,
+        followers: Mapping[str, Follow] | None = None,
     ) -> None:
         self.database = database
         self.compute = compute
         self.clock = clock
         self.queue = WorkQueue(database, owner, clock=clock)
         self.workloads = Workloads(database, compute, admission)
-        self.reconciler = WorkloadReconciler(database, compute, _token, admission, clock)
+        self.reconciler = WorkloadReconciler(database, compute, _token, admission, clock, followers=followers)
         self.observer = WorkloadObserver(database, compute, self.workloads)
 
     async def add(self, workload_id: str | None = None, **fields: Any) -> str:

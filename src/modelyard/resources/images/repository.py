@@ -7,12 +7,13 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.db.rows import row_of
 from modelyard.resources.images.table import EnvironmentRow, WaiterRow
 
 
 async def by_digest(session: AsyncSession, digest: str) -> EnvironmentRow | None:
     """One environment."""
-    return await session.get(EnvironmentRow, digest)
+    return await row_of(session, EnvironmentRow, digest)
 
 
 async def by_digests(session: AsyncSession, digests: Collection[str]) -> Sequence[EnvironmentRow]:

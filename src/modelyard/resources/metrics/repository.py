@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.db.rows import row_of
 from modelyard.eventfiles.reading import Place
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.metrics.blocks import Columns, Extreme, Spot, Summary, pack, pack_tail, summarise, unpack_tail
@@ -31,7 +32,7 @@ _AT_ONCE = 500
 
 async def run_of(session: AsyncSession, owner_id: str) -> MetricRunRow | None:
     """What metrics belong to."""
-    return await session.get(MetricRunRow, owner_id)
+    return await row_of(session, MetricRunRow, owner_id)
 
 
 async def held_run(session: AsyncSession, owner_id: str) -> MetricRunRow | None:

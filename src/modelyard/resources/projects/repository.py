@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.db.rows import row_of
 from modelyard.resources.projects.table import MemberRow, ProjectRow, TokenRow
 
 
@@ -28,7 +29,7 @@ async def by_tenant(session: AsyncSession, tenant_id: str) -> ProjectRow | None:
 
 async def by_id(session: AsyncSession, project_id: str) -> ProjectRow | None:
     """One project."""
-    return await session.get(ProjectRow, project_id)
+    return await row_of(session, ProjectRow, project_id)
 
 
 async def token(session: AsyncSession, token_hash: str, now: datetime) -> TokenRow | None:

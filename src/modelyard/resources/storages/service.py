@@ -220,10 +220,12 @@ class Storages:
         await self._check_access(project, path, uri, Access.READ)
         store = self._hosts.find(path, project_id=project.id)
         try:
+            if must_contain is not None and await _is_object(store, path.child(must_contain)):
+                return
             page = await store.list(path, prefix=path.directory_prefix, limit=1)
             if not page.objects and (must_contain is not None or not await _is_object(store, path)):
                 raise StoragePathFault(f"there is nothing at {uri}")
-            if must_contain is not None and not await _is_object(store, path.child(must_contain)):
+            if must_contain is not None:
                 raise FileMissing(must_contain, uri)
         except NoSuchPath as missing:
             raise StoragePathFault(f"{uri}: {missing}") from None

@@ -30,7 +30,7 @@ from modelyard.resources.snapshots.service import Snapshots
 from modelyard.resources.storages.service import Storages
 from modelyard.resources.trainings import repository
 from modelyard.resources.trainings.decision import Verdict, judge
-from modelyard.resources.trainings.following import FAILURES, is_shown, show, show_verdict
+from modelyard.resources.trainings.following import FAILURES, follow, is_shown, show, show_verdict
 from modelyard.resources.trainings.instances import Places, Site, training_workload
 from modelyard.resources.trainings.lifecycle import LIFECYCLE, TrainingState
 from modelyard.resources.trainings.model import Provenance, TrainingSpec, TrainingStatus
@@ -64,6 +64,7 @@ class TrainingReconciler:
     """Reconciles trainings."""
 
     kind = KIND
+    follow = staticmethod(follow)
 
     def __init__(
         self,

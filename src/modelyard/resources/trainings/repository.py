@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modelyard.db.listing import Listing, Wanted
+from modelyard.db.rows import row_of
 from modelyard.kit.errors import Blocker
 from modelyard.kit.ids import first_id
 from modelyard.kit.paging import Page, PageRequest
@@ -61,7 +62,7 @@ class TrainingFilter:
 
 async def by_id(session: AsyncSession, project_id: str, training_id: str) -> TrainingRow | None:
     """A training of the project."""
-    row = await session.get(TrainingRow, training_id)
+    row = await row_of(session, TrainingRow, training_id)
     return row if row is not None and row.project_id == project_id and row.desired != "delete" else None
 
 
@@ -73,17 +74,17 @@ async def held(session: AsyncSession, project_id: str, training_id: str) -> Trai
 
 async def by_key(session: AsyncSession, training_id: str) -> TrainingRow | None:
     """A training of any project, for the reconciler."""
-    return await session.get(TrainingRow, training_id)
+    return await row_of(session, TrainingRow, training_id)
 
 
 async def locked(session: AsyncSession, training_id: str) -> TrainingRow | None:
     """Like `by_key`; until the transaction ends nobody else changes it."""
-    return await session.get(TrainingRow, training_id, with_for_update=True)
+    return await row_of(session, TrainingRow, training_id, lock="wait")
 
 
 async def free(session: AsyncSession, training_id: str) -> TrainingRow | None:
     """Like `locked`, but None also when somebody else has it: whoever holds other locks must not wait for this one."""
-    return await session.get(TrainingRow, training_id, with_for_update={"skip_locked": True})
+    return await row_of(session, TrainingRow, training_id, lock="skip")
 
 
 async def in_experiment(session: AsyncSession, experiment_id: str, limit: int) -> Sequence[Blocker]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, inspect, or_, select, text
+from sqlalchemy import Select, func, inspect, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
+from modelyard.db.rows import row_of
 from modelyard.resources.workloads.lifecycle import LIFECYCLE, WorkloadState
 from modelyard.resources.workloads.model import Held
 from modelyard.resources.workloads.table import WorkloadRow
@@ -24,7 +26,7 @@ _WITHOUT_DOCUMENTS = defer(WorkloadRow.spec, raiseload=True), defer(WorkloadRow.
 
 async def by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
     """One workload."""
-    return await session.get(WorkloadRow, workload_id)
+    return await row_of(session, WorkloadRow, workload_id)
 
 
 async def state_of(session: AsyncSession, workload_id: str) -> WorkloadState | None:
@@ -40,7 +42,7 @@ async def desired_of(session: AsyncSession, workload_id: str) -> str | None:
 
 async def held_by_id(session: AsyncSession, workload_id: str) -> WorkloadRow | None:
     """One workload as it is now; until the transaction ends nobody else gets it so, and nobody changes it."""
-    return await session.get(WorkloadRow, workload_id, with_for_update=True, populate_existing=True)
+    return await row_of(session, WorkloadRow, workload_id, lock="wait")
 
 
 async def spares(session: AsyncSession) -> Sequence[WorkloadRow]:
@@ -91,14 +93,12 @@ async def with_output_to_ship(session: AsyncSession) -> Sequence[WorkloadRow]:
 
 async def first_waiting(session: AsyncSession) -> WorkloadRow | None:
     """The workload that has waited for room the longest: the one that may be admitted next."""
-    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(1)
-    return await session.scalar(statement)
+    return await session.scalar(_line(1))
 
 
 async def line(session: AsyncSession, limit: int) -> Sequence[WorkloadRow]:
     """Those that have waited for room the longest, locked against changes until the transaction ends."""
-    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
-    return (await session.scalars(statement.with_for_update())).all()
+    return (await session.scalars(_line(limit, is_locked=True))).all()
 
 
 async def load_documents(session: AsyncSession, row: WorkloadRow) -> None:
@@ -109,8 +109,7 @@ async def load_documents(session: AsyncSession, row: WorkloadRow) -> None:
 
 async def waiting_ids(session: AsyncSession, limit: int) -> Sequence[str]:
     """Those that have waited for room the longest, first come first."""
-    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
-    return (await session.scalars(statement.with_only_columns(WorkloadRow.id))).all()
+    return (await session.scalars(_ids_in_line(limit))).all()
 
 
 async def lock_admission(session: AsyncSession) -> None:
@@ -140,7 +139,21 @@ async def largest_holders(session: AsyncSession, limit: int) -> Sequence[Workloa
     return (await session.scalars(statement.options(*_WITHOUT_DOCUMENTS))).all()
 
 
-def _waiting():
+# Built once: that takes longer than running them, and each training asks several times.
+
+
+@cache
+def _line(limit: int, *, is_locked: bool = False) -> Select[WorkloadRow]:
+    statement = _waiting().order_by(WorkloadRow.created_at, WorkloadRow.id).limit(limit)
+    return statement.with_for_update() if is_locked else statement
+
+
+@cache
+def _ids_in_line(limit: int) -> Select[str]:
+    return _line(limit).with_only_columns(WorkloadRow.id)
+
+
+def _waiting() -> Select[WorkloadRow]:
     holds_something = or_(
         WorkloadRow.held_memory_bytes > 0,
         WorkloadRow.held_cpus > 0,

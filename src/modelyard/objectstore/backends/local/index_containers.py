@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, func, select, update
+from sqlalchemy import Row, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,6 +23,9 @@ from modelyard.objectstore.backends.local.model import (
 from modelyard.objectstore.backends.local.tables import accounts, containers
 
 # The limit counts names without their `X-Container-Meta-`, which are kept here with it.
+_BY_NAME = select(containers).where(
+    containers.c.account == bindparam("account"), containers.c.name == bindparam("name")
+)
 _META_ROOM = MAX_META_TOTAL + MAX_META_COUNT * len("X-Container-Meta-")
 
 
@@ -54,8 +57,7 @@ async def change_account(session: AsyncSession, name: str, changes: Mapping[str,
 
 async def find_container(session: AsyncSession, account: str, name: str) -> Container:
     """A container. Raises `NoSuchContainer`."""
-    query = select(containers).where(containers.c.account == account, containers.c.name == name)
-    row = (await session.execute(query)).one_or_none()
+    row = (await session.execute(_BY_NAME, {"account": account, "name": name})).one_or_none()
     if row is None:
         raise NoSuchContainer(name)
     return to_container(row)

@@ -27,19 +27,19 @@ from modelyard.objectstore.backends.local.tables import blobs, containers, objec
 
 _OBJECT_COLUMNS = tuple(column.name for column in objects.columns)
 _LOOKUP_BATCH = 200
+_WITH_CONTAINER = (
+    select(containers, *(column.label(f"object_{column.name}") for column in objects.columns))
+    .outerjoin(objects, (objects.c.container_id == containers.c.id) & (objects.c.name == bindparam("name")))
+    .where(containers.c.account == bindparam("account"), containers.c.name == bindparam("container"))
+)
 
 
 async def find_object(
     session: AsyncSession, account: str, container: str, name: str
 ) -> tuple[Container, StoredObject | None]:
     """A container and the object of that name in it. Raises `NoSuchContainer`."""
-    labelled = [column.label(f"object_{column.name}") for column in objects.columns]
-    query = (
-        select(containers, *labelled)
-        .outerjoin(objects, (objects.c.container_id == containers.c.id) & (objects.c.name == name))
-        .where(containers.c.account == account, containers.c.name == container)
-    )
-    row = (await session.execute(query)).one_or_none()
+    names = {"account": account, "container": container, "name": name}
+    row = (await session.execute(_WITH_CONTAINER, names)).one_or_none()
     if row is None:
         raise NoSuchContainer(container)
     found = None

@@ -41,9 +41,10 @@ def open_model(path: Path, config: ServingConfig) -> OnnxModel:
 class OnnxModel:
     """A loaded graph; see `TensorRuntime`.
 
-    One prediction alone uses all processors. When several are under way each uses one: threads that share a prediction wait for each other,
-    and who waits for one that another prediction keeps off the processor burns time that the other could use. That goes on
-    for a moment after they met. How many threads a session has is fixed, so the first prediction that meets another makes a session of one thread (of graphs that are not too large).
+    One prediction alone uses all processors. When several are under way, and for a moment after that, each uses one: threads that share a
+    prediction wait for each other, and who waits for one that another prediction keeps off the processor burns time that the other could use.
+    How many threads a session has is fixed, so the first prediction that meets another makes a session of one thread (of graphs that are not too
+    large).
 
     Args:
         path: the `.onnx` file.

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from modelyard.compute.backends.local import launching
 from modelyard.compute.port import (
     CACHE,
     LIBRARY,
@@ -316,6 +317,19 @@ async def test_the_process_that_starts_supervisors_may_be_killed(world: Any) -> 
     _, again = await world.run(world.python("print('two')"))
     assert (printed, again) == ("one\n", "two\n")
     assert _starters()
+    assert not set(_starters()) & set(before)
+
+
+async def test_the_process_that_starts_supervisors_may_hang(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.run(world.python("print('one')"))
+    before = _starters()
+    for pid in before:
+        os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(launching, "_READY_SECONDS", 0.5)
+    with pytest.raises(RetryLater):
+        await world.run(world.python("print('two')"))
+    monkeypatch.undo()
+    assert (await world.run(world.python("print('two')")))[1] == "two\n"
     assert not set(_starters()) & set(before)
 
 

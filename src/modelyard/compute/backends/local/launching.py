@@ -54,7 +54,10 @@ class Starter:
             write_end = -1
             poll = select.poll()
             poll.register(read_end, select.POLLIN)
-            return os.read(read_end, 64) if poll.poll(_READY_SECONDS * 1000) else b""
+            if poll.poll(_READY_SECONDS * 1000):
+                return os.read(read_end, 64)
+            self._drop()
+            return b""
         except (OSError, subprocess.SubprocessError) as error:
             raise RetryLater(f"A supervisor could not be started: {error}") from error
         finally:
@@ -66,6 +69,13 @@ class Starter:
     def close(self) -> None:
         """Let the process end. Supervisors go on."""
         with self._lock:
+            self._leave()
+
+    def _drop(self) -> None:
+        """Let go of a process that does not answer: the next start has a new one."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
             self._leave()
 
     def _ask(self, directory: Path, descriptors: list[int]) -> None:

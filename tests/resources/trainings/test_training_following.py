@@ -141,9 +141,8 @@ async def test_a_move_that_is_not_allowed_keeps_no_workload_from_its_end(loop: W
     assert await is_asked(loop)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 async def test_a_training_that_somebody_else_writes_is_not_waited_for(loop: WorkloadLoop) -> None:
-    if loop.database.is_sqlite:
-        pytest.skip("it has one writer at a time")
     await loop.drain()
     loop.compute.run(f"{ID}.0.0")
     other = Database(loop.database.url.render_as_string(hide_password=False).replace("+asyncpg", ""))

@@ -2,7 +2,8 @@
 
 A real platform serves the model on an endpoint; requests go through Envoy's HTTP door to the replica. The floor is a constant answer of a bare
 ASGI application on the model server's HTTP library, asked directly over its Unix socket. Peers serve the same graph and are asked directly,
-over TCP on the loopback, each set up as its own documentation shows (one worker). All take turns; the best turn of each counts.
+over TCP on the loopback, each set up as its own documentation shows (one worker). All take turns; the best turn of each counts. Peers are
+stopped (SIGSTOP) while others have their turn, since some work without being asked.
 
     python bench/inference.py [--format TENSORFLOW] [--seconds 3] [--rounds 3]
     python bench/inference.py --format ONNX --tools PYTHON_WITH_ONNX [--litserve PYTHON] [--kserve PYTHON] [--mlserver DIRECTORY_OF_ITS_PROGRAMS]
@@ -20,7 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ def main() -> None:
         path = _deploy(client, place / "small", options.format)
         floor_socket = place / "floor.sock"
         wait_for(floor_socket, stack.enter_context(_running([python, "-c", FLOOR, floor_socket], place)))
+        peers: dict[str, subprocess.Popen[bytes]] = {}
         subjects = {
             "floor": (_to_socket(floor_socket), request(path, BODY)),
             "platform": (_to_gateway(connection.api_url), request(path, BODY)),
@@ -88,15 +90,17 @@ def main() -> None:
                 if program is not None:
                     port = free_port()
                     (place / f"peer_{name}.py").write_text(source)
-                    stack.enter_context(_running([program, place / f"peer_{name}.py", graph, port], place))
+                    command = [program, place / f"peer_{name}.py", graph, port]
+                    peers[name] = stack.enter_context(_running(command, place))
                     subjects[name] = (over_tcp(port), request("/v1/models/m:predict", BODY))
             if options.mlserver is not None:
                 port = _prepare_mlserver(place / "mlserver", graph)
-                stack.enter_context(_running([options.mlserver / "mlserver", "start", "."], place / "mlserver"))
+                command = [options.mlserver / "mlserver", "start", "."]
+                peers["mlserver"] = stack.enter_context(_running(command, place / "mlserver"))
                 subjects["mlserver"] = (over_tcp(port), request("/v2/models/m/infer", V2_BODY))
         for name, (connect, asked) in subjects.items():
             asyncio.run(_wait_for(name, connect, asked))
-        _compare(subjects, options)
+        _compare(subjects, peers, options)
 
 
 def _environment() -> dict[str, str]:
@@ -113,16 +117,24 @@ def _running(command: list[object], place: Path) -> Iterator[subprocess.Popen[by
     environment = {**_environment(), "PATH": f"{program.parent}:{os.environ['PATH']}"}
     with (place / f"{program.parent.parent.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(word) for word in command], env=environment, cwd=place, stdout=log, stderr=subprocess.STDOUT
+            [str(word) for word in command],
+            env=environment,
+            cwd=place,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGCONT)
+        os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):  # LitServe leaves workers behind
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _prepare_mlserver(place: Path, graph: Path) -> int:
@@ -186,13 +198,29 @@ def _to_socket(path: Path) -> Connect:
     return _connect
 
 
-def _compare(subjects: dict[str, tuple[Connect, bytes]], options: argparse.Namespace) -> None:
+@contextmanager
+def _awake(peer: subprocess.Popen[bytes] | None) -> Iterator[None]:
+    if peer is not None:
+        os.killpg(peer.pid, signal.SIGCONT)
+    yield
+    if peer is not None:
+        os.killpg(peer.pid, signal.SIGSTOP)
+
+
+def _compare(
+    subjects: dict[str, tuple[Connect, bytes]],
+    peers: dict[str, subprocess.Popen[bytes]],
+    options: argparse.Namespace,
+) -> None:
+    for peer in peers.values():
+        os.killpg(peer.pid, signal.SIGSTOP)
     print(f"{'connections':>11} {'':>8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}   load {os.getloadavg()[0]:.1f}")
     for connections in (1, 8, 64):
         best: dict[str, tuple[float, float, float]] = {}
         for _ in range(options.rounds):
             for name, (connect, asked) in subjects.items():
-                figure = asyncio.run(_turn(connect, asked, connections, options.seconds))
+                with _awake(peers.get(name)):
+                    figure = asyncio.run(_turn(connect, asked, connections, options.seconds))
                 best[name] = max(best.get(name, (0.0, 0.0, 0.0)), figure)
         for name, (rate, p50, p99) in best.items():
             print(f"{connections:>11} {name:>8} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}")

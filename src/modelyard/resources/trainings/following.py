@@ -45,10 +45,10 @@ def show(
     session: AsyncSession, row: TrainingRow, workload: Workload, verdict: Verdict, last_lines: tuple[str, ...]
 ) -> None:
     """Write the verdict on a workload to its training, and into the history what went before it and was not seen."""
-    row.status = _status(row, verdict, workload, last_lines)
     for step in passed(TrainingState(row.state), row.reason, workload, verdict):
         _retell(session, row, step)
     show_verdict(session, row, verdict)
+    row.status = _status(row, verdict, workload, last_lines)  # last: a move that is not allowed leaves it as it was
 
 
 def show_verdict(session: AsyncSession, row: TrainingRow, verdict: Verdict) -> None:

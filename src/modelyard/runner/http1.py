@@ -133,7 +133,7 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if is_tls:
             import socket as sockets  # noqa: PLC0415 - 15 ms that the platform's own front door does not need
-            import ssl  # noqa: PLC0415
+            import ssl  # noqa: PLC0415 - see above
 
             whole = sockets.socket(fileno=self._socket.detach())
             whole.settimeout(timeout_seconds)

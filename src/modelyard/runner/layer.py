@@ -31,7 +31,7 @@ def prepare_layer(plan: Plan, journal: Journal, stop: Stop) -> tuple[str, str]:
         journal.say(f"{os.path.basename(path)} asks for nothing")
         return sys.executable, "nothing required"
     # Only here, as a run that asks for nothing has no use for them.
-    from modelyard.runner.layer_key import layer_key  # noqa: PLC0415
+    from modelyard.runner.layer_key import layer_key  # noqa: PLC0415 - for runs with requirements alone
 
     packages = _site_packages()
     surroundings = [plan.image_digest, sys.version, os.uname().machine, *packages]
@@ -42,7 +42,7 @@ def prepare_layer(plan: Plan, journal: Journal, stop: Stop) -> tuple[str, str]:
         with _Lock(f"{layer}.lock", journal, stop):
             if not os.path.isdir(layer):
                 # Only here, as a run that finds its layer has no use for pip's and zip's modules.
-                from modelyard.runner.layer_build import build_layer  # noqa: PLC0415
+                from modelyard.runner.layer_build import build_layer  # noqa: PLC0415 - for layers that are not there yet
 
                 seconds = build_layer(path, lines, layer, packages, plan, journal, stop)
                 return _python(layer), f"installed in {seconds:.1f} s"

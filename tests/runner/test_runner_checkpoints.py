@@ -177,3 +177,40 @@ def test_what_a_killed_process_was_writing_is_not_kept(store, token, model, tmp_
     assert store.count("PUT", "out/cp") == 0
     assert "'cp' was being written when the process was killed: it is not kept" in capfd.readouterr().out
     assert tmp_path.exists()
+
+
+def test_what_was_half_written_before_the_first_look_is_not_kept(store, token, model, capfd) -> None:
+    sync = sync_of(Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out"), token)
+    (model / "cp").write_bytes(b"ha")  # by a process that was quicker than the start of the looks
+    sync.start()
+    sync.finish(Stop(), was_killed=True)
+    assert store.count("PUT", "out/cp") == 0
+    assert "'cp' was being written when the process was killed" in capfd.readouterr().out
+
+
+def test_a_file_written_while_its_checkpoint_is_sent_leaves_the_one_before(
+    store, token, model, tmp_path, fault
+) -> None:
+    upload = Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out")
+    for name in ("deep/weights", "deep/pointer"):
+        (model / "deep").mkdir(exist_ok=True)
+        (model / name).write_bytes(b"1 of " + name.encode())
+    sync_of(upload, token).finish(Stop())
+
+    store.faults = [fault("PUT", count=1, pause_seconds=1.0)]
+    before = store.count("PUT")
+    sync = CheckpointSync(Destination(upload, token, Journal(), 5), 0.1, Journal())
+    for name in ("deep/weights", "deep/pointer"):
+        (model / name).write_bytes(b"2 of " + name.encode())
+    sync.start()
+    while store.count("PUT") == before:
+        time.sleep(0.01)
+    with (model / "deep/pointer").open("wb") as half:
+        half.write(b"3")
+        half.flush()
+        while store.count("PUT", MANIFEST) == 1:  # the pass ends with what it can vouch for
+            time.sleep(0.01)
+        sync.finish(Stop(), was_killed=True)
+    expected = {name: b"1 of " + name.encode() for name in ("deep/weights", "deep/pointer")}
+    assert resume(upload, token, tmp_path / "in") == expected
+    assert not [name for name in store.names("c") if STAGED in name]

@@ -40,7 +40,7 @@ Unit = dict[str, LocalFile]
 
 
 class CheckpointSync:
-    """Keeps one upload in step: `start` with the user's process, `finish` after it."""
+    """Keeps one upload in step: made before the user's process starts, since what is there then is whole; `start` with it, `finish` after it."""
 
     def __init__(self, destination: Destination, interval_seconds: float, journal: Journal) -> None:
         self._destination = destination
@@ -49,8 +49,8 @@ class CheckpointSync:
         self._stop = Stop()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
-        self._seen: dict[str, dict[str, Mark]] = {}
-        self._resting: dict[str, dict[str, Mark]] = {}
+        self._seen = {name: _marks(unit) for name, unit in _units(scan(destination.upload.source)).items()}
+        self._resting = self._seen
         self._moving_since: dict[str, float] = {}
         self._kept: dict[str, Mark] = {}
         self._members: dict[str, Member] = {}
@@ -58,9 +58,7 @@ class CheckpointSync:
         self._told: set[str] = set()
 
     def start(self) -> None:
-        """Begin to look. What is there now was there before the process: it is whole."""
-        units = _units(scan(self._destination.upload.source))
-        self._seen = self._resting = {name: _marks(unit) for name, unit in units.items()}
+        """Begin to look."""
         self._thread.start()
 
     def finish(self, stop: Stop, *, was_killed: bool = False) -> str:
@@ -157,12 +155,7 @@ class CheckpointSync:
 
     def _keep(self, units: Mapping[str, Unit], found: Found, stop: Stop) -> tuple[int, int]:
         """Take these units: their files, then the manifest, then what had to wait for it; how many files and bytes were new."""
-        due = [
-            file
-            for unit in units.values()
-            for file in unit.values()
-            if self._kept.get(file.name) != file.mark or file.name not in self._members
-        ]
+        due = [file for unit in units.values() for file in unit.values() if self._member_of(file) is None]
         if not due:
             return 0, 0
         there = self._known(stop)
@@ -188,6 +181,10 @@ class CheckpointSync:
         work_through(self._destination.batches(ordered[-1:]), send, stop)
         self._settle(units, taken, found, stop)
         return tally.files_count, tally.bytes_count
+
+    def _member_of(self, file: LocalFile) -> Member | None:
+        """The file's entry in the manifest, or None when it has to be sent first."""
+        return self._members.get(file.name) if self._kept.get(file.name) == file.mark else None
 
     def _send(
         self, file: LocalFile, there: Mapping[str, str], stop: Stop, tally: Tally
@@ -220,7 +217,11 @@ class CheckpointSync:
         whole: dict[str, Member] = {}
         names = set(_units(found))
         for name, unit in units.items():
-            members = {file: taken[file][1] if file in taken else self._members.get(file) for file in unit}
+            # What was due and is not taken is in motion: its member of before belongs to another checkpoint than the rest of the unit.
+            members = {
+                file.name: taken[file.name][1] if file.name in taken else self._member_of(file)
+                for file in unit.values()
+            }
             if None not in members.values():
                 whole.update({file: member for file, member in members.items() if member is not None})
                 names.discard(name)
@@ -230,6 +231,9 @@ class CheckpointSync:
         written_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._destination.write(MANIFEST, to_text(self._members, written_at).encode(), stop)
         self._publish([kept for name, kept in taken.items() if name in whole], there, stop)
+        # What waits for a unit that did not become whole waits in vain.
+        in_vain = [member for name, (_, member) in taken.items() if name not in whole and name in there]
+        there.update({staged_name(member): member.token for member in in_vain if not member.is_large})
         needed = {staged_name(member) for name, member in self._members.items() if there.get(name) != member.token}
         left = [name for name in there if name.startswith(STAGED) and name not in needed]
         work_through(left, self._destination.remove, stop)

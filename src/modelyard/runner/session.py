@@ -175,6 +175,7 @@ class Session:
             shared = (main.env[name] for name in (self._plan.gang.shared if self._plan.gang is not None else ()))
             for directory in (*self._plan.directories, *(upload.source for upload in self._plan.uploads), *shared):
                 _make_directory(directory)
+            self._make_syncs()
             code = run_main(main, python, self._stop, self._plan.grace_seconds, self._start_syncs)
             self._was_killed = code < 0
             self._journal.note_end(code if code >= 0 else 128 - code)
@@ -185,8 +186,7 @@ class Session:
             self._journal.say(message)
             return (code if code >= 0 else 128 - code), message
 
-    def _start_syncs(self) -> None:
-        """Called when the user's process has been started: it does not wait for these imports."""
+    def _make_syncs(self) -> None:
         for upload in self._uploads:
             if upload.sync_seconds is None:
                 continue
@@ -194,8 +194,10 @@ class Session:
             from modelyard.runner.upload import Destination
 
             destination = Destination(upload, self._plan.token, self._journal, self._plan.retry_seconds)
-            sync = CheckpointSync(destination, upload.sync_seconds, self._journal)
-            self._syncs[upload] = sync
+            self._syncs[upload] = CheckpointSync(destination, upload.sync_seconds, self._journal)
+
+    def _start_syncs(self) -> None:
+        for sync in self._syncs.values():
             sync.start()
 
     def _upload(self, *, is_success: bool) -> list[str]:

@@ -286,6 +286,12 @@ async def test_stopping_lets_requests_end_and_leaves_nothing_behind(
     assert not is_running(pid)
 
 
+async def test_envoys_threads_interrupt_nobody(gateway: EnvoyGateway) -> None:
+    threads = [int(name) for name in os.listdir(f"/proc/{gateway.pid}/task")]
+    assert len(threads) > 2
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
 async def test_everything_of_envoys_is_for_its_owner_alone(gateway: EnvoyGateway, settings: EnvoySettings) -> None:
     assert settings.directory.stat().st_mode & 0o777 == 0o700
     loose = {

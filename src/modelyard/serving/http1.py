@@ -21,7 +21,7 @@ import orjson
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from modelyard.serving.at_once import begun
-from modelyard.serving.http1_head import WITHOUT_BODY, key_of, write_head
+from modelyard.serving.http1_head import WITHOUT_BODY, read_fields, write_head
 
 _MAX_HEAD_BYTES = 128 * 1024  # the gateway lets 96 KiB pass
 _LINGER_SECONDS = 2.0
@@ -217,7 +217,7 @@ class _Connection(asyncio.Protocol):
         self._parser = HttpRequestParser(self)
         self._head_bytes = 0
         self._target = b""
-        self._headers: dict[str, str] = {}
+        self._fields: list[tuple[bytes, bytes]] = []
         self._incoming: Request | None = None  # whose body is still coming
         self._answering: Request | None = None
         self._fresh: Request | None = None  # the one that is answered next, as soon as all is read that has come
@@ -287,21 +287,20 @@ class _Connection(asyncio.Protocol):
                 self._malformed(431, "the request's head is too long")
 
     def on_message_begin(self) -> None:
-        self._target, self._headers = b"", {}
+        self._target, self._fields = b"", []
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._incoming is not None:  # after the body: too late to be one of the request's headers (RFC 9110, 6.5.1)
-            return
-        key, text = key_of(name), value.decode("latin-1").strip(" \t")
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        if self._incoming is None:  # else after the body: too late to be one of the request's headers (RFC 9110, 6.5.1)
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        version, coding = self._parser.get_http_version(), self._headers.get("transfer-encoding")
         if self._is_deaf:
             return
+        headers = read_fields(self._fields)
+        version, coding = self._parser.get_http_version(), headers.get("transfer-encoding")
         if version not in _VERSIONS:
             self._malformed(400, f"this is not a request of HTTP/1.1: it says HTTP/{version}")
             return
@@ -313,7 +312,7 @@ class _Connection(asyncio.Protocol):
             target = "/" + target.partition("://")[2].partition("/")[2]
         path = target.partition("?")[0]
         method, is_kept = self._parser.get_method().decode("ascii"), self._parser.should_keep_alive()
-        request = Request(self, method, unquote(path) if "%" in path else path, self._headers, is_kept=is_kept)
+        request = Request(self, method, unquote(path) if "%" in path else path, headers, is_kept=is_kept)
         self._incoming = request
         if self._answering is None and not self._next and not self._is_full:
             self._answering = self._fresh = request

@@ -26,13 +26,21 @@ _keys: dict[bytes, str] = {}
 _MOST_KEYS = 512
 
 
-def key_of(name: bytes) -> str:
+def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name in lower case; those that came more than once are joined by commas (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        key = _keys.get(name) or _key_of(name)
+        text = value.decode("latin-1").strip(" \t")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _key_of(name: bytes) -> str:
     """A header's name in lower case. Clients use few names, so these are remembered."""
-    key = _keys.get(name)
-    if key is None:
-        key = name.decode("latin-1").lower()
-        if len(_keys) < _MOST_KEYS:
-            _keys[name] = key
+    key = name.decode("latin-1").lower()
+    if len(_keys) < _MOST_KEYS:
+        _keys[name] = key
     return key
 
 

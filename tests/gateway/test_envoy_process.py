@@ -287,7 +287,7 @@ async def test_stopping_lets_requests_end_and_leaves_nothing_behind(
 
 
 async def test_envoys_threads_interrupt_nobody(gateway: EnvoyGateway) -> None:
-    threads = [int(name) for name in os.listdir(f"/proc/{gateway.pid}/task")]
+    threads = [int(thread.name) for thread in Path(f"/proc/{gateway.pid}/task").iterdir()]
     assert len(threads) > 2
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 

@@ -125,8 +125,8 @@ class Desk:
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
             result, error, watch = None, None, _Watch()
+            job.is_running = True  # first, so that a deadline that passes now finds it held by this thread
             if not job.is_expired:
-                job.is_running = True
                 try:
                     result = job.work()
                 except BaseException as raised:  # whatever a user's code raises belongs to its request
@@ -154,6 +154,8 @@ class Desk:
             job.future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _expire(self, job: _Job) -> None:
+        if job not in self._jobs:  # its result came in the same turn of the loop: no thread is held any more
+            return
         job.is_expired = True
         if job.is_running:
             job.is_overdue = True

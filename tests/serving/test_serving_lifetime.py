@@ -77,6 +77,27 @@ def test_requests_in_flight_are_finished_on_sigterm(start_server: Any, python: P
     assert not server.socket.exists()
 
 
+def test_a_body_on_its_way_at_sigterm_is_waited_for(start_server: Any, python: Path, sleeper: Path) -> None:
+    server = start_server(sleeper, python, drain_seconds=60.0)
+    server.wait_for("ready")
+    body = b'{"instances": [0.01]}'
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(60)
+        line.connect(str(server.socket))
+        line.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n" % len(body))
+        line.sendall(b"Expect: 100-continue\r\n\r\n")
+        assert line.recv(1024).startswith(b"HTTP/1.1 100 ")
+        line.sendall(body[:5])
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining", "stopped")
+        time.sleep(2.5)  # longer than a server may take for answers that are ready
+        line.sendall(body[5:])
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"predictions":[0.01]}')
+    assert server.process.wait(timeout=30) == 0
+    assert server.report["message"] == "stopped"
+
+
 def test_requests_that_take_too_long_are_cut_off(start_server: Any, python: Path, sleeper: Path) -> None:
     server = start_server(sleeper, python, drain_seconds=0.5)
     server.wait_for("ready")

@@ -93,15 +93,22 @@ async def _drain(config: ServingConfig, desk: Desk, door: Door, server: Server, 
     server.stop()  # closes the listener, and each connection after its answer
     if config.socket_path is not None:
         config.socket_path.unlink(missing_ok=True)
-    await desk.wait_until_idle(config.drain_seconds)
+    # Connections end after the answers to what was begun on them: a body may still be on its way in, or an answer on its way out.
+    started = perf_counter()
+    await _until_closed(server, config.drain_seconds)
+    await desk.wait_until_idle(max(0.0, config.drain_seconds - (perf_counter() - started)))
     cut_off = f"; {desk.in_flight} requests were cut off after {config.drain_seconds:g} s" if desk.in_flight else ""
     if not desk.in_flight:
         door.close()
     desk.cut_off(NotReady("the server is stopping and could not wait longer for this prediction"))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
-            await server.wait_closed()
+    await _until_closed(server, _LAST_ANSWERS_SECONDS)
     report.write("stopped", f"stopped{cut_off}")
+
+
+async def _until_closed(server: Server, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await server.wait_closed()
 
 
 async def _listen(config: ServingConfig, server: Server) -> None:

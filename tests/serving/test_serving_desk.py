@@ -27,7 +27,7 @@ async def test_an_answer_that_comes_with_its_deadline_leaves_no_thread_behind_as
     while not has_begun.is_set():
         await asyncio.sleep(0)
     may_end.set()
-    time.sleep(0.5)  # noqa: ASYNC251  # as a model does that keeps the interpreter's lock: then result and deadline come in one turn
+    time.sleep(0.5)  # as a model does that keeps the interpreter's lock: then result and deadline come in one turn
     with contextlib.suppress(TooSlow):  # on a machine so busy that half a second was not enough for the thread
         assert await asked == "late"
     await desk.wait_until_idle(30)

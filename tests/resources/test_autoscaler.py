@@ -186,6 +186,15 @@ async def test_copies_of_another_stages_requests_are_load_too(stage: Stage) -> N
     assert count == 3
 
 
+async def test_the_end_of_a_mirror_is_no_load(stage: Stage) -> None:
+    await stage.put(maxNodeCount=4)
+    copies = f"{stage.model_id}_mirrored"
+    stage.gateway.statistics[copies] = UpstreamStatistics(copies, calls_count=10_000)
+    assert await stage.happen(per_second=5, seconds=60) == 1
+    del stage.gateway.statistics[copies]
+    assert await stage.happen(per_second=5, seconds=10) == 1
+
+
 async def test_a_platform_that_begins_anew_goes_on_from_what_was_decided(stage: Stage) -> None:
     await stage.put(minNodeCount=0, maxNodeCount=4, idleSeconds=30)
     assert await stage.happen(per_second=25, seconds=12) == 3

@@ -111,6 +111,33 @@ async def test_a_gateway_and_a_platform_that_begin_anew_lose_and_repeat_nothing(
     assert found["endpoint"]["total"]["receivedBytes"] == 120
 
 
+async def test_a_gateway_that_begins_anew_and_rests_first_counts_all_that_comes_then(calls: Calls) -> None:
+    await calls.happen(5, 0)
+    calls.counts = dict.fromkeys(calls.models, 0)  # the gateway was started anew
+    calls.gateway.statistics.clear()  # and tells nothing of what it has not counted yet
+    calls.now += timedelta(seconds=10)
+    await calls.statistics.collect()
+    await calls.happen(7, 0)  # more than before, so nothing seems to have fallen
+    calls.statistics = calls.started()  # a platform that comes back finds out as well
+    calls.gateway.statistics.clear()
+    await calls.statistics.collect()
+    calls.counts = dict.fromkeys(calls.models, 0)
+    await calls.happen(9, 0)
+    assert (await calls.read())["endpoint"]["total"]["callsCount"] == 21
+
+
+async def test_the_end_of_a_mirror_repeats_nothing(calls: Calls) -> None:
+    copies = f"{calls.models[1]}_mirrored"
+    calls.gateway.statistics[copies] = UpstreamStatistics(copies, calls_count=40)
+    await calls.happen(0, 100)
+    del calls.gateway.statistics[copies]
+    await calls.happen(0, 2)
+    calls.gateway.statistics[copies] = UpstreamStatistics(copies, calls_count=50)
+    await calls.happen(0, 1)
+    total = (await calls.read())["endpoint"]["total"]
+    assert (total["callsCount"], total["mirroredCount"]) == (193, 90)
+
+
 async def test_old_calls_go_and_coarse_ones_stay(calls: Calls) -> None:
     await calls.happen(5, 0)
     calls.now += timedelta(days=4)

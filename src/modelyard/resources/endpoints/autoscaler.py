@@ -23,7 +23,7 @@ from modelyard.db.engine import Database
 from modelyard.kit.clock import utc_now
 from modelyard.kit.errors import RetryLater
 from modelyard.resources.endpoints import repository
-from modelyard.resources.endpoints.counting import LATENCY_BOUNDS, Counts, added, counted, since
+from modelyard.resources.endpoints.counting import LATENCY_BOUNDS, Counts, Reading, happened, readings
 from modelyard.resources.endpoints.errors import BeingDeleted
 from modelyard.resources.endpoints.lifecycle import STAGE
 from modelyard.resources.endpoints.model import (
@@ -38,7 +38,6 @@ from modelyard.resources.endpoints.model import (
     metric_of,
     model_server_count,
 )
-from modelyard.resources.endpoints.opening import MIRRORED
 from modelyard.resources.endpoints.scaling import FAST_SECONDS, History, Wish, wish
 from modelyard.resources.endpoints.schemas import AutoScaler
 from modelyard.resources.endpoints.table import EndpointModelRow, StageRow
@@ -107,7 +106,7 @@ class Autoscaler:
         self._room = room
         self._clock = clock
         self._histories: dict[str, History] = {}
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, Reading] = {}
         self._used: dict[str, float] = {}
         self._measured_at: float | None = None
         self._news = asyncio.Event()
@@ -207,24 +206,23 @@ class Autoscaler:
 
     async def _measure(self, served: Sequence[Served], now: float) -> set[str]:
         """Add a sample to each model's history. The models that have requests under way. Raises `RetryLater`."""
-        counts: dict[str, Counts] = {}
-        for item in await self._routes.read_statistics():  # copies of another stage's requests are load like any other
-            id = item.name.removesuffix(MIRRORED)
-            counts[id] = added([counts[id], counted(item)]) if id in counts else counted(item)
+        counts = readings(await self._routes.read_statistics())
         seconds, self._measured_at = None if self._measured_at is None else now - self._measured_at, now
         shares = await self._shares(served, seconds)
-        before, self._counts = self._counts, {each.id: counts.get(each.id, Counts()) for each in served}
+        before, self._counts = self._counts, {each.id: counts.get(each.id, Reading()) for each in served}
         active: set[str] = set()
         for each in served:
             seen = self._counts[each.id]
-            if seen.active_max:
+            active_count = seen.own.active_max + seen.copies.active_max
+            if active_count:
                 active.add(each.id)
             if seconds is None or seconds <= 0 or each.id not in before or each.scaling is None:
                 continue
-            news = since(before[each.id], seen)
+            # Copies of another stage's requests are load like any other.
+            news = happened(before[each.id], seen)
             load = _load(metric_of(each.spec, each.scaling)[0], news, shares[each.id], seconds)
             if load is not None:
-                is_active = bool(news.calls_count or seen.active_max)
+                is_active = bool(news.calls_count or active_count)
                 self._histories[each.id].add(now, load, is_active=is_active)
         return active
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modelyard.resources.endpoints.model import MIRRORED
 from modelyard.resources.routes.model import CallCounters, Decisions
 
 SUMS = (
@@ -114,6 +115,48 @@ def since(before: Counts | None, now: Counts) -> Counts:
         if count > before.latencies.get(index, 0)
     }
     return Counts(**sums, active_max=now.active_max, latencies=latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model's counters say: those of its own calls, and those of the copies that it gets as a mirror.
+
+    They are kept apart because the gateway begins each anew by itself: the copies' when nobody sends copies any more.
+    """
+
+    own: Counts = Counts()
+    copies: Counts = Counts()
+
+    def stored(self) -> list[Any]:
+        """As a short JSON value; `restored_reading` reads it."""
+        return [self.own.stored(), self.copies.stored()]
+
+
+def restored_reading(value: Sequence[Any]) -> Reading:
+    """The reading of `Reading.stored`."""
+    if len(value) > 2:  # written when the two were not kept apart
+        return Reading(restored(value))
+    own, copies = value
+    return Reading(restored(own), restored(copies))
+
+
+def readings(counters: Iterable[CallCounters]) -> dict[str, Reading]:
+    """What the gateway counts, by model."""
+    found: dict[str, Reading] = {}
+    for item in counters:
+        id = item.name.removesuffix(MIRRORED)
+        before = found.get(id, Reading())
+        if id == item.name:
+            found[id] = replace(before, own=counted(item))
+        else:
+            found[id] = replace(before, copies=counted(item, is_mirror=True))
+    return found
+
+
+def happened(before: Reading | None, now: Reading) -> Counts:
+    """What happened between two readings of a model's counters."""
+    known = before or Reading()
+    return added([since(known.own, now.own), since(known.copies, now.copies)])
 
 
 def added(items: Iterable[Counts]) -> Counts:

@@ -61,6 +61,8 @@ class Metric(StrEnum):
     MEMORY_UTILIZATION = "MEMORY_UTILIZATION"
 
 
+MIRRORED = "_mirrored"
+"""What the names of upstreams that get copies end with; before it stands the id of the endpoint model."""
 HOLD_SECONDS = 60.0
 """How long a request may wait for a model that rests."""
 DEFAULT_TARGETS: Mapping[Metric, float] = {

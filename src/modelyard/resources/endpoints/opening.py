@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from modelyard.kit.errors import Fault
 from modelyard.resources.endpoints.instances import ServingSettings, resource_path
-from modelyard.resources.endpoints.model import EndpointModelSpec
+from modelyard.resources.endpoints.model import MIRRORED, EndpointModelSpec
 from modelyard.resources.endpoints.stage_settings import RateLimit, StageSettings
 from modelyard.resources.routes.model import (
     ApiKey,
@@ -26,8 +26,6 @@ from modelyard.resources.routes.model import (
     UpstreamSpec,
 )
 
-MIRRORED = "_mirrored"
-"""What the names of upstreams that get copies end with; before it stands the id of the endpoint model."""
 SETTINGS_LABEL = "settings"
 _MIRROR_REQUESTS = (
     256  # copies under way at once: a mirror that does not keep up loses some, and costs no more than that

@@ -163,6 +163,16 @@ async def call_marks(session: AsyncSession, ids: Collection[str]) -> dict[str, C
     return {row.endpoint_model_id: row for row in rows}
 
 
+async def marked_ids(session: AsyncSession) -> frozenset[str]:
+    """Everything whose counters were read."""
+    return frozenset(await session.scalars(select(CallMarkRow.endpoint_model_id)))
+
+
+async def counted_keys(session: AsyncSession) -> frozenset[str]:
+    """API keys that the gateway has counted calls of."""
+    return frozenset(await session.scalars(select(ApiKeyRow.id).where(ApiKeyRow.gateway_count > 0)))
+
+
 async def call_blocks(
     session: AsyncSession, endpoint_id: str, span_seconds: int, first: int, last: int, besides: Collection[int] = ()
 ) -> Sequence[CallBlockRow]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -23,12 +23,11 @@ from modelyard.kit.errors import Fault, Invalid, RetryLater
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.call_answer import Period, Told, answer
 from modelyard.resources.endpoints.call_blocks import with_counts
-from modelyard.resources.endpoints.counting import Counts, added, counted, refused, restored, since
-from modelyard.resources.endpoints.opening import MIRRORED
+from modelyard.resources.endpoints.counting import Counts, Reading, happened, readings, refused, restored_reading
 from modelyard.resources.endpoints.schemas import CALL_SERIES, StatisticsQuery
 from modelyard.resources.endpoints.table import CallBlockRow, CallMarkRow
 from modelyard.resources.projects.model import Caller
-from modelyard.resources.routes.model import CallCounters, Decisions
+from modelyard.resources.routes.model import Decisions
 from modelyard.resources.routes.service import Routes
 
 log = logging.getLogger(__name__)
@@ -74,6 +73,9 @@ class Statistics:
         self._period_seconds = period_seconds
         self._clock = clock
         self._collecting = asyncio.Lock()
+        self._seen: tuple[frozenset[str], frozenset[str]] | None = (
+            None  # what had counters the last time: models and the like, and API keys
+        )
         self._told: OrderedDict[tuple[str, int, int], Told] = OrderedDict()  # the one that was told last stands last
 
     async def run(self) -> None:
@@ -94,36 +96,43 @@ class Statistics:
     async def collect(self) -> None:
         """Add what has happened since the last time. Raises `RetryLater`."""
         async with self._collecting:  # a reading that comes late would look as if the counters had begun anew
-            seen = _readings(await self._routes.read_statistics())
+            seen = readings(await self._routes.read_statistics())
             decisions = await self._routes.read_decisions()
-            seen |= {item.route_id: refused(item) for item in decisions}
+            seen |= {item.route_id: Reading(refused(item)) for item in decisions}
+            keys = _calls_by_key(decisions)
             async with self._database.write() as session:
+                await self._begin_anew(session, seen.keys(), keys.keys())
                 await self._keep(session, seen)
-                await self._keep_keys(session, decisions)
+                await self._keep_keys(session, keys)
+            self._seen = (frozenset(seen), frozenset(keys))
 
-    async def _keep(self, session: AsyncSession, seen: Mapping[str, Counts]) -> None:
+    async def _begin_anew(self, session: AsyncSession, ids: Set[str], keys: Set[str]) -> None:
+        """Forget the last reading of what the gateway counts no more: Envoy began anew, or its route went. When it counts again, it counts from 0."""
+        marked, used = self._seen or (await repository.marked_ids(session), await repository.counted_keys(session))
+        for id in sorted(marked - ids):
+            await repository.forget_call_mark(session, id)
+        for key in await repository.api_keys_by_ids(session, used - keys):
+            key.gateway_count = 0
+
+    async def _keep(self, session: AsyncSession, seen: Mapping[str, Reading]) -> None:
         moment = int(self._clock().timestamp())
         places = await _places(session, seen.keys())
         marks = await repository.call_marks(session, places.keys())
         for id, place in sorted(places.items()):
             mark = marks.get(id)
-            now = seen[id]
-            news = since(None if mark is None else restored(mark.counters), now)
+            now, told = seen[id], seen[id].stored()
+            news = happened(None if mark is None else restored_reading(mark.counters), now)
+            if mark is not None and mark.counters != told:
+                mark.counters = told
             if news.is_empty:
                 continue
             if mark is None:
-                session.add(CallMarkRow(endpoint_model_id=id, counters=now.stored()))
-            else:
-                mark.counters = now.stored()
+                session.add(CallMarkRow(endpoint_model_id=id, counters=told))
             for resolution in _RESOLUTIONS:
                 await _add(session, place, resolution, moment, news)
 
-    async def _keep_keys(self, session: AsyncSession, decisions: Sequence[Decisions]) -> None:
+    async def _keep_keys(self, session: AsyncSession, totals: Mapping[str, int]) -> None:
         """Note which API keys were used since the last time."""
-        totals: dict[str, int] = {}
-        for item in decisions:
-            for id, count in item.calls_by_key.items():
-                totals[id] = totals.get(id, 0) + count
         for key in await repository.api_keys_by_ids(session, totals.keys()):
             total = totals[key.id]
             if total == key.gateway_count:
@@ -200,15 +209,12 @@ class _Place(NamedTuple):
     stage_id: str
 
 
-def _readings(counters: Sequence[CallCounters]) -> dict[str, Counts]:
-    """Counts by model; copies that a model got as a mirror are among its calls."""
-    found: dict[str, Counts] = {}
-    for item in counters:
-        is_mirror = item.name.endswith(MIRRORED)
-        id = item.name.removesuffix(MIRRORED)
-        counts = counted(item, is_mirror=is_mirror)
-        found[id] = added([found[id], counts]) if id in found else counts
-    return found
+def _calls_by_key(decisions: Sequence[Decisions]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for item in decisions:
+        for id, count in item.calls_by_key.items():
+            totals[id] = totals.get(id, 0) + count
+    return totals
 
 
 async def _places(session: AsyncSession, ids: Collection[str]) -> dict[str, _Place]:

@@ -1,6 +1,7 @@
 """Gateway and model server together on a small network, beside a bare ASGI application and, for ONNX, beside peers in the same run.
 
-A real platform serves the model on an endpoint; requests go through Envoy's HTTP door to the replica. The floor is a constant answer of a bare
+A real platform serves the model on two endpoints, one whose instance type has one core, and so one process, as the peers have, and one with two
+of each; requests go through Envoy's HTTP door to the replica. The floor is a constant answer of a bare
 ASGI application on the model server's HTTP library, asked directly over its Unix socket. Peers serve the same graph and are asked directly,
 over TCP on the loopback, each set up as its own documentation shows (one worker). All take turns; the best turn of each counts. Peers are
 stopped (SIGSTOP) while others have their turn, since some work without being asked.
@@ -36,6 +37,8 @@ from serving import BODY, FLOOR, MAKE_MODEL, Client, wait_for
 
 Connect = Callable[[Callable[[], Client]], Awaitable[Client]]
 START_SECONDS = 120.0
+ENDPOINTS = {"platform": "c2.c1m1", "platform-2": "m2.c2m4"}
+"""Instance types by what is measured on them: with one core and with two."""
 
 MLSERVER = """
 import numpy as np, onnxruntime as ort
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--litserve", type=Path, help="interpreter with litserve and onnxruntime")
     parser.add_argument("--kserve", type=Path, help="interpreter with kserve and onnxruntime")
     parser.add_argument("--mlserver", type=Path, help="directory of the program mlserver, with onnxruntime beside it")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -75,14 +79,19 @@ def main() -> None:
             _run([options.tools, "-c", MAKE, place])
         else:
             _run([python, "-c", MAKE_MODEL, place / "small"])
-        path = _deploy(client, place / "small", options.format)
+        client.storage.create_container("bench")
+        client.storage.upload(place / "small", "bench/model")
+        created = client.models.create("iris", format=options.format, artifact="bench/model")
+        paths = {name: _deploy(client, created.model_id, name, flavor) for name, flavor in ENDPOINTS.items()}
+        path = paths["platform"]
         floor_socket = place / "floor.sock"
         wait_for(floor_socket, stack.enter_context(_running([python, "-c", FLOOR, floor_socket], place)))
         peers: dict[str, subprocess.Popen[bytes]] = {}
         subjects = {
             "floor": (_to_socket(floor_socket), request(path, BODY)),
-            "platform": (_to_gateway(connection.api_url), request(path, BODY)),
         }
+        for name, its_path in paths.items():
+            subjects[name] = (_to_gateway(connection.api_url), request(its_path, BODY))
         if options.format == "ONNX":
             graph = place / "small" / "model.onnx"
             for name, source in (("litserve", LITSERVE), ("kserve", KSERVE)):
@@ -172,12 +181,9 @@ def _python(client: Modelyard, root: Path, framework: str) -> Path:
     return EnvironmentStore(root).python(to_environment(image))
 
 
-def _deploy(client: Modelyard, model: Path, format_code: str) -> str:
+def _deploy(client: Modelyard, model_id: str, name: str, flavor: str) -> str:
     """Put the model on an endpoint; the path that it answers on."""
-    client.storage.create_container("bench")
-    client.storage.upload(model, "bench/model")
-    created = client.models.create("iris", format=format_code, artifact="bench/model")
-    endpoint = client.endpoints.create("iris", models=created.model_id, flavor="m2.c2m4")
+    endpoint = client.endpoints.create(name, models=model_id, flavor=flavor)
     ready = client.endpoints.wait(endpoint.endpoint_id)
     return urlsplit(ready.endpoint_stage_list[0].endpoint_model_list[0].apigw_endpoint_uri).path
 
@@ -214,8 +220,8 @@ def _compare(
 ) -> None:
     for peer in peers.values():
         os.killpg(peer.pid, signal.SIGSTOP)
-    print(f"{'connections':>11} {'':>8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}   load {os.getloadavg()[0]:.1f}")
-    for connections in (1, 8, 64):
+    print(f"{'connections':>11} {'':>10} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}   load {os.getloadavg()[0]:.1f}")
+    for connections in options.connections:
         best: dict[str, tuple[float, float, float]] = {}
         for _ in range(options.rounds):
             for name, (connect, asked) in subjects.items():
@@ -223,11 +229,11 @@ def _compare(
                     figure = asyncio.run(_turn(connect, asked, connections, options.seconds))
                 best[name] = max(best.get(name, (0.0, 0.0, 0.0)), figure)
         for name, (rate, p50, p99) in best.items():
-            print(f"{connections:>11} {name:>8} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}")
-        platform = best["platform"]
+            print(f"{connections:>11} {name:>10} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}")
         for name, other in best.items():
-            if name != "platform":
-                print(f"{'':>11} {platform[0] / other[0]:>8.2f} × {name}   p50 {platform[1] - other[1]:+.3f} ms")
+            if name not in ENDPOINTS:
+                ratios = " and ".join(f"{best[own][0] / other[0]:.2f} ×" for own in ENDPOINTS)
+                print(f"{'':>11} {ratios} {name}   p50 {best['platform'][1] - other[1]:+.3f} ms")
 
 
 async def _turn(connect: Connect, asked: bytes, connections: int, seconds: float) -> tuple[float, float, float]:

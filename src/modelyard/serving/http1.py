@@ -26,6 +26,7 @@ from modelyard.serving.http1_head import WITHOUT_BODY, read_fields, write_head
 _MAX_HEAD_BYTES = 128 * 1024  # the gateway lets 96 KiB pass
 _LINGER_SECONDS = 2.0
 _PIECE_BYTES = 256 * 1024
+_READ_BYTES = 256 * 1024
 _VERSIONS = ("1.0", "1.1")
 
 
@@ -208,8 +209,12 @@ class Request:
         return write_head(status, own, None if status in WITHOUT_BODY else length, is_kept=self.is_kept)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """Takes requests off a connection and has them answered one after the other. The methods `on_…` are called by the parser."""
+
+    # What arrives is parsed before anything else is read, so all connections share the place where it arrives. A new one for each read would
+    # be so large that the allocator asks the kernel for it, and gives it back, each time.
+    _arrivals = memoryview(bytearray(_READ_BYTES))
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -259,10 +264,13 @@ class _Connection(asyncio.Protocol):
         else:
             self._read_on()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._arrivals
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._is_deaf:
             return
-        self._parse(data)
+        self._parse(self._arrivals[:nbytes])
         request, self._fresh = self._fresh, None
         if request is None:
             return
@@ -271,7 +279,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._start(request)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: memoryview) -> None:
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)

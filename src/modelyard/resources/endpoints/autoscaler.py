@@ -115,7 +115,7 @@ class Autoscaler:
     async def change(self, caller: Caller, stage_id: str, asked: AutoScaler) -> None:
         """Let a stage scale otherwise, or no longer: then it keeps the servers that it has, and at least one of each model."""
         async with self._database.write() as session:
-            stage = await repository.stage_or_404(session, caller.project.id, stage_id)
+            stage = await repository.held_stage(session, caller.project.id, stage_id)
             if stage.desired == "delete":
                 raise BeingDeleted("stage", stage.name)
             spec, scaling = StageSpec.model_validate(stage.spec), asked.scaling()

@@ -14,6 +14,7 @@ from modelyard.control.reconciler import Again, Done, Outcome
 from modelyard.control.transitions import CONTROLLER, move
 from modelyard.control.work import Lease, enqueue, forget
 from modelyard.db.engine import Database
+from modelyard.db.rows import row_of
 from modelyard.kit.clock import utc_now
 from modelyard.resources.endpoints import repository
 from modelyard.resources.endpoints.ending import ask_stage_delete
@@ -69,7 +70,9 @@ class EndpointReconciler:
         """Bring one endpoint a step further, or forget it once its stages and its route are gone."""
         async with self._database.write() as session:
             await lease.guard(session)
-            row = await repository.endpoint_by_key(session, key)
+            row = await row_of(
+                session, EndpointRow, key, lock="wait"
+            )  # it may write the spec (`repository.held_endpoint`)
             if row is None:
                 return Done()
             stages = await repository.stages_of(session, [key])

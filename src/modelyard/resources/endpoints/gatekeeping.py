@@ -66,7 +66,7 @@ class Gatekeeping:
     async def change_settings(self, caller: Caller, stage_id: str, change: StageSettings) -> StageSettingsOut:
         """Change the settings that are given; null takes one away. No request fails. Raises `Invalid` with every fault that there is."""
         async with self._database.write() as session:
-            stage = await repository.stage_or_404(session, caller.project.id, stage_id)
+            stage = await repository.held_stage(session, caller.project.id, stage_id)
             if stage.desired == "delete":
                 raise BeingDeleted("stage", stage.name)
             spec = StageSpec.model_validate(stage.spec)
@@ -99,7 +99,7 @@ class Gatekeeping:
                 if not made:
                     raise NotFound("API key", made_id)
                 return _key_out(made[0]).model_copy(update={"api_key": minted.shown})
-            endpoint = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
+            endpoint = await repository.held_endpoint(session, caller.project.id, endpoint_id)
             if endpoint.desired == "delete":
                 raise BeingDeleted("endpoint", endpoint.name)
             known = await repository.api_keys(session, endpoint.id)

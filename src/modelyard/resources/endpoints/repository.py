@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from modelyard.db.rows import row_of
 from modelyard.kit.errors import Blocker, NotFound
 from modelyard.kit.paging import Page, PageRequest
 from modelyard.resources.endpoints.table import (
@@ -31,6 +32,18 @@ async def endpoint_or_404(session: AsyncSession, project_id: str, endpoint_id: s
     """An endpoint of the project. Raises `NotFound`."""
     row = await endpoint(session, project_id, endpoint_id)
     if row is None:
+        raise NotFound("endpoint", endpoint_id)
+    return row
+
+
+async def held_endpoint(session: AsyncSession, project_id: str, endpoint_id: str) -> EndpointRow:
+    """An endpoint of the project, as it is now, and for this transaction alone. Raises `NotFound`.
+
+    Who changes an endpoint's spec, or a stage's, or what of them is wanted, holds the endpoint: so nobody writes over what another has
+    written since it was read, or rests on what is no longer so.
+    """
+    row = await row_of(session, EndpointRow, endpoint_id, lock="wait")
+    if row is None or row.project_id != project_id:
         raise NotFound("endpoint", endpoint_id)
     return row
 
@@ -76,6 +89,16 @@ async def stage(session: AsyncSession, project_id: str, stage_id: str) -> StageR
 async def stage_or_404(session: AsyncSession, project_id: str, stage_id: str) -> StageRow:
     """A stage of the project. Raises `NotFound`."""
     row = await stage(session, project_id, stage_id)
+    if row is None:
+        raise NotFound("endpoint stage", stage_id)
+    return row
+
+
+async def held_stage(session: AsyncSession, project_id: str, stage_id: str) -> StageRow:
+    """A stage of the project, as it is while its endpoint is held. Raises `NotFound`."""
+    seen = await stage_or_404(session, project_id, stage_id)
+    await held_endpoint(session, project_id, seen.endpoint_id)
+    row = await session.get(StageRow, stage_id, populate_existing=True)
     if row is None:
         raise NotFound("endpoint stage", stage_id)
     return row

@@ -145,12 +145,11 @@ class Endpoints:
             if known_id is not None:
                 stage = await repository.stage_or_404(session, caller.project.id, known_id)
                 return (await self._stage_views(session, caller, [stage]))[0].out
-            endpoint = await repository.endpoint_or_404(session, caller.project.id, request.endpoint_id)
+            endpoint = await repository.held_endpoint(session, caller.project.id, request.endpoint_id)
             if endpoint.desired == "delete":
                 raise BeingDeleted("endpoint", endpoint.name)
             if request.apigw_stage_name == DEFAULT_STAGE_NAME:
                 raise StageNameReserved(DEFAULT_STAGE_NAME)
-            await session.refresh(endpoint, with_for_update=True)  # two at once must not pass the quota together
             stages = await repository.stages_of(session, [endpoint.id])
             if any(stage.name == request.apigw_stage_name for stage in stages):
                 raise StageNameTaken(request.apigw_stage_name)
@@ -240,7 +239,7 @@ class Endpoints:
     async def delete(self, caller: Caller, endpoint_id: str) -> None:
         """Delete an endpoint with its default stage. Raises `EndpointHasStages` while it has others."""
         async with self._database.write() as session:
-            row = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
+            row = await repository.held_endpoint(session, caller.project.id, endpoint_id)
             stages = await repository.stages_of(session, [row.id])
             former = EndpointSpec.model_validate(row.spec).former
             is_passing = (
@@ -264,7 +263,7 @@ class Endpoints:
     async def delete_stage(self, caller: Caller, stage_id: str) -> None:
         """Delete a stage. Raises `StageIsDefault`."""
         async with self._database.write() as session:
-            row = await repository.stage_or_404(session, caller.project.id, stage_id)
+            row = await repository.held_stage(session, caller.project.id, stage_id)
             if row.is_default:
                 raise StageIsDefault(row.name)
             await ask_stage_delete(session, row, actor=caller.actor)

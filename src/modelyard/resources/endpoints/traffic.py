@@ -171,7 +171,7 @@ async def _rewrite(
 
 
 async def _living(session: AsyncSession, caller: Caller, endpoint_id: str) -> EndpointRow:
-    endpoint = await repository.endpoint_or_404(session, caller.project.id, endpoint_id)
+    endpoint = await repository.held_endpoint(session, caller.project.id, endpoint_id)
     if endpoint.desired == "delete":
         raise BeingDeleted("endpoint", endpoint.name)
     return endpoint

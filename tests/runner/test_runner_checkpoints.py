@@ -136,6 +136,18 @@ def test_content_of_a_new_checkpoint_waits_for_its_manifest(store, token, model,
     assert not [name for name in store.names("c") if STAGED in name]
 
 
+def test_files_of_one_size_and_one_moment_stay_apart(upload, token, model, tmp_path) -> None:
+    # Ranks write small files of one size within one tick of the clock, which is all that a mounted directory tells apart.
+    for moment in (1_700_000_000, 1_700_000_100):
+        for name in ("rank0", "rank1", "deep/rank2"):
+            (model / name).parent.mkdir(exist_ok=True)
+            (model / name).write_bytes(f"{name[-1]} at {moment}".encode())
+            os.utime(model / name, (moment, moment))
+        sync_of(upload, token).finish(Stop())
+        expected = {name: f"{name[-1]} at {moment}".encode() for name in ("rank0", "rank1", "deep/rank2")}
+        assert resume(upload, token, tmp_path / "in") == expected
+
+
 def test_what_was_rotated_away_does_not_come_back(upload, token, model, tmp_path) -> None:
     sync = sync_of(upload, token)
     sync.start()

@@ -232,9 +232,11 @@ class CheckpointSync:
         self._destination.write(MANIFEST, to_text(self._members, written_at).encode(), stop)
         self._publish([kept for name, kept in taken.items() if name in whole], there, stop)
         # What waits for a unit that did not become whole waits in vain.
-        in_vain = [member for name, (_, member) in taken.items() if name not in whole and name in there]
-        there.update({staged_name(member): member.token for member in in_vain if not member.is_large})
-        needed = {staged_name(member) for name, member in self._members.items() if there.get(name) != member.token}
+        in_vain = [(name, member) for name, (_, member) in taken.items() if name not in whole and name in there]
+        there.update({staged_name(name, member): member.token for name, member in in_vain if not member.is_large})
+        needed = {
+            staged_name(name, member) for name, member in self._members.items() if there.get(name) != member.token
+        }
         left = [name for name in there if name.startswith(STAGED) and name not in needed]
         work_through(left, self._destination.remove, stop)
         for name in left:
@@ -257,8 +259,8 @@ class CheckpointSync:
             for file in batch:
                 _, member = waiting[file.name]
                 if file.name not in together:
-                    self._destination.publish(staged_name(member), file.name, file, cancel)
-                there[staged_name(member)] = member.token
+                    self._destination.publish(staged_name(file.name, member), file.name, file, cancel)
+                there[staged_name(file.name, member)] = member.token
                 settled(file, member)
 
         for file, member in taken:

@@ -132,7 +132,7 @@ class _Arrival(NamedTuple):
 
 def _bring_together(batch: Sequence[_Arrival], tally: Tally, stop: Stop) -> Iterator[_Arrival]:
     """Bring small objects by one request; those that did not come so, each to be fetched with all patience."""
-    wanted: dict[str, list[_Arrival]] = {}  # files of a checkpoint with the same content may wait as one object
+    wanted: dict[str, list[_Arrival]] = {}  # one object may be wanted under several names
     for arrival in batch:
         os.makedirs(os.path.dirname(arrival.target), exist_ok=True)
         if arrival.stored is not None:

@@ -8,7 +8,7 @@ waiting. Whoever knows nothing of manifests reads the files under their names an
 
 from __future__ import annotations
 
-from modelyard.runner import jsons
+from modelyard.runner import digests, jsons
 from modelyard.runner.light import NamedTuple
 
 TYPE_CHECKING = False
@@ -40,9 +40,15 @@ def is_own(name: str) -> bool:
     return name == MANIFEST or name.startswith(STAGED)
 
 
-def staged_name(member: Member) -> str:
-    """Where new content waits."""
-    return STAGED + member.token
+def waiting_name(below: str, name: str, token: str) -> str:
+    """Where new content of a file waits. The file's name is part of it: on a mounted directory two files of one size, written within one
+    tick of the clock, have the same token."""
+    return f"{below}{digests.md5_of(name.encode(errors='surrogatepass'))}-{token}"
+
+
+def staged_name(name: str, member: Member) -> str:
+    """Where a member's content waits for its manifest."""
+    return waiting_name(STAGED, name, member.token)
 
 
 def to_text(members: Mapping[str, Member], written_at: str) -> str:
@@ -76,7 +82,7 @@ def chosen(
     """
     found: dict[str, _Place] = {}
     for name, member in members.items():
-        candidates: Iterable[str] = (name, staged_name(member))
+        candidates: Iterable[str] = (name, staged_name(name, member))
         place = next(
             (
                 there[candidate]

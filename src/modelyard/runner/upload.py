@@ -18,6 +18,7 @@ from modelyard.runner.copying import copy_file, part_path
 from modelyard.runner.http1 import Readable
 from modelyard.runner.journal import Journal
 from modelyard.runner.light import NamedTuple, suppress
+from modelyard.runner.manifest import waiting_name
 from modelyard.runner.names import SEGMENTS_PREFIX
 from modelyard.runner.outcomes import BAD_SOURCE, NO_PERMISSION, NO_SPACE, UPLOAD_FAILED, Damaged, StepFailed
 from modelyard.runner.plan import Upload
@@ -100,7 +101,7 @@ class Destination:
     ) -> str:
         """Keep one file; its checksum. Sends nothing when its content is known to be there. Raises `StepFailed`.
 
-        With `waits_below` the file does not take its own name yet, but `{waits_below}{checksum}`; large ones do.
+        With `waits_below` the file does not take its own name yet, but its `waiting_name` there; large ones do.
         """
         if self._container is None:
             return self._copy(file, stop, on_bytes, known_checksum, waits_below)
@@ -122,7 +123,7 @@ class Destination:
 
         Args:
             there: what is known to be there: the checksum of each name. The same content is not sent again.
-            waits_below: where a name is taken by another content, the file does not take it yet, but `{waits_below}{checksum}`.
+            waits_below: where a name is taken by another content, the file does not take it yet, but its `waiting_name` there.
         """
         if self._container is None or len(files) < 2:
             return {}
@@ -138,7 +139,8 @@ class Destination:
             kept[file.name] = checksum
             if there.get(file.name) != checksum:
                 waits = waits_below and file.name in there
-                objects[self._prefix + (waits_below + checksum if waits else file.name)] = (checksum, content)
+                name = waiting_name(waits_below, file.name, checksum) if waits else file.name
+                objects[self._prefix + name] = (checksum, content)
         try:
             if objects:
                 self._container.write_small(objects, stop)
@@ -220,7 +222,8 @@ class Destination:
         if token == known_checksum:
             on_bytes(file.size)
             return token
-        target = os.path.join(self.upload.path, waits_below + token if waits_below else file.name)
+        name = waiting_name(waits_below, file.name, token) if waits_below else file.name
+        target = os.path.join(self.upload.path, name)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             copy_file(file.path, target, stop, on_bytes, lambda: _check_rest(file))
@@ -243,7 +246,7 @@ class Destination:
         name = self._prefix + file.name
         is_there = checksum == known_checksum
         if not is_there and waits_below:
-            name = f"{self._prefix}{waits_below}{checksum}"
+            name = self._prefix + waiting_name(waits_below, file.name, checksum)
         elif not is_there and file.size >= self._sizes.compare:
             headers = container.head(name, stop) or {}
             is_there = headers.get("etag", "").strip('"') == checksum

@@ -109,3 +109,20 @@ def test_nan_is_read_and_written_as_null() -> None:
     for text in (b"", b"nope NaN", b'{"a": NaN', b"\xff\xfe"):
         with pytest.raises(BadRequest, match="not JSON"):
             read_json(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [([1, 2**63 + 1], "uint64"), ([1, 2**64 - 1], "uint64"), ([2**53 + 1, 1.0], "int64"), ([-1.0, 2**63 - 1], "int64")],
+)
+def test_large_whole_numbers_stay_what_they_are_whatever_their_neighbours(value: list[Any], dtype: str) -> None:
+    assert to_array(value, TensorSpec("x", dtype), "x").tolist() == value
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [([float("inf")], "int64"), ([1, float("nan")], "int32"), ([-1, 2**63], "int64"), (["a\ud800"], "string")],
+)
+def test_what_is_no_value_of_the_kind_is_the_callers_fault(value: list[Any], dtype: str) -> None:
+    with pytest.raises(BadRequest):
+        to_array(value, TensorSpec("x", dtype), "x")

@@ -43,7 +43,7 @@ def to_array(value: Any, spec: TensorSpec, where: str) -> Array:
     is_bool_right = spec.dtype is None or (kind == "b") == (spec.dtype == "bool")
     if kind not in "fiub" or not (is_bool_right or raw.size == 0):
         raise BadRequest(_wrong_type(value, spec, where))
-    return _converted(raw, spec, where)
+    return _converted(_exact(raw, value, spec, where), spec, where)
 
 
 def check_shape(array: Array, spec: TensorSpec, where: str) -> None:
@@ -111,7 +111,10 @@ def _bytes(value: Any, where: str) -> Any:
     if isinstance(value, list):
         return [_bytes(item, f"{where}[{index}]") for index, item in enumerate(cast("list[Any]", value))]
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequest(f"{where} is not valid text: {error}") from error
     if isinstance(value, dict) and set(cast("dict[str, Any]", value)) == {"b64"}:
         text: Any = cast("dict[str, Any]", value)["b64"]
         try:
@@ -121,6 +124,25 @@ def _bytes(value: Any, where: str) -> Any:
     raise BadRequest(f'{where} must be text or {{"b64": "..."}}, not {_kind(value)}')
 
 
+def _exact(raw: Array, value: Any, spec: TensorSpec, where: str) -> Array:
+    """Whole numbers that numpy made floating ones of, for a neighbour's sake (`1.0`, or one beyond int64), as they were given."""
+    if (
+        raw.dtype.kind != "f"
+        or not raw.size
+        or spec.dtype in (None, "bfloat16")
+        or np.dtype(spec.dtype).kind not in "iu"
+    ):
+        return raw
+    if not (np.isfinite(raw) & (raw == np.trunc(raw))).all():
+        raise BadRequest(
+            f"{where} has numbers with a fraction (or NaN or Infinity), but '{spec.name}' wants {spec.dtype}"
+        )
+    try:
+        return np.array(value, dtype="uint64" if raw.min() >= 0 else "int64")
+    except OverflowError as error:
+        raise BadRequest(f"{where} has numbers that do not fit in {spec.dtype}: {error}") from error
+
+
 def _converted(raw: Array, spec: TensorSpec, where: str) -> Array:
     if spec.dtype is None:
         return raw.astype(spec.open_dtype) if raw.dtype.kind == "f" or raw.size == 0 else raw
@@ -128,8 +150,6 @@ def _converted(raw: Array, spec: TensorSpec, where: str) -> Array:
     if raw.dtype == wanted:
         return raw
     if wanted.kind in "iu" and raw.size:
-        if raw.dtype.kind == "f" and not (raw == np.trunc(raw)).all():
-            raise BadRequest(f"{where} has numbers with a fraction (or NaN), but '{spec.name}' wants {spec.dtype}")
         limits = np.iinfo(wanted.name)
         low, high = int(raw.min()), int(raw.max())
         if low < limits.min or high > limits.max:

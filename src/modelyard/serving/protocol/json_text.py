@@ -54,7 +54,7 @@ def jsonable(array: Array, *, is_binary: bool = False) -> Any:
         array = array.astype(np.float32)
     if array.ndim == 0:
         return array.item()
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _read_with_nan(text: bytes) -> Any:

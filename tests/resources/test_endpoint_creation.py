@@ -132,18 +132,24 @@ async def test_an_endpoint_is_not_deleted_with_a_stage_that_is_kept_for_a_revert
     stage = {"endpointId": made, "apigwStageName": "blue"}
     former = (await api.ask("POST", "/endpoint-stages", sqlite_maker.body(1, **stage)))["endpointStage"]
 
-    async def keep(minutes: int) -> None:
+    async def keep(minutes: int, *shares: dict[str, Any]) -> None:
         async with api.database.write() as session:
             row = await session.get(EndpointRow, made)
             assert row is not None
             until = (utc_now() + timedelta(minutes=minutes)).isoformat()
-            row.spec = {**row.spec, "former": {"stage_id": former["endpointStageId"], "until": until}}
+            row.spec = {
+                **row.spec,
+                "former": {"stage_id": former["endpointStageId"], "until": until},
+                "shares": list(shares),
+            }
 
     await keep(5)
     refused = await api.call("DELETE", f"/endpoints/{made}")
     assert (refused.status_code, refused.json()["header"]["resultCode"]) == (409, 409072)
     assert "blue" in refused.json()["header"]["resultMessage"]
-    await keep(-5)
+    await keep(-5, {"stage_id": former["endpointStageId"], "weight": 9})
+    assert (await api.call("DELETE", f"/endpoints/{made}")).status_code == 409
+    await keep(-5, {"stage_id": former["endpointStageId"], "weight": 0})
     await api.ask("DELETE", f"/endpoints/{made}")
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.runner import fetch as fetching
 from modelyard.runner.checkpoints import CheckpointSync
 from modelyard.runner.fetch import fetch_all
 from modelyard.runner.journal import Journal
 from modelyard.runner.manifest import MANIFEST, STAGED
+from modelyard.runner.outcomes import StepFailed
 from modelyard.runner.plan import ALWAYS, PYTHON, Fetch, Main, Plan, Upload
 from modelyard.runner.stop import Stop
+from modelyard.runner.swift import Container
 from modelyard.runner.upload import Destination
 
 # Writes a checkpoint of three files that belong together, in place and slowly, again and again; ends when nobody watches it any more.
@@ -220,9 +223,69 @@ def test_a_file_written_while_its_checkpoint_is_sent_leaves_the_one_before(
     with (model / "deep/pointer").open("wb") as half:
         half.write(b"3")
         half.flush()
-        while store.count("PUT", MANIFEST) == 1:  # the pass ends with what it can vouch for
-            time.sleep(0.01)
+        while store.count("PUT", MANIFEST) == 1 or any(STAGED in name for name in store.names("c")):
+            time.sleep(0.01)  # the pass ends with what it can vouch for
         sync.finish(Stop(), was_killed=True)
     expected = {name: b"1 of " + name.encode() for name in ("deep/weights", "deep/pointer")}
     assert resume(upload, token, tmp_path / "in") == expected
     assert not [name for name in store.names("c") if STAGED in name]
+
+
+def write_two(upload: Upload, token: str, model: Path, number: int) -> dict[str, bytes]:
+    files = {name: f"{number} of {name} {number * 'x'}".encode() for name in ("a", "b")}
+    for name, content in files.items():
+        (model / name).write_bytes(content)
+    sync_of(upload, token).finish(Stop())
+    return files
+
+
+def test_who_reads_while_a_newer_checkpoint_comes_gets_all_of_the_newer_one(
+    upload, token, model, tmp_path, monkeypatch, capfd
+) -> None:
+    write_two(upload, token, model, 1)
+    work_through, written = fetching.work_through, []
+
+    def interrupted(items, do, *others) -> None:
+        items = list(items)
+        if not written:
+            work_through(items[:1], do, *others)
+            written.append(write_two(upload, token, model, 2))
+            items = items[1:]
+        work_through(items, do, *others)
+
+    monkeypatch.setattr(fetching, "work_through", interrupted)
+    assert resume(upload, token, tmp_path / "in") == written[0]
+    assert "has got a newer checkpoint meanwhile" in capfd.readouterr().out
+
+
+def test_who_never_gets_a_whole_checkpoint_is_told(upload, token, model, tmp_path, monkeypatch) -> None:
+    write_two(upload, token, model, 1)
+    work_through, numbers = fetching.work_through, iter(range(2, 99))
+
+    def interrupted(items, do, *others) -> None:
+        items = list(items)
+        work_through(items[:1], do, *others)
+        write_two(upload, token, model, next(numbers))
+        work_through(items[1:], do, *others)
+
+    monkeypatch.setattr(fetching, "work_through", interrupted)
+    with pytest.raises(StepFailed, match="gets newer checkpoints faster than one of them can be fetched"):
+        resume(upload, token, tmp_path / "in")
+
+
+def test_a_manifest_newer_than_the_listing_is_no_change_by_somebody_else(
+    store, token, model, tmp_path, monkeypatch, capfd
+) -> None:
+    upload = Upload(str(model), "obs://the/out", container_url=store.url("c"), prefix="out")
+    write_two(upload, token, model, 1)
+    read, written = Container.read, []
+
+    def late(self, *args) -> bytes:
+        if not written:
+            written.append({})
+            written[0] = write_two(upload, token, model, 2)
+        return read(self, *args)
+
+    monkeypatch.setattr(Container, "read", late)
+    assert resume(upload, token, tmp_path / "in") == written[0]
+    assert "somebody else" not in capfd.readouterr().out

@@ -36,57 +36,108 @@ if TYPE_CHECKING:
 
     _Place = TypeVar("_Place")
 
+_TRIES = 4
+"""How often a checkpoint is looked at whose writer goes on to write newer ones."""
+
 
 def fetch_all(plan: Plan, journal: Journal, stop: Stop, cache: DataCache | None = None) -> str:
     """Carry out all fetches of the plan, from the cache what it has; a line of figures. Raises `StepFailed`."""
     cache = cache or DataCache("", "")
     begun = time.monotonic()
-    arrivals: list[_Arrival] = []
+    found: dict[Fetch, list[_Arrival]] = {}
     for fetch in plan.fetches:
         stop.check()
-        found = _survey(fetch, plan, journal, stop)
-        if fetch.record:
-            journal.record(fetch.record, describe(arrival.line(fetch.target) for arrival in found))
-        if found:
-            size = sum(arrival.size for arrival in found)
-            journal.say(f"fetching {fetch.label}: {format_count(len(found), 'file')}, {format_bytes(size)}")
-        arrivals += found
-    total_bytes = sum(arrival.size for arrival in arrivals)
+        found[fetch] = _announced(fetch, plan, journal, stop)
+    size = sum(arrival.size for arrivals in found.values() for arrival in arrivals)
     for fetch in plan.fetches:
-        _check_room(fetch, total_bytes)
+        _check_room(fetch, size)
 
-    tally = Tally(len(arrivals), total_bytes)
-
-    def tick() -> None:
-        journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
-
-    def bring(batch: Sequence[_Arrival], cancel: Stop) -> None:
-        for arrival in _bring_together(batch, tally, cancel) if len(batch) > 1 else batch:
-            arrival.bring(cache, tally, cancel)
-            tally.add_file()
-
-    try:
-        together = batches(arrivals, lambda arrival: arrival.source_of_several, lambda arrival: arrival.size)
-        work_through(together, bring, stop, tick if arrivals else None)
-    except OSError as error:
-        raise StepFailed(_disk_sentence(error), NO_SPACE) from error
+    due = [arrival for arrivals in found.values() for arrival in arrivals]
+    for _ in range(_TRIES):
+        tally = Tally(len(due), sum(arrival.size for arrival in due))
+        replaced = _bring_all(due, cache, tally, journal, stop)
+        if not replaced:
+            break
+        for fetch in replaced:
+            for arrival in found[fetch]:
+                with suppress(FileNotFoundError):
+                    os.unlink(arrival.target)
+            journal.say(f"{fetch.label} has got a newer checkpoint meanwhile: fetching that one")
+            found[fetch] = _announced(fetch, plan, journal, stop)
+        due = [arrival for fetch in replaced for arrival in found[fetch]]
+    else:
+        raise StepFailed(
+            f"{due[0].origin.label if due else 'A checkpoint'} gets newer checkpoints faster than one of them can be fetched. Stop the run "
+            "that writes them, or copy one of them to another path and give that.",
+            BAD_SOURCE,
+        )
+    arrivals = [arrival for each in found.values() for arrival in each]
+    size = sum(arrival.size for arrival in arrivals)
     seconds = time.monotonic() - begun
-    figures = f"{format_count(len(arrivals), 'file')}, {format_bytes(tally.bytes_count)} in {seconds:.1f} s"
-    figures += format_rate(tally.bytes_count, seconds)
+    figures = f"{format_count(len(arrivals), 'file')}, {format_bytes(size)} in {seconds:.1f} s"
+    figures += format_rate(size, seconds)
     if cache.found_count:
         figures += f" ({format_count(cache.found_count, 'file')} from the project's cache)"
     journal.say(f"fetched {figures}")
     return figures
 
 
-class _Arrival(NamedTuple):
-    """One file to come: an object of a container, or a file of a mounted directory."""
+def _announced(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) -> list[_Arrival]:
+    """What a fetch consists of, told to the user and to the report."""
+    found = _survey(fetch, plan, journal, stop)
+    if fetch.record:
+        journal.record(fetch.record, describe(arrival.line(fetch.target) for arrival in found))
+    if found:
+        size = sum(arrival.size for arrival in found)
+        journal.say(f"fetching {fetch.label}: {format_count(len(found), 'file')}, {format_bytes(size)}")
+    return found
 
+
+def _bring_all(
+    arrivals: Sequence[_Arrival], cache: DataCache, tally: Tally, journal: Journal, stop: Stop
+) -> list[Fetch]:
+    """Bring them; the fetches of which a file was not any more what the survey had found."""
+    replaced: dict[Fetch, None] = {}
+
+    def tick() -> None:
+        journal.advance(f"fetching: {tally.so_far()}", tally.fraction)
+
+    def bring(batch: Sequence[_Arrival], cancel: Stop) -> None:
+        for arrival in _bring_together(batch, tally, cancel) if len(batch) > 1 else batch:
+            if arrival.origin in replaced:
+                continue
+            try:
+                arrival.bring(cache, tally, cancel)
+            except _Replaced:
+                replaced[arrival.origin] = None
+            else:
+                tally.add_file()
+
+    try:
+        together = batches(arrivals, lambda arrival: arrival.source_of_several, lambda arrival: arrival.size)
+        work_through(together, bring, stop, tick if arrivals else None)
+    except OSError as error:
+        raise StepFailed(_disk_sentence(error), NO_SPACE) from error
+    return list(replaced)
+
+
+class _Replaced(Exception):
+    """A file of a checkpoint has another content by now: its writer goes on."""
+
+
+class _Arrival(NamedTuple):
+    """One file to come: an object of a container, or a file of a mounted directory.
+
+    `token`: what the manifest of its checkpoint says of its content (see `manifest.Member`); empty where none does, or no listing shows it.
+    """
+
+    origin: Fetch
     target: str
     size: int
     container: Container | None = None
     stored: Stored | None = None
     path: str = ""
+    token: str = ""
 
     def line(self, root: str) -> tuple[str, int, str]:
         """What the record of the inputs says of it."""
@@ -105,21 +156,35 @@ class _Arrival(NamedTuple):
         return self.source_of_several is not None and self.size <= SMALL_BYTES
 
     def bring(self, cache: DataCache, tally: Tally, stop: Stop) -> None:
+        """Raises `_Replaced` where this is a checkpoint's and has another content than its manifest says."""
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
-        if self.container is not None and self.stored is not None:
-            if self.is_cached(cache, tally, stop):
-                return
-            try:
-                md5 = download(self.container, self.stored, self.target, stop, tally.add_bytes)
-            except NotInStore:
-                raise _vanished(self.stored.name, self.container.label) from None
-            if not self.is_cheap:
-                cache.offer(self.target, md5, self.stored.size)
-        else:
+        try:
+            token = self._brought(cache, tally, stop)
+        except NotInStore:
+            if self.token:
+                raise _Replaced from None
+            raise
+        if self.token and token != self.token:
+            raise _Replaced
+
+    def _brought(self, cache: DataCache, tally: Tally, stop: Stop) -> str:
+        """Bring it; what names its content, as far as that is known."""
+        if self.container is None or self.stored is None:
             try:
                 copy_file(self.path, self.target, stop, tally.add_bytes)
             except FileNotFoundError:
                 raise _vanished(self.path, "the mounted directory") from None
+            copied = os.stat(self.target)
+            return path_token(copied.st_size, copied.st_mtime_ns)
+        if self.is_cached(cache, tally, stop):
+            return self.stored.etag
+        try:
+            md5 = download(self.container, self.stored, self.target, stop, tally.add_bytes)
+        except NotInStore:
+            raise _vanished(self.stored.name, self.container.label) from None
+        if not self.is_cheap:
+            cache.offer(self.target, md5, self.stored.size)
+        return md5
 
     def is_cached(self, cache: DataCache, tally: Tally, stop: Stop) -> bool:
         """Whether the cache had it, and it is here now."""
@@ -145,7 +210,8 @@ def _bring_together(batch: Sequence[_Arrival], tally: Tally, stop: Stop) -> Iter
     for small in found:
         stop.check()
         for arrival in wanted.pop(small.name, ()):
-            if not keep(small.content, small.etag, small.modified_at, arrival.target):
+            is_it = arrival.token in ("", small.etag)
+            if not (is_it and keep(small.content, small.etag, small.modified_at, arrival.target)):
                 yield arrival
                 continue
             tally.add_bytes(len(small.content))
@@ -185,13 +251,14 @@ def _survey_container(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) ->
     )
     try:
         if fetch.is_file:
-            return _survey_object(container, fetch.prefix, fetch.target, stop)
+            return _survey_object(container, fetch.prefix, fetch.target, fetch, stop)
         prefix = fetch.prefix if not fetch.prefix or fetch.prefix.endswith("/") else fetch.prefix + "/"
         arrivals, has_entries = _survey_directory(container, prefix, fetch, journal, stop)
         if not has_entries and fetch.prefix.strip("/"):
             # The path names one object, not a directory: it arrives under its own name.
             name = fetch.prefix.rstrip("/")
-            arrivals = _survey_object(container, name, _join(fetch.target, name.rpartition("/")[2], fetch.label), stop)
+            target = _join(fetch.target, name.rpartition("/")[2], fetch.label)
+            arrivals = _survey_object(container, name, target, fetch, stop)
     except NotInStore:
         if fetch.is_required:
             raise
@@ -199,18 +266,49 @@ def _survey_container(fetch: Fetch, plan: Plan, journal: Journal, stop: Stop) ->
     return arrivals
 
 
-def _survey_object(container: Container, name: str, target: str, stop: Stop) -> list[_Arrival]:
+def _survey_object(container: Container, name: str, target: str, fetch: Fetch, stop: Stop) -> list[_Arrival]:
     headers = container.head(name, stop)
     if headers is None or headers.get("content-type", "").startswith("application/directory"):
         return []
     size = int(headers.get("content-length") or 0)
     stored = Stored(name, size, headers.get("etag", "").strip('"'), False)
-    return [_Arrival(target, size, container, stored)]
+    return [_Arrival(fetch, target, size, container, stored)]
 
 
 def _survey_directory(
     container: Container, prefix: str, fetch: Fetch, journal: Journal, stop: Stop
 ) -> tuple[list[_Arrival], bool]:
+    tokens: dict[str, str] | None = {}
+    left = _TRIES
+    while True:
+        left -= 1
+        layout, has_entries = _listed(container, prefix, fetch, stop)
+        if not (fetch.is_checkpoint and MANIFEST in layout.files):
+            break
+        members = from_text(container.read(layout.files[MANIFEST].name, stop))
+        tokens = _choose(members, layout.files, _has_content, fetch.label, journal, is_last=not left)
+        if tokens is not None:
+            layout.directories = {name for name in layout.directories if not is_own(name + "/")}
+            break
+    for clash in layout.clashes():
+        layout.drop_segments(clash, container, stop)
+    _make_directories(fetch.target, layout.directories)
+    known = tokens or {}
+    return [
+        _Arrival(
+            fetch,
+            _join(fetch.target, relative, fetch.label),
+            stored.size,
+            container,
+            stored,
+            token=known.get(relative, ""),
+        )
+        for relative, stored in layout.files.items()
+    ], has_entries
+
+
+def _listed(container: Container, prefix: str, fetch: Fetch, stop: Stop) -> tuple[_Layout, bool]:
+    """What is in a directory, and whether there is anything at all."""
     layout = _Layout(fetch.label)
     has_entries = False
     for stored in container.list(prefix, stop):
@@ -221,17 +319,7 @@ def _survey_directory(
         relative = stored.name[len(prefix) :]
         if fetch.is_checkpoint or not is_own(relative):
             layout.add(relative, stored)
-    if fetch.is_checkpoint and MANIFEST in layout.files:
-        members = from_text(container.read(layout.files[MANIFEST].name, stop))
-        _choose(members, layout.files, _has_content, fetch.label, journal)
-        layout.directories = {name for name in layout.directories if not is_own(name + "/")}
-    for clash in layout.clashes():
-        layout.drop_segments(clash, container, stop)
-    _make_directories(fetch.target, layout.directories)
-    return [
-        _Arrival(_join(fetch.target, relative, fetch.label), stored.size, container, stored)
-        for relative, stored in layout.files.items()
-    ], has_entries
+    return layout, has_entries
 
 
 class _Layout:
@@ -284,19 +372,36 @@ def _survey_path(fetch: Fetch, journal: Journal) -> list[_Arrival]:
         return []
     if os.path.isfile(fetch.path):
         target = fetch.target if fetch.is_file else _join(fetch.target, os.path.basename(fetch.path), fetch.label)
-        return [_Arrival(target, os.path.getsize(fetch.path), path=fetch.path)]
+        return [_Arrival(fetch, target, os.path.getsize(fetch.path), path=fetch.path)]
     if fetch.is_file:
         raise NotInStore(f"{fetch.label} is not a file.")
-    found = scan(fetch.path)
-    for reason in found.skipped + found.unstorable:
-        journal.warn(f"{fetch.label}: {reason}; it is left out")
-    files = {file.name: file for file in found.files if fetch.is_checkpoint or not is_own(file.name)}
-    if fetch.is_checkpoint and MANIFEST in files:
+    tokens: dict[str, str] | None = {}
+    left = _TRIES
+    while True:
+        left -= 1
+        found = scan(fetch.path)
+        files = {file.name: file for file in found.files if fetch.is_checkpoint or not is_own(file.name)}
+        if not (fetch.is_checkpoint and MANIFEST in files):
+            break
         with open(files[MANIFEST].path, "rb") as manifest:
             members = from_text(manifest.read())
-        _choose(members, files, _is_file_of, fetch.label, journal)
+        tokens = _choose(members, files, _is_file_of, fetch.label, journal, is_last=not left)
+        if tokens is not None:
+            break
+    for reason in found.skipped + found.unstorable:
+        journal.warn(f"{fetch.label}: {reason}; it is left out")
+    known = tokens or {}
     _make_directories(fetch.target, [name for name in found.empty_directories if not is_own(name + "/")])
-    return [_Arrival(_join(fetch.target, name, fetch.label), file.size, path=file.path) for name, file in files.items()]
+    return [
+        _Arrival(
+            fetch,
+            _join(fetch.target, name, fetch.label),
+            file.size,
+            path=file.path,
+            token=known.get(name, ""),
+        )
+        for name, file in files.items()
+    ]
 
 
 def _choose(
@@ -305,18 +410,30 @@ def _choose(
     is_content: Callable[[_Place, Member], bool],
     label: str,
     journal: Journal,
-) -> None:
-    """Leave of what is there what makes up the newest complete checkpoint, each file under its own name."""
+    *,
+    is_last: bool,
+) -> dict[str, str] | None:
+    """Leave of what is there what makes up the newest complete checkpoint, each file under its own name; the tokens of their contents.
+
+    None, and all is left as it is, where manifest and listing don't fit, which is so for a moment while somebody writes a newer checkpoint.
+    With `is_last` they never will: then somebody else has changed what is there, and all of it is taken.
+    """
     found = None if members is None else chosen(members, there, is_content)
-    if found is None:
+    tokens: dict[str, str] = {}
+    if found is not None and members is not None:
+        tokens = {name: member.token for name, member in members.items() if not member.is_large}
+        if others := sum(1 for name in there if not is_own(name) and name not in found):
+            journal.say(f"{label}: {format_count(others, 'file')} beside the newest complete checkpoint are left there")
+    elif not is_last:
+        return None
+    else:
         journal.warn(
             f"{label} was changed by somebody else since its last complete checkpoint: all that is there is taken"
         )
         found = {name: place for name, place in there.items() if not is_own(name)}
-    elif others := sum(1 for name in there if not is_own(name) and name not in found):
-        journal.say(f"{label}: {format_count(others, 'file')} beside the newest complete checkpoint are left there")
     there.clear()
     there.update(found)
+    return tokens
 
 
 def _has_content(stored: Stored, member: Member) -> bool:

@@ -138,9 +138,9 @@ class EndpointReconciler:
             await self._routes.put(session, row.id, row.project_id, opening.restrict(route.spec), actor=CONTROLLER)
 
     async def _end_former(self, session: AsyncSession, row: EndpointRow, stages: Sequence[StageRow]) -> Outcome:
-        """Delete the stage that was the default one, when its time has come. Only called when no new request goes to it any more."""
+        """Delete the stage that was the default one, when its time has come and no request goes to it any more."""
         spec = EndpointSpec.model_validate(row.spec)
-        if spec.former is None:
+        if spec.former is None or spec.is_former_in_use:  # whoever takes its requests away wakes this
             return Done()
         remaining = (spec.former.until - utc_now()).total_seconds()
         stage = next((stage for stage in stages if stage.id == spec.former.stage_id), None)

@@ -51,6 +51,12 @@ class EndpointSpec(_Frozen):
     shares: tuple[Share, ...] = ()
     former: Former | None = None
 
+    @property
+    def is_former_in_use(self) -> bool:
+        """Whether a part of the requests was given to the former default stage again: then it stays, whatever its time."""
+        former = self.former
+        return former is not None and any(share.weight for share in self.shares if share.stage_id == former.stage_id)
+
 
 class Metric(StrEnum):
     """What the number of model servers follows."""

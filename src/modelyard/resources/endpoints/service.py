@@ -241,11 +241,11 @@ class Endpoints:
         async with self._database.write() as session:
             row = await repository.held_endpoint(session, caller.project.id, endpoint_id)
             stages = await repository.stages_of(session, [row.id])
-            former = EndpointSpec.model_validate(row.spec).former
-            is_passing = (
-                former is not None and former.until <= utc_now()
-            )  # on its way out; until then it is one that somebody keeps
-            passing = {former.stage_id} if former is not None and is_passing else set[str]()
+            spec = EndpointSpec.model_validate(row.spec)
+            former = spec.former
+            passing = set[str]()  # on its way out; until its time has come it is one that somebody keeps
+            if former is not None and former.until <= utc_now() and not spec.is_former_in_use:
+                passing.add(former.stage_id)
             others = [
                 Blocker("stage", stage.id, stage.name)
                 for stage in stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -73,7 +74,7 @@ async def test_settings_that_are_changed_at_the_same_moment_are_all_kept(
     path = f"/endpoint-stages/{stage}"
     closes = stored.api.call("PUT", f"{path}/settings", {"allowAddressList": ["192.0.2.7"]})
     scaler = {"enable": True, "metricCode": "REQUESTS_PER_SECOND", "metricTarget": 10, "maxNodeCount": 2}
-    scales = lambda: stored.api.call("PUT", f"{path}/auto-scaler", scaler)  # noqa: E731
+    scales = partial(stored.api.call, "PUT", f"{path}/auto-scaler", scaler)
     assert await meet(monkeypatch, (gatekeeping, "_key_faults"), closes, scales) == (200, 200)
     settings = (await stored.api.ask("GET", f"{path}/settings"))["stageSettings"]["settings"]
     assert settings["allowAddressList"] == ["192.0.2.7/32"]
@@ -86,7 +87,7 @@ async def test_a_stage_that_becomes_the_default_one_is_not_deleted_meanwhile(
     _, blue = await stage_ids(stored)
     path = f"/endpoints/{stored.endpoint_id}/default-stage"
     rises = stored.api.call("PUT", path, {"endpointStageId": blue})
-    goes = lambda: stored.api.call("DELETE", f"/endpoint-stages/{blue}")  # noqa: E731
+    goes = partial(stored.api.call, "DELETE", f"/endpoint-stages/{blue}")
     assert await meet(monkeypatch, (traffic, "_rewrite"), rises, goes) == (200, 409)
     async with stored.api.database.read() as session:
         default = (await stages_of(session, [stored.endpoint_id]))[0]
